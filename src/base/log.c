@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static _Atomic int max_level = PEN_LOG_INFO;
+static const char *_Atomic prefix = "penstock";
+
+static const char *const level_name[PEN_LOG_MAX_] = { "error", "warning", "info", "debug" };
+static const int syslog_level[PEN_LOG_MAX_] = { 3, 4, 6, 7 };
+
+void pen_log_set_level(enum pen_log_level max)
+{
+	atomic_store(&max_level, (int)max);
+}
+
+void pen_log_set_prefix(const char *p)
+{
+	atomic_store(&prefix, p);
+}
+
+void pen_log(enum pen_log_level level, const char *fmt, ...)
+{
+	if ((int)level > atomic_load_explicit(&max_level, memory_order_relaxed))
+		return;
+	int saved = errno;
+	char line[1024];
+	int n;
+	if (getenv("JOURNAL_STREAM"))
+		n = snprintf(line, sizeof(line), "<%d>", syslog_level[level]);
+	else
+		n = snprintf(line, sizeof(line), "%s: %s: ", atomic_load(&prefix), level_name[level]);
+	va_list ap;
+	va_start(ap, fmt);
+	int m = vsnprintf(line + n, sizeof(line) - (size_t)n - 1, fmt, ap);
+	va_end(ap);
+	size_t len = (size_t)n + (size_t)(m < 0 ? 0 : m);
+	if (len > sizeof(line) - 2)
+		len = sizeof(line) - 2;
+	line[len++] = '\n';
+	ssize_t w = write(STDERR_FILENO, line, len);
+	(void)w;   /* nowhere left to report it */
+	errno = saved;
+}
