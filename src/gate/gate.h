@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef PEN_GATE_GATE_H
+#define PEN_GATE_GATE_H
+/*
+ * The gate: the code in the tenant's process that carries out admissions. One per process and device. A shim calls it
+ * around the vendor library's entry points:
+ *
+ *   create queue      pen_gate_queue_create(...)                      release queue   pen_gate_queue_destroy(...)
+ *   kernel, copy      pen_gate_fast(q, est) ? native call             : pen_gate_submit(q, &cmd)  (calls adapter->submit)
+ *   finish, wait      t = pen_gate_sync_begin(q); native; pen_gate_sync_end(q, t)
+ *   allocate          pen_gate_mem_reserve -> native -> pen_gate_mem_refund on failure; pen_gate_mem_release at free
+ *
+ * Threads: every function from any thread at once. Nothing here exits, aborts, prints (but one rate-limited line through
+ * pen_log where said), or blocks without a bound. After fork the child's gate is detached and attaches anew at first use.
+ * Hot path: pen_gate_fast touches board words and one word of the queue; no clock, one locked operation, no call.
+ */
+#include "base/lock.h"
+#include "board/layout.h"
+#include "gate/adapter.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct pen_gate;
+struct pen_cost;
+
+enum pen_managed {
+	PEN_UNMANAGED = 0,   /* no tenant directory: the shim must change nothing */
+	PEN_MANAGED = 1,
+	PEN_REFUSED = 2,     /* managed, but no or a wrong token, or the daemon refused: fail closed */
+};
+
+/*
+ * Is this process managed? Looks for the tenant directory once per process (and once more after fork): the fixed place
+ * PEN_TENANT_MOUNT if it exists, else the directory named by PENSTOCK_TENANT. Cheap afterwards. Never contacts the daemon.
+ */
+enum pen_managed pen_gate_managed(void);
+
+/* What the shim knows about a device. Strings are borrowed during the call. */
+struct pen_gate_device {
+	const char *key;        /* base/devkey.h: the same string that the daemon's probe computes */
+	const char *model;      /* for people */
+	uint64_t mem_bytes;
+	uint32_t units;
+	void *native;           /* handed to adapter->flush_all and set_units */
+};
+
+/*
+ * pen_gate_open - the gate of a device in this process; attaches to the daemon on first use
+ * Return: 0 and *@ret_gate (one per key and process; never freed: queues may outlive everything at exit);
+ *   -ENOTCONN not managed; -EACCES refused (fail closed; one line was logged); -EAGAIN daemon unreachable: managed tenants
+ *   without terms fail closed on first attach, and go on with their last terms afterwards.
+ */
+int pen_gate_open(const struct pen_adapter *adapter, const struct pen_gate_device *dev, struct pen_gate **ret_gate);
+const struct pen_terms *pen_gate_terms(struct pen_gate *g);   /* last good copy; refreshed in place by slow paths: read fields once */
+
+/* ---- queues and commands -------------------------------------------------------------------------------------- */
+
+#define PEN_QUEUE_OUT_OF_ORDER UINT32_C(1)
+
+/*
+ * Credit word of a queue, so that a fast command is one locked operation and still counted exactly: commands since the
+ * last slow path in the high 24 bits, remaining credit (ns) + PEN_CREDIT_BIAS in the low 40.
+ */
+#define PEN_CREDIT_BITS 40
+#define PEN_CREDIT_BIAS (UINT64_C(1) << (PEN_CREDIT_BITS - 1))
+#define PEN_CREDIT_ONE (UINT64_C(1) << PEN_CREDIT_BITS)
+#define PEN_CREDIT_MASK (PEN_CREDIT_ONE - 1)
+
+/* Head of a queue record: what the inline fast path reads. The rest is gate-private behind it. */
+struct pen_gate_queue {
+	_Alignas(64) _Atomic uint64_t credit;
+	struct pen_gate_hot *hot;
+	void *native;                /* the shim's queue record */
+	struct pen_gate *gate;
+};
+
+/* Of a gate: what the inline fast path reads. */
+struct pen_gate_hot {
+	const _Atomic uint64_t *epoch;                    /* terms page word */
+	_Atomic uint64_t seen_epoch;                      /* value the slow path has digested */
+	_Atomic uint32_t nwatch;                          /* seats that outrank us */
+	const _Atomic uint32_t *_Atomic watch[PEN_SEATS]; /* their busy words; mapped for ever */
+};
+
+int pen_gate_queue_create(struct pen_gate *g, void *native, uint32_t flags, struct pen_gate_queue **ret_q);
+/* The application released it; work that is still in flight is retired when its marks are done. NULL is fine. */
+void pen_gate_queue_destroy(struct pen_gate_queue *q);
+
+/* True: admitted, call the native entry point now (no mark is needed). False: use pen_gate_submit. @est_ns > 0. */
+static inline bool pen_gate_fast(struct pen_gate_queue *q, uint64_t est_ns)
+{
+	struct pen_gate_hot *h = q->hot;
+	if (atomic_load_explicit(h->epoch, memory_order_relaxed) !=
+	    atomic_load_explicit(&h->seen_epoch, memory_order_relaxed))
+		return false;
+	uint64_t word = atomic_load_explicit(&q->credit, memory_order_relaxed);
+	if ((word & PEN_CREDIT_MASK) < PEN_CREDIT_BIAS + est_ns)
+		return false;
+	uint32_t n = atomic_load_explicit(&h->nwatch, memory_order_acquire);
+	for (uint32_t i = 0; i < n; i++) {
+		const _Atomic uint32_t *busy = atomic_load_explicit(&h->watch[i], memory_order_relaxed);
+		if (PEN_BUSY_STATE(atomic_load_explicit(busy, memory_order_acquire)) != PEN_BUSY_IDLE)
+			return false;
+	}
+	word = atomic_fetch_add_explicit(&q->credit, PEN_CREDIT_ONE - est_ns, memory_order_acq_rel);
+	if (((word + PEN_CREDIT_ONE - est_ns) & PEN_CREDIT_MASK) >= PEN_CREDIT_BIAS)
+		return true;
+	atomic_fetch_sub_explicit(&q->credit, PEN_CREDIT_ONE - est_ns, memory_order_relaxed);
+	return false;
+}
+
+enum pen_cmd_kind { PEN_CMD_KERNEL, PEN_CMD_COPY, PEN_CMD_FILL, PEN_CMD_GRAPH, PEN_CMD_COUNT_ONLY, PEN_CMD_KIND_MAX_ };
+
+#define PEN_CMD_NO_WAIT UINT32_C(1)        /* the shim knows that it must not wait */
+#define PEN_CMD_NOT_RUNNABLE UINT32_C(2)   /* depends on something that may never happen without this thread (unset user
+                                              event, foreign event): not in flight until its mark starts; never waited for */
+#define PEN_CMD_BLOCKING UINT32_C(4)       /* the native call returns when the command is complete */
+
+struct pen_gate_cmd {
+	void *native;            /* for adapter->submit */
+	struct pen_cost *cost;   /* learned cost; NULL: est_ns counts */
+	uint64_t est_ns;
+	uint64_t bytes;
+	uint32_t slices, wave;   /* 1, 1 = cannot be cut */
+	enum pen_cmd_kind kind;
+	uint32_t flags;
+};
+
+/*
+ * pen_gate_submit - admit a command, piece by piece, and hand it to adapter->submit
+ * Blocks as long as the contract says (every single wait bounded); order within the queue is that of the calls.
+ * Return: the native code of the first failing piece, 0, or adapter->oom_code(PEN_DENY_NO_DEVICE) if the tenant is stopped.
+ */
+int pen_gate_submit(struct pen_gate_queue *q, const struct pen_gate_cmd *cmd);
+
+/*
+ * The application synchronises: begin before, end after the native call has returned success. Everything that was
+ * submitted to @q before begin is then known to be complete. NULL @q: all queues of @g (device-wide synchronisation).
+ */
+uint64_t pen_gate_sync_begin(struct pen_gate_queue *q);
+void pen_gate_sync_end(struct pen_gate_queue *q, uint64_t token);
+/* Something completed (an event query said so): look at the marks. Cheap when nothing is in flight. */
+void pen_gate_poll(struct pen_gate_queue *q);
+/* Submission edge (clFlush): a tail without a mark gets one, so that its end is seen. */
+void pen_gate_edge(struct pen_gate_queue *q);
+/* From the driver's completion callback of a mark (NOTIFY): lock-free or trylock only, no vendor call but mark_time/release. */
+void pen_gate_mark_done(struct pen_mark *mark, bool failed);
+
+/* ---- cost learning -------------------------------------------------------------------------------------------- */
+
+/*
+ * Learned device time of (what, size). @what identifies the kernel (hash of program and name) or the copy kind; @size its
+ * work (groups, bytes). Never freed, bounded: past the bound the nearest size of the same kernel scaled, else a shared entry.
+ */
+struct pen_cost *pen_gate_cost(struct pen_gate *g, uint64_t what, uint64_t size);
+uint64_t pen_cost_est_ns(const struct pen_cost *c);    /* >= PEN_COST_FLOOR_NS; a guess while unknown */
+bool pen_cost_known(const struct pen_cost *c);
+/* One measured execution, alone on the device. */
+void pen_cost_learn(struct pen_cost *c, uint64_t device_ns);
+#define PEN_COST_FLOOR_NS UINT64_C(200)
+
+/* ---- memory --------------------------------------------------------------------------------------------------- */
+
+/* 0 charged; -ENOMEM over the limit or allocations stopped (counted, logged once). Before the native call. */
+int pen_gate_mem_reserve(struct pen_gate *g, uint64_t bytes);
+/* The native call failed, or took less: give back. Also counts the object away unless @keep_object. */
+void pen_gate_mem_refund(struct pen_gate *g, uint64_t bytes, bool keep_object);
+/* After the native free. Callable from driver callbacks: never blocks. */
+void pen_gate_mem_release(struct pen_gate *g, uint64_t bytes);
+struct pen_mem_view { uint64_t limit_bytes, used_bytes; };   /* limit: min(cap, device); used: whole tenant */
+void pen_gate_mem_view(struct pen_gate *g, struct pen_mem_view *ret);
+
+#endif
