@@ -85,40 +85,40 @@ struct pen_contract {
  * help, default, allowed, help. Drives parser, printer, JSON, diff, command-line help and docs/config-reference.md.
  */
 #define PEN_CONTRACT_FIELDS(X) \
-	X(name, NAME, name, false, N_("NAME"), "", \
+	X(name, name, name, false, N_("NAME"), "", \
 	  N_("1 to 63 of a-z 0-9 . _ -, first a letter or digit"), \
 	  N_("name of the tenant; made up if it is not given")) \
-	X(group, NAME, group, true, N_("NAME"), "", \
+	X(group, group, group, true, N_("NAME"), "none", \
 	  N_("none, or 1 to 63 of a-z 0-9 . _ -, first a letter or digit"), \
 	  N_("tenants that work for each other, such as the stages of a pipeline")) \
-	X(device, TEXT, device, false, N_("DEVICE"), "", \
+	X(device, device, device, false, N_("DEVICE"), "any", \
 	  N_("any, or up to 127 printable characters: UUID, PCI address or model name"), \
 	  N_("device on which the tenant runs")) \
-	X(class, CLASS, cls, true, N_("CLASS"), "normal", \
+	X(class, class, cls, true, N_("CLASS"), "normal", \
 	  N_("latency, normal or besteffort"), \
 	  N_("latency tenants go first, besteffort tenants last")) \
-	X(priority, INT, priority, true, N_("N"), "50", \
+	X(priority, priority, priority, true, N_("N"), "50", \
 	  N_("0 to 100, higher is more urgent"), \
 	  N_("order among tenants of one class")) \
-	X(memory, BYTES, memory, true, N_("X..Y"), "unlimited", \
+	X(memory, bytes_range, memory, true, N_("X..Y"), "unlimited", \
 	  N_("X, X..Y, X.., ..Y or unlimited, in sizes such as 512M or 4G (G = GiB), cap at least 4K"), \
 	  N_("device memory")) \
-	X(compute, SHARE, compute, true, N_("X..Y"), "unlimited", \
+	X(compute, share_range, compute, true, N_("X..Y"), "unlimited", \
 	  N_("X, X..Y, X.., ..Y or unlimited, in per cent of one device, at most 100%"), \
 	  N_("share of device time")) \
-	X(bandwidth, RATE, bandwidth, true, N_("X..Y"), "unlimited", \
+	X(bandwidth, rate_range, bandwidth, true, N_("X..Y"), "unlimited", \
 	  N_("X, X..Y, X.., ..Y or unlimited, in rates such as 500MB/s or 6GB/s (GB = 10^9 bytes)"), \
 	  N_("bytes that copies and kernels move per second")) \
-	X(units, UNITS, units, true, N_("X..Y"), "unlimited", \
+	X(units, units, units, true, N_("X..Y"), "unlimited", \
 	  N_("X, X..Y, X.., ..Y or unlimited, as a count of 1 to 65536 or in per cent"), \
 	  N_("compute units (cores, SMs) reserved in space")) \
-	X(sla, DURATION, sla_ns, true, N_("TIME"), "none", \
+	X(sla, sla, sla_ns, true, N_("TIME"), "none", \
 	  N_("none, or a time from 1us to 1h such as 20ms"), \
 	  N_("latency target of one request")) \
-	X(duty, DUTY, duty_ppm, true, N_("SHARE"), "none", \
+	X(duty, duty, duty_ppm, true, N_("SHARE"), "none", \
 	  N_("none, or a share of device time up to 100%, for class latency only"), \
 	  N_("device time that a latency tenant says it will use; admission counts it like a guarantee")) \
-	X(sharing, SHARING, sharing, true, N_("HOW"), "any", \
+	X(sharing, sharing, sharing, true, N_("HOW"), "any", \
 	  N_("any, exclusive or corun"), \
 	  N_("wish to be alone on the device in turns (exclusive) or beside others (corun)"))
 
@@ -130,7 +130,7 @@ struct pen_contract_field {
 	const char *name;
 	bool live;             /* can be changed while the tenant runs */
 	const char *arg;       /* argument name in option help; the last three: for gettext, English here */
-	const char *deflt;     /* text that pen_contract_set() accepts; "" = empty */
+	const char *deflt;     /* text that pen_contract_set() accepts; "" only for the name: none yet */
 	const char *allowed;
 	const char *help;
 };

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef PEN_CONTRACT_CONFIG_INTERNAL_H
+#define PEN_CONTRACT_CONFIG_INTERNAL_H
+/* Shared by config.c and config_load.c. */
+#include "contract/config.h"
+#include "contract/internal.h"
+
+extern const struct pen_key pen_config_keys[];   /* indexed by enum pen_config_key */
+extern const struct pen_key pen_policy_keys[];   /* indexed by enum pen_policy_key */
+
+/* Index of the key of that name; -ENOENT. */
+int pen_key_find(const struct pen_key *k, size_t n, const char *name, size_t len);
+const struct pen_config_contract *pen_config_find_contract(const struct pen_config *cfg, const char *name);
+
+#endif
