@@ -8,6 +8,7 @@ Exit code: 0 all passed or skipped, 1 otherwise. Only the Python standard librar
 """
 import argparse
 import ctypes
+import glob
 import json
 import os
 import re
@@ -122,14 +123,13 @@ def main():
     build = os.path.realpath(args.build)
 
     log_base = 'testlog'
-    log = os.path.join(build, 'meson-logs', log_base + '.json')
-    try:
-        os.unlink(log)      # else a run that never starts would be judged by the last one's log
-    except FileNotFoundError:
-        pass
+    # With --wrapper meson appends the wrapper's name. Old logs go: else a run that never starts is judged by the last.
+    logs = os.path.join(build, 'meson-logs', log_base + '*.json')
+    for path in glob.glob(logs):
+        os.unlink(path)
     adopt_orphans()
     code = run_meson(build, log_base, args.limit, args.extra)
-    tests = read_log(log)
+    tests = [t for path in glob.glob(logs) for t in read_log(path)]
     left = left_running(patience_s=3)
 
     passed = [t for t in tests if t['result'] in GOOD]
@@ -161,7 +161,7 @@ def main():
 
     if failed:
         print('\nfailed: ' + ' '.join(t['name'] for t in failed))
-        print(f'whole log: {build}/meson-logs/{log_base}.txt')
+        print(f'whole log: {build}/meson-logs/{log_base}*.txt')
     print(f'\n{len(passed)} passed, {problems} failed, {len(skipped)} skipped', flush=True)
     return 1 if problems else 0
 
