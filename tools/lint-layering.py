@@ -227,11 +227,15 @@ def writable_data(obj):
 
 
 def line_of(root, source, symbol):
-    """The first line of a source that speaks of a symbol, else 1 (it comes from a macro or from the compiler)."""
+    """The first line of a source that calls a symbol, else speaks of it, else 1: it comes from a macro or the compiler."""
     path = os.path.join(root, source)
-    if os.path.exists(path):
-        for n, line in enumerate(strip_c(read(path)).splitlines(), 1):
-            if re.search(r'\b' + re.escape(symbol.split('.')[0]) + r'\b', line):
+    if not os.path.exists(path):
+        return 1
+    lines = [l if not l.lstrip().startswith('#') else '' for l in strip_c(read(path)).splitlines()]
+    word = r'\b' + re.escape(symbol.split('.')[0]) + r'\b'
+    for pattern in (word + r'\s*\(', word):
+        for n, line in enumerate(lines, 1):
+            if re.search(pattern, line):
                 return n
     return 1
 
