@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef PEN_CLI_CLI_H
+#define PEN_CLI_CLI_H
+/*
+ * The command line: one file per sub-command, each a client of the control API (docs/API.md). Single-threaded.
+ * Messages for people go through _() (gettext); JSON, names and codes never do.
+ */
+#include "base/err.h"
+
+#include <jansson.h>
+#include <libintl.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+
+#define _(s) gettext(s)
+#ifndef N_
+#define N_(s) s
+#endif
+
+/* Exit codes; documented in penstock(1). `run` passes the program's own code once it has started. */
+enum pen_exit {
+	PEN_EXIT_OK = 0,
+	PEN_EXIT_FAILURE = 1,
+	PEN_EXIT_USAGE = 2,
+	PEN_EXIT_NO_DAEMON = 3,
+	PEN_EXIT_DENIED = 4,
+	PEN_EXIT_NO_OBJECT = 5,
+	PEN_EXIT_RUN_SELF = 125,
+	PEN_EXIT_RUN_CANNOT = 126,
+	PEN_EXIT_RUN_NOT_FOUND = 127,
+};
+
+enum pen_output { PEN_OUT_TABLE, PEN_OUT_WIDE, PEN_OUT_JSON, PEN_OUT_NAME };
+
+/* What the global options said. */
+struct pen_cli {
+	const char *socket;      /* NULL: search */
+	enum pen_output output;
+	bool no_headers;
+	double watch_s;          /* 0 = once */
+	bool quiet;
+};
+
+/*
+ * The sub-commands, once: name, arguments and summary for help, completion and the reference page.
+ * Each is `int pen_cmd_<id>(struct pen_cli *cli, int argc, char **argv)` with argv[0] = its name; returns the exit code.
+ */
+#define PEN_COMMANDS(X)                                                                                           \
+	X(run, "run", "[OPTIONS] [--] PROGRAM [ARGS...]", N_("run a program under a contract"))                   \
+	X(ps, "ps", "[NAME...]", N_("list tenants: what they may use and what they do use"))                      \
+	X(why, "why", "NAME", N_("what holds a tenant up at this moment"))                                        \
+	X(set, "set", "NAME --FIELD VALUE...", N_("change a contract while it is in use"))                        \
+	X(end, "end", "NAME", N_("end a contract"))                                                               \
+	X(events, "events", "[--since ID]", N_("what happened"))                                                  \
+	X(usage, "usage", "NAME [--minutes N]", N_("what a tenant used, minute by minute"))                       \
+	X(device, "device", "ls", N_("accelerators of this node"))                                                \
+	X(config, "config", "check|show|reload [FILE]", N_("check, show or reload the node's configuration"))     \
+	X(version, "version", "", N_("print versions of client and daemon"))
+
+#define X(id, name, args, help) int pen_cmd_##id(struct pen_cli *cli, int argc, char **argv);
+PEN_COMMANDS(X)
+#undef X
+
+struct pen_command {
+	const char *name, *args, *help;
+	int (*fn)(struct pen_cli *cli, int argc, char **argv);
+};
+const struct pen_command *pen_command(size_t i);   /* NULL past the end */
+
+/*
+ * Takes an option that every sub-command has (-o, --socket, --no-headers, -w/--watch, -q). @i is moved past it.
+ * Return: 1 taken, 0 not one of these, negative: usage error, already reported.
+ */
+int pen_cli_global(struct pen_cli *cli, int argc, char **argv, int *i);
+/*
+ * For commands without options of their own: takes the global options wherever they stand and moves the others, in
+ * order, to argv[1]... Return: number of arguments left (without argv[0]), negative: usage error, already reported.
+ */
+int pen_cli_arguments(struct pen_cli *cli, int argc, char **argv);
+/* GET @path; for -o json prints the answer. Return: the answer (new reference), or NULL and *@ret_code set. */
+json_t *pen_cli_get(struct pen_cli *cli, const char *cmd, const char *path, int *ret_code);
+/* Prints @answer as -o json asks. Return: true if that is all there is to print. */
+bool pen_cli_print_json(const struct pen_cli *cli, const json_t *answer);
+/* Calls @once every watch interval, or once. Return: its first exit code that is not 0, or 0. */
+int pen_cli_watch(struct pen_cli *cli, int (*once)(struct pen_cli *cli, void *arg), void *arg);
+/* Prints "penstock CMD: text" and, for usage errors, where help is. Return: @code. */
+int pen_cli_fail(int code, const char *cmd, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void pen_cli_usage(FILE *out, const char *cmd);
+
+/* ---- control API (client.c) ------------------------------------------------------------------------------------ */
+
+/* Path of the socket that will be asked: --socket, PENSTOCK_SOCKET, the system daemon's, the user's private one. */
+int pen_client_socket(const struct pen_cli *cli, char *buf, size_t n, bool *ret_private);
+/*
+ * One request. Return: the HTTP status (200 ... 599) with *@ret (new reference, may be NULL) set to the answer;
+ * -ECONNREFUSED no daemon; other negative errno. For a status of 400 and above @err holds the daemon's message.
+ */
+int pen_client_request(const struct pen_cli *cli, const char *method, const char *path, json_t *body, json_t **ret,
+		       struct pen_err *err);
+/* Server-sent events: calls @fn for each until it returns false or the connection ends. */
+int pen_client_stream(const struct pen_cli *cli, const char *path, bool (*fn)(void *arg, const char *data), void *arg,
+		      struct pen_err *err);
+/* Exit code for a result of pen_client_request(); prints the error. */
+int pen_client_exit(const char *cmd, int result, const struct pen_err *err);
+/* Appends %-encoded @text to a path. */
+void pen_client_escape(char *buf, size_t n, const char *text);
+
+/* ---- daemon of the user (private.c) ---------------------------------------------------------------------------- */
+
+/* Starts a private daemon on @socket and waits until it serves. Return: 0 or negative errno. */
+int pen_private_start(const char *socket, struct pen_err *err);
+/* Finds a file of the installation, beside this program or in the build tree. Return: 0; -ENOENT. */
+int pen_install_path(const char *const *relative, char *buf, size_t n);
+
+/* ---- tables (table.c) ------------------------------------------------------------------------------------------ */
+
+/* Columns align to their widest cell (in character cells, not bytes); the last is not padded. */
+struct pen_table;
+struct pen_table *pen_table_create(size_t columns);
+void pen_table_row(struct pen_table *t, const char *const *cells);   /* copies; NULL cell = "-" */
+void pen_table_print(const struct pen_table *t, FILE *out, bool skip_first);
+void pen_table_destroy(struct pen_table *t);
+
+/* JSON helpers: 0/"" when absent or of another type, so that an older daemon is no crash. */
+long long pen_json_int(const json_t *o, const char *key);
+const char *pen_json_str(const json_t *o, const char *key);
+
+#endif

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * penstock config: check reads files without a daemon, so that a configuration can be tried before it is shipped to
+ * many machines; show prints the effective one; reload asks the daemon to take it over and prints the difference.
+ */
+#include "cli/cli.h"
+#include "contract/config.h"
+
+#include <string.h>
+
+static int check(const char *file, bool show)
+{
+	struct pen_config cfg;
+	struct pen_err err = PEN_ERR_INIT;
+	if (pen_config_load(file, NULL, &cfg, &err) < 0) {
+		fprintf(stderr, "penstock config: %s\n", err.text);
+		return PEN_EXIT_FAILURE;
+	}
+	if (show)
+		pen_config_print(&cfg, stdout);
+	else
+		printf(_("%s: in order, %zu contracts\n"), file ? file : PEN_CONFIG_FILE, cfg.n_contracts);
+	pen_config_free(&cfg);
+	return PEN_EXIT_OK;
+}
+
+static int reload(struct pen_cli *cli)
+{
+	struct pen_err err = PEN_ERR_INIT;
+	json_t *answer = NULL, *change;
+	int r = pen_client_request(cli, "POST", "/v1/config/reload", NULL, &answer, &err);
+	int code = pen_client_exit("config", r, &err);
+	if (code == PEN_EXIT_OK && !pen_cli_print_json(cli, answer)) {
+		json_t *changes = json_object_get(answer, "changes");
+		size_t i;
+		if (json_array_size(changes) == 0)
+			puts(_("nothing changed"));
+		json_array_foreach(changes, i, change)
+			if (json_is_string(change))
+				puts(json_string_value(change));
+			else
+				printf("%s: %s -> %s%s\n", pen_json_str(change, "what"), pen_json_str(change, "from"),
+				       pen_json_str(change, "to"),
+				       json_is_true(json_object_get(change, "restart")) ? _(" (after a restart)") : "");
+	}
+	json_decref(answer);
+	return code;
+}
+
+int pen_cmd_config(struct pen_cli *cli, int argc, char **argv)
+{
+	int n = pen_cli_arguments(cli, argc, argv);
+	if (n < 0)
+		return PEN_EXIT_USAGE;
+	const char *verb = n > 0 ? argv[1] : "";
+	const char *file = n > 1 ? argv[2] : NULL;
+	if (!strcmp(verb, "check"))
+		return check(file, false);
+	if (!strcmp(verb, "show"))
+		return check(file, true);
+	if (!strcmp(verb, "reload"))
+		return reload(cli);
+	return pen_cli_fail(PEN_EXIT_USAGE, "config", _("what? allowed: check, show, reload"));
+}

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* penstock device ls: the accelerators of this node and what is promised of them. */
+#include "base/auto.h"
+#include "base/units.h"
+#include "cli/cli.h"
+
+#include <string.h>
+
+static const char *const head[] = { "DEVICE", "MODEL", "STATE", "MODE", "MEMORY", "USED", "GUARANTEED", "UNITS",
+				    "COMPUTE", "BUSY", "TENANTS" };
+
+static void add_row(struct pen_table *t, const json_t *d)
+{
+	char mem[32], used[32], guaranteed[32], units[32], compute[32], busy[32], tenants[32];
+	const char *cells[] = {
+		pen_json_str(d, "key"), pen_json_str(d, "model"), pen_json_str(d, "state"), pen_json_str(d, "mode"),
+		pen_format_bytes(mem, sizeof(mem), (uint64_t)pen_json_int(d, "mem_bytes")),
+		pen_format_bytes(used, sizeof(used), (uint64_t)pen_json_int(d, "mem_used_bytes")),
+		pen_format_bytes(guaranteed, sizeof(guaranteed), (uint64_t)pen_json_int(d, "mem_guaranteed_bytes")),
+		units, pen_format_share(compute, sizeof(compute), (uint32_t)pen_json_int(d, "compute_guaranteed_ppm")),
+		pen_format_share(busy, sizeof(busy), (uint32_t)pen_json_int(d, "busy_ppm")), tenants,
+	};
+	snprintf(units, sizeof(units), "%lld", pen_json_int(d, "units"));
+	snprintf(tenants, sizeof(tenants), "%lld", pen_json_int(d, "tenants"));
+	pen_table_row(t, cells);
+}
+
+static int list_once(struct pen_cli *cli, void *arg)
+{
+	(void)arg;
+	int code;
+	json_t *answer = pen_cli_get(cli, "device", "/v1/devices", &code);
+	if (!answer)
+		return code;
+	size_t i;
+	json_t *d, *list = json_object_get(answer, "devices");
+	if (pen_cli_print_json(cli, answer)) {
+		json_decref(answer);
+		return PEN_EXIT_OK;
+	}
+	struct pen_table *t = pen_table_create(PEN_ARRAY_LEN(head));
+	pen_table_row(t, head);
+	json_array_foreach(list, i, d) {
+		if (cli->output == PEN_OUT_NAME)
+			puts(pen_json_str(d, "key"));
+		add_row(t, d);
+	}
+	if (cli->output != PEN_OUT_NAME)
+		pen_table_print(t, stdout, cli->no_headers);
+	pen_table_destroy(t);
+	json_decref(answer);
+	return PEN_EXIT_OK;
+}
+
+int pen_cmd_device(struct pen_cli *cli, int argc, char **argv)
+{
+	int n = pen_cli_arguments(cli, argc, argv);
+	if (n < 0)
+		return PEN_EXIT_USAGE;
+	if (n != 1 || strcmp(argv[1], "ls"))
+		return pen_cli_fail(PEN_EXIT_USAGE, "device", _("what? allowed: ls"));
+	return pen_cli_watch(cli, list_once, NULL);
+}

@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * penstock: finds the sub-command in the table and calls it. Options that every sub-command has are understood before
+ * and after its name.
+ */
+#include "base/auto.h"
+#include "base/log.h"
+#include "cli/cli.h"
+
+#include <errno.h>
+#include <locale.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static const struct pen_command commands[] = {
+#define X(id, name, args, help) { name, args, help, pen_cmd_##id },
+	PEN_COMMANDS(X)
+#undef X
+};
+
+const struct pen_command *pen_command(size_t i)
+{
+	return i < PEN_ARRAY_LEN(commands) ? &commands[i] : NULL;
+}
+
+int pen_cli_fail(int code, const char *cmd, const char *fmt, ...)
+{
+	char text[1024];
+	va_list ap;
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	fprintf(stderr, "penstock%s%s: %s\n", cmd ? " " : "", cmd ? cmd : "", text);
+	if (code == PEN_EXIT_USAGE)
+		fprintf(stderr, _("Try 'penstock %s%s--help'.\n"), cmd ? cmd : "", cmd ? " " : "");
+	return code;
+}
+
+void pen_cli_usage(FILE *out, const char *cmd)
+{
+	for (size_t i = 0; i < PEN_ARRAY_LEN(commands); i++)
+		if (cmd && !strcmp(commands[i].name, cmd)) {
+			fprintf(out, _("Usage: penstock %s %s\n"), cmd, commands[i].args);
+			fprintf(out, "%s\n", _(commands[i].help));
+			return;
+		}
+	fputs(_("Usage: penstock [OPTIONS] COMMAND [ARGS...]\n"
+		"Share accelerators between containers and jobs, each within its contract.\n\n"
+		"Commands:\n"), out);
+	for (size_t i = 0; i < PEN_ARRAY_LEN(commands); i++)
+		fprintf(out, "  %-12s%s\n", commands[i].name, _(commands[i].help));
+	fputs(_("\nOptions of every command:\n"
+		"  --socket PATH          control socket of the daemon\n"
+		"  -o table|wide|json|name  how to print\n"
+		"  --no-headers           tables without a head line\n"
+		"  -w, --watch[=SEC]      print again every SEC seconds (1)\n"
+		"  -h, --help             help; 'penstock COMMAND --help' for one command\n"
+		"\nExit codes: 0 done, 1 failure, 2 usage, 3 daemon unreachable, 4 denied, 5 no such object;\n"
+		"run: 125 Penstock's own error, 126 cannot execute, 127 not found, else the program's.\n"), out);
+}
+
+static int parse_output(struct pen_cli *cli, const char *value)
+{
+	static const char *const names[] = { "table", "wide", "json", "name" };
+	for (size_t i = 0; i < PEN_ARRAY_LEN(names); i++)
+		if (!strcmp(value, names[i])) {
+			cli->output = (enum pen_output)i;
+			return 1;
+		}
+	pen_cli_fail(PEN_EXIT_USAGE, NULL, _("-o %s: allowed: table, wide, json, name"), value);
+	return -EINVAL;
+}
+
+int pen_cli_global(struct pen_cli *cli, int argc, char **argv, int *i)
+{
+	const char *a = argv[*i];
+	const char *value = NULL;
+	bool is_output = !strcmp(a, "-o") || !strcmp(a, "--output");
+	if (is_output || !strcmp(a, "--socket")) {
+		if (*i + 1 >= argc) {
+			pen_cli_fail(PEN_EXIT_USAGE, NULL, _("%s needs a value"), a);
+			return -EINVAL;
+		}
+		value = argv[++*i];
+	} else if (!strncmp(a, "--socket=", 9)) {
+		value = a + 9;
+	} else if (!strncmp(a, "--output=", 9)) {
+		is_output = true;
+		value = a + 9;
+	}
+	if (value) {
+		++*i;
+		if (is_output)
+			return parse_output(cli, value);
+		cli->socket = value;
+		return 1;
+	}
+	if (!strcmp(a, "--no-headers")) {
+		cli->no_headers = true;
+	} else if (!strcmp(a, "-q") || !strcmp(a, "--quiet")) {
+		cli->quiet = true;
+	} else if (!strcmp(a, "-w") || !strcmp(a, "--watch")) {
+		cli->watch_s = 1;
+	} else if (!strncmp(a, "--watch=", 8)) {
+		char *end;
+		cli->watch_s = strtod(a + 8, &end);
+		if (*end || !(cli->watch_s >= 0.1 && cli->watch_s <= 3600)) {
+			pen_cli_fail(PEN_EXIT_USAGE, NULL, _("--watch=%s: allowed: 0.1 to 3600 seconds"), a + 8);
+			return -EINVAL;
+		}
+	} else {
+		return 0;
+	}
+	++*i;
+	return 1;
+}
+
+int pen_cli_arguments(struct pen_cli *cli, int argc, char **argv)
+{
+	int left = 0;
+	for (int i = 1; i < argc;) {
+		int r = argv[i][0] == '-' ? pen_cli_global(cli, argc, argv, &i) : 0;
+		if (r < 0)
+			return r;
+		if (r)
+			continue;
+		if (argv[i][0] == '-' && argv[i][1]) {
+			pen_cli_fail(PEN_EXIT_USAGE, argv[0], _("unknown option '%s'"), argv[i]);
+			return -EINVAL;
+		}
+		argv[++left] = argv[i++];
+	}
+	return left;
+}
+
+bool pen_cli_print_json(const struct pen_cli *cli, const json_t *answer)
+{
+	if (cli->output != PEN_OUT_JSON)
+		return false;
+	/* Watching: one object a line, so that a reader can split the stream. */
+	json_dumpf(answer, stdout, cli->watch_s > 0 ? JSON_COMPACT : JSON_INDENT(2));
+	putchar('\n');
+	fflush(stdout);
+	return true;
+}
+
+json_t *pen_cli_get(struct pen_cli *cli, const char *cmd, const char *path, int *ret_code)
+{
+	struct pen_err err = PEN_ERR_INIT;
+	json_t *answer = NULL;
+	int r = pen_client_request(cli, "GET", path, NULL, &answer, &err);
+	*ret_code = PEN_EXIT_OK;
+	if (r == 200 && answer)
+		return answer;
+	json_decref(answer);
+	*ret_code = r == 200 ? pen_cli_fail(PEN_EXIT_FAILURE, cmd, _("the daemon's answer is no JSON")) :
+			       pen_client_exit(cmd, r, &err);
+	return NULL;
+}
+
+int pen_cli_watch(struct pen_cli *cli, int (*once)(struct pen_cli *cli, void *arg), void *arg)
+{
+	for (;;) {
+		int code = once(cli, arg);
+		fflush(stdout);
+		if (code != PEN_EXIT_OK || cli->watch_s <= 0)
+			return code;
+		double whole = (double)(time_t)cli->watch_s;
+		nanosleep(&(struct timespec){ .tv_sec = (time_t)cli->watch_s,
+					      .tv_nsec = (long)((cli->watch_s - whole) * 1e9) }, NULL);
+		if (cli->output == PEN_OUT_TABLE || cli->output == PEN_OUT_WIDE)
+			putchar('\n');
+	}
+}
+
+int main(int argc, char **argv)
+{
+	setlocale(LC_ALL, "");
+	bindtextdomain("penstock", PEN_LOCALEDIR);
+	textdomain("penstock");
+	pen_log_set_prefix("penstock");
+
+	struct pen_cli cli = { 0 };
+	int i = 1;
+	while (i < argc && argv[i][0] == '-') {
+		if (!strcmp(argv[i], "-h") || !strcmp(argv[i], "--help")) {
+			pen_cli_usage(stdout, NULL);
+			return PEN_EXIT_OK;
+		}
+		if (!strcmp(argv[i], "--version")) {
+			char *version[] = { argv[i], NULL };
+			return pen_cmd_version(&cli, 1, version);
+		}
+		int r = pen_cli_global(&cli, argc, argv, &i);
+		if (r < 0)
+			return PEN_EXIT_USAGE;
+		if (!r)
+			return pen_cli_fail(PEN_EXIT_USAGE, NULL, _("unknown option '%s'"), argv[i]);
+	}
+	if (i >= argc) {
+		pen_cli_usage(stderr, NULL);
+		return PEN_EXIT_USAGE;
+	}
+	for (size_t k = 0; k < PEN_ARRAY_LEN(commands); k++) {
+		if (strcmp(argv[i], commands[k].name))
+			continue;
+		/* run prints its own, longer help */
+		if (i + 1 < argc && strcmp(commands[k].name, "run") &&
+		    (!strcmp(argv[i + 1], "--help") || !strcmp(argv[i + 1], "-h"))) {
+			pen_cli_usage(stdout, argv[i]);
+			return PEN_EXIT_OK;
+		}
+		return commands[k].fn(&cli, argc - i, argv + i);
+	}
+	return pen_cli_fail(PEN_EXIT_USAGE, NULL, _("unknown command '%s'"), argv[i]);
+}

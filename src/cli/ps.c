@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* penstock ps: one line a tenant and device. */
+#include "base/auto.h"
+#include "base/units.h"
+#include "cli/cli.h"
+#include "contract/contract.h"
+
+#include <string.h>
+
+#define CELL 48
+
+static const char *const head[] = { "NAME", "CLASS", "STATE", "MEMORY", "LIMIT", "SHARE", "COMPUTE", "P99", "TARGET",
+				    "PIDS", "DEVICE" };
+
+static void add_row(struct pen_table *t, const json_t *tenant, const json_t *dev, bool wide)
+{
+	const json_t *contract = json_object_get(tenant, "contract");
+	char mem[CELL] = "", limit[CELL] = "", share[CELL] = "", p99[CELL] = "", pids[CELL] = "";
+	if (dev) {
+		const json_t *recent = json_object_get(json_object_get(dev, "response"), "recent");
+		uint64_t cap = (uint64_t)pen_json_int(dev, "mem_limit_bytes");
+		uint64_t p99_ns = (uint64_t)pen_json_int(recent, "p99_ns");
+		pen_format_bytes(mem, sizeof(mem), (uint64_t)pen_json_int(dev, "mem_used_bytes"));
+		if (cap && json_is_integer(json_object_get(dev, "mem_limit_bytes")))
+			pen_format_bytes(limit, sizeof(limit), cap);
+		pen_format_share(share, sizeof(share), (uint32_t)pen_json_int(dev, "share_ppm_1s"));
+		if (p99_ns)
+			pen_format_duration(p99, sizeof(p99), p99_ns);
+		snprintf(pids, sizeof(pids), "%zu", json_array_size(json_object_get(dev, "clients")));
+	}
+	const char *sla = pen_json_str(contract, "sla");
+	const char *key = dev ? pen_json_str(dev, "key") : "";
+	const char *cells[] = { pen_json_str(tenant, "name"), pen_json_str(contract, "class"),
+				pen_json_str(tenant, "state"), mem, limit, share, pen_json_str(contract, "compute"), p99,
+				strcmp(sla, "none") ? sla : "", pids, wide ? key : NULL };
+	char cut[24];
+	if (!wide) {
+		snprintf(cut, sizeof(cut), "%s", key);
+		cells[10] = cut;
+	}
+	pen_table_row(t, cells);
+}
+
+struct names {
+	int n;
+	char **v;
+};
+
+static bool wanted(const char *name, const struct names *names)
+{
+	for (int i = 0; i < names->n; i++)
+		if (!strcmp(names->v[i], name))
+			return true;
+	return names->n == 0;
+}
+
+static void print_table(const struct pen_cli *cli, const json_t *tenants)
+{
+	struct pen_table *t = pen_table_create(PEN_ARRAY_LEN(head));
+	size_t i, k;
+	json_t *tenant, *dev;
+	pen_table_row(t, head);
+	json_array_foreach(tenants, i, tenant) {
+		json_t *devices = json_object_get(tenant, "devices");
+		json_array_foreach(devices, k, dev)
+			add_row(t, tenant, dev, cli->output == PEN_OUT_WIDE);
+		if (json_array_size(devices) == 0)
+			add_row(t, tenant, NULL, cli->output == PEN_OUT_WIDE);
+	}
+	pen_table_print(t, stdout, cli->no_headers);
+	pen_table_destroy(t);
+}
+
+static int print_once(struct pen_cli *cli, void *arg)
+{
+	const struct names *names = arg;
+	int code;
+	json_t *answer = pen_cli_get(cli, "ps", "/v1/tenants", &code);
+	if (!answer)
+		return code;
+	json_t *kept = json_array(), *tenant;
+	size_t i;
+	json_array_foreach(json_object_get(answer, "tenants"), i, tenant)
+		if (wanted(pen_json_str(tenant, "name"), names))
+			json_array_append(kept, tenant);
+	bool missing = json_array_size(kept) < (size_t)names->n;
+	json_object_set_new(answer, "tenants", kept);
+	if (pen_cli_print_json(cli, answer))
+		;
+	else if (cli->output == PEN_OUT_NAME)
+		json_array_foreach(kept, i, tenant)
+			puts(pen_json_str(tenant, "name"));
+	else
+		print_table(cli, kept);
+	json_decref(answer);
+	return missing ? pen_cli_fail(PEN_EXIT_NO_OBJECT, "ps", _("no such tenant")) : PEN_EXIT_OK;
+}
+
+int pen_cmd_ps(struct pen_cli *cli, int argc, char **argv)
+{
+	int n = pen_cli_arguments(cli, argc, argv);
+	if (n < 0)
+		return PEN_EXIT_USAGE;
+	struct names names = { .n = n, .v = argv + 1 };
+	return pen_cli_watch(cli, print_once, &names);
+}

@@ -1,0 +1,390 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * penstock run: makes a tenant, starts the program with the layer in its way, passes signals and the exit code, and
+ * says at the end what was used and which contract would have fitted.
+ *
+ * The program is started as a child and not exec'ed into: someone must print the summary and end the contract. A
+ * terminal's signals (Ctrl-C, Ctrl-Z) reach the program by itself, since both are in one process group.
+ */
+#include "base/auto.h"
+#include "base/clock.h"
+#include "base/units.h"
+#include "cli/cli.h"
+#include "contract/contract.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+struct run {
+	struct pen_cli *cli;
+	struct pen_contract contract;
+	bool wait;
+	char **argv;           /* of the program */
+	char dir[PATH_MAX];    /* tenant directory */
+	uint64_t started_ns;
+};
+
+static void usage(void)
+{
+	puts(_("Usage: penstock run [OPTIONS] [--] PROGRAM [ARGS...]\n"
+	       "Run a program under a contract. Without options it is accounted and not limited.\n\n"
+	       "Contract (X = guaranteed and capped, X..Y = guaranteed..cap, X.. and ..Y likewise):"));
+	for (size_t i = 0;; i++) {
+		const struct pen_contract_field *f = pen_contract_field(i);
+		if (!f)
+			break;
+		char option[64];
+		snprintf(option, sizeof(option), "--%s %s", f->name, _(f->arg));
+		printf("  %-22s%s\n  %-22s  %s\n", option, _(f->help), "", _(f->allowed));
+	}
+	puts(_("  --contract FILE       read a contract; options given after it change it\n"
+	       "  --wait                queue until the contract can be kept, instead of being refused\n"
+	       "  -q, --quiet           no summary at the end\n"
+	       "  --socket PATH         control socket; without a daemon a private one is started\n\n"
+	       "Exit code: the program's; 128 + n if it died of signal n; 125 Penstock's own error,\n"
+	       "126 the program cannot be executed, 127 it was not found."));
+}
+
+static int fail(const char *text)
+{
+	return pen_cli_fail(PEN_EXIT_RUN_SELF, "run", "%s", text);
+}
+
+/* Takes one option. Return: 1 taken, 0 not an option (the program starts here), negative error (reported). */
+static int parse_option(struct run *run, int argc, char **argv, int *i)
+{
+	struct pen_err err = PEN_ERR_INIT;
+	const char *a = argv[*i];
+	if (a[0] != '-' || !a[1])
+		return 0;
+	if (!strcmp(a, "--")) {
+		++*i;
+		return 0;
+	}
+	if (!strcmp(a, "--wait")) {
+		run->wait = true;
+		++*i;
+		return 1;
+	}
+	int r = pen_cli_global(run->cli, argc, argv, i);
+	if (r)
+		return r;
+
+	char name[64];
+	const char *eq = strchr(a, '=');
+	size_t len = eq ? (size_t)(eq - a) : strlen(a);
+	if (len < 3 || a[1] != '-' || len - 2 >= sizeof(name)) {
+		pen_cli_fail(PEN_EXIT_RUN_SELF, "run", _("unknown option '%s' (see 'penstock run --help')"), a);
+		return -EINVAL;
+	}
+	memcpy(name, a + 2, len - 2);
+	name[len - 2] = 0;
+	bool file = !strcmp(name, "contract");
+	if (!file && pen_contract_field_find(name) < 0) {
+		pen_cli_fail(PEN_EXIT_RUN_SELF, "run", _("unknown option '%s' (see 'penstock run --help')"), a);
+		return -EINVAL;
+	}
+	if (!eq && *i + 1 >= argc) {
+		pen_cli_fail(PEN_EXIT_RUN_SELF, "run", _("--%s needs a value"), name);
+		return -EINVAL;
+	}
+	const char *value = eq ? eq + 1 : argv[++*i];
+	++*i;
+	r = file ? pen_contract_load_file(value, &run->contract, &err) :
+		   pen_contract_set(&run->contract, name, value, &err);
+	if (r < 0) {
+		fail(err.text);
+		return r;
+	}
+	return 1;
+}
+
+/* A name for a tenant that got none: the program's, made of what names may hold, and our pid. */
+static void make_name(struct pen_contract *c, const char *program)
+{
+	const char *base = strrchr(program, '/');
+	base = base ? base + 1 : program;
+	char name[48];
+	size_t n = 0;
+	for (; *base && n < 40; base++) {
+		char ch = (char)tolower((unsigned char)*base);
+		if (isalnum((unsigned char)ch) || (n && strchr("._-", ch)))
+			name[n++] = ch;
+	}
+	if (!n)
+		name[n++] = 'x';
+	name[n] = 0;
+	snprintf(c->name, sizeof(c->name), "%s-%d", name, (int)getpid());
+}
+
+static json_t *post_body(const struct run *run)
+{
+	json_t *body = json_object();
+	json_object_set_new(body, "contract", pen_contract_to_json(&run->contract));
+	json_object_set_new(body, "wait", json_boolean(run->wait));
+	json_object_set_new(body, "ephemeral", json_true());
+	json_object_set_new(body, "pid", json_integer(getpid()));
+	return body;
+}
+
+static void tenant_path(const struct run *run, char *buf, size_t n)
+{
+	snprintf(buf, n, "/v1/tenants/");
+	pen_client_escape(buf, n, run->contract.name);
+}
+
+/* Waits in the daemon's queue; it says so once, since somebody may be looking at the terminal. */
+static int wait_active(struct run *run, json_t *tenant, struct pen_err *err)
+{
+	char path[256];
+	tenant_path(run, path, sizeof(path));
+	bool told = false;
+	while (!strcmp(pen_json_str(tenant, "state"), "waiting")) {
+		if (!told)
+			fprintf(stderr, _("penstock: %s waits until its contract can be kept\n"), run->contract.name);
+		told = true;
+		nanosleep(&(struct timespec){ .tv_nsec = 100 * 1000 * 1000 }, NULL);
+		json_t *now = NULL;
+		int r = pen_client_request(run->cli, "GET", path, NULL, &now, err);
+		if (r != 200) {
+			json_decref(now);
+			return r;
+		}
+		json_object_update(tenant, now);
+		json_decref(now);
+	}
+	return 200;
+}
+
+/* Makes the tenant, starting a private daemon if there is none. Return: 0; else the exit code, reported. */
+static int make_tenant(struct run *run)
+{
+	struct pen_err err = PEN_ERR_INIT;
+	json_t *answer = NULL;
+	json_t *body = post_body(run);
+	int r = pen_client_request(run->cli, "POST", "/v1/tenants", body, &answer, &err);
+	if (r == -ECONNREFUSED) {
+		char sock[PATH_MAX];
+		bool is_private;
+		r = pen_client_socket(run->cli, sock, sizeof(sock), &is_private);
+		if (r == 0)
+			r = pen_private_start(sock, &err);
+		if (r == 0)
+			r = pen_client_request(run->cli, "POST", "/v1/tenants", body, &answer, &err);
+	}
+	json_decref(body);
+	if (r == 202 || r == 201 || r == 200)
+		r = wait_active(run, answer, &err);
+	if (r != 200) {
+		json_decref(answer);
+		return fail(err.text);
+	}
+	snprintf(run->dir, sizeof(run->dir), "%s", pen_json_str(answer, "dir"));
+	json_decref(answer);
+	return *run->dir ? 0 : fail(_("the daemon named no tenant directory"));
+}
+
+static int set_environment(const struct run *run)
+{
+	static const char *const where[] = { "../lib/penstock/libpenstock-opencl.so",
+					     "../shim/opencl/libpenstock-opencl.so", NULL };
+	char layer[PATH_MAX], list[PATH_MAX * 2];
+	int r = pen_install_path(where, layer, sizeof(layer));
+	if (r < 0)
+		return r;
+	/* First in the list: ocl-icd 2.3.1 cuts the variable at the first ':' and children then see the first only. */
+	const char *old = getenv("OPENCL_LAYERS");
+	if (old && *old && strcmp(old, layer))
+		snprintf(list, sizeof(list), "%s:%s", layer, old);
+	else
+		snprintf(list, sizeof(list), "%s", layer);
+	if (setenv("OPENCL_LAYERS", list, 1) < 0 || setenv("PENSTOCK_TENANT", run->dir, 1) < 0)
+		return -errno;
+	return 0;
+}
+
+static pid_t child_pid;
+
+static void pass_signal(int sig, siginfo_t *info, void *context)
+{
+	(void)context;
+	/* From the terminal (si_code > 0: sent by the kernel) the program got it too, being in our process group. */
+	if (info->si_code <= 0 && child_pid > 0)
+		kill(child_pid, sig);
+}
+
+static const int passed_signals[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2 };
+
+static void handle_signals(void)
+{
+	struct sigaction sa = { .sa_sigaction = pass_signal, .sa_flags = SA_SIGINFO | SA_RESTART };
+	for (size_t i = 0; i < PEN_ARRAY_LEN(passed_signals); i++) {
+		struct sigaction was;
+		/* nohup and shells with ignored signals: what was ignored stays so, for us and for the program. */
+		if (sigaction(passed_signals[i], NULL, &was) == 0 && was.sa_handler != SIG_IGN)
+			sigaction(passed_signals[i], &sa, NULL);
+	}
+}
+
+/* Starts the program. Return: 0 and child_pid set; else the exit code, reported. */
+static int start_program(struct run *run)
+{
+	int ends[2];
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return fail(strerror(errno));
+	pen_auto_close int rd = ends[0];
+	sigset_t block, old;
+	sigfillset(&block);
+	sigprocmask(SIG_BLOCK, &block, &old);   /* no signal between fork and the child's pid being known */
+	pid_t pid = fork();
+	if (pid == 0) {
+		sigprocmask(SIG_SETMASK, &old, NULL);
+		execvp(run->argv[0], run->argv);
+		int e = errno;
+		ssize_t w = write(ends[1], &e, sizeof(e));
+		(void)w;
+		_exit(127);
+	}
+	child_pid = pid;
+	if (pid > 0)
+		handle_signals();
+	sigprocmask(SIG_SETMASK, &old, NULL);
+	close(ends[1]);
+	if (pid < 0)
+		return fail(strerror(errno));
+	int e = 0;
+	ssize_t n;
+	while ((n = read(rd, &e, sizeof(e))) < 0 && errno == EINTR)
+		;
+	if (n != sizeof(e))
+		return 0;
+	waitpid(pid, NULL, 0);
+	pen_cli_fail(PEN_EXIT_RUN_SELF, "run", "%s: %s", run->argv[0], strerror(e));
+	return e == ENOENT ? PEN_EXIT_RUN_NOT_FOUND : PEN_EXIT_RUN_CANNOT;
+}
+
+static int wait_program(void)
+{
+	int status;
+	for (;;) {
+		pid_t p = waitpid(child_pid, &status, 0);
+		if (p == child_pid)
+			break;
+		if (p < 0 && errno != EINTR)
+			return PEN_EXIT_RUN_SELF;
+	}
+	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+/* Rounded up to what a person would write: the next multiple of a sixteenth of the power of two below. */
+static uint64_t round_up_nicely(uint64_t bytes)
+{
+	uint64_t step = 16 * PEN_MIB;
+	while (step * 32 < bytes)
+		step *= 2;
+	return (bytes + step - 1) / step * step;
+}
+
+static void print_device_use(const struct run *run, const json_t *dev, uint64_t wall_ns)
+{
+	char used[32], limit[32], busy[32], p99[32], fit_mem[32];
+	uint64_t peak = (uint64_t)pen_json_int(dev, "mem_peak_bytes");
+	uint64_t device_ns = (uint64_t)pen_json_int(dev, "device_ns");
+	const json_t *response = json_object_get(dev, "response");
+	uint64_t p99_ns = (uint64_t)pen_json_int(response, "p99_ns");
+	double share = wall_ns ? (double)device_ns / (double)wall_ns : 0;
+
+	fprintf(stderr, _("penstock: %s used %s of memory"), run->contract.name, pen_format_bytes(used, sizeof(used), peak));
+	if (run->contract.memory.cap != PEN_UNLIMITED)
+		fprintf(stderr, _(" (limit %s)"), pen_format_bytes(limit, sizeof(limit), run->contract.memory.cap));
+	fprintf(stderr, _(", %s of device time (%.1f %%), %lld commands"), pen_format_duration(busy, sizeof(busy), device_ns),
+		share * 100, pen_json_int(dev, "commands"));
+	if (p99_ns)
+		fprintf(stderr, _(", P99 %s"), pen_format_duration(p99, sizeof(p99), p99_ns));
+	long long denials = pen_json_int(dev, "denials");
+	if (denials)
+		fprintf(stderr, _(", %lld allocations refused"), denials);
+
+	/* A fifth above the average: enough for a steady load; what is bursty is better served by X..Y. */
+	unsigned pct = (unsigned)(share * 120) + 1;
+	pct = PEN_MIN(pct, 100u);
+	fprintf(stderr, _("\npenstock: a contract that fits: --memory %s --compute %u%%.."),
+		pen_format_bytes(fit_mem, sizeof(fit_mem), round_up_nicely(peak + peak / 10)), pct);
+	if (run->contract.cls == PEN_CLASS_LATENCY && !run->contract.sla_ns && p99_ns) {
+		char sla[32];
+		uint64_t target = p99_ns + p99_ns / 4;
+		fprintf(stderr, " --sla %s", pen_format_duration(sla, sizeof(sla), target - target % (10 * PEN_US)));
+	}
+	fputc('\n', stderr);
+}
+
+static void summary(struct run *run)
+{
+	struct pen_err err = PEN_ERR_INIT;
+	char path[256];
+	tenant_path(run, path, sizeof(path));
+	json_t *tenant = NULL;
+	if (!run->cli->quiet && pen_client_request(run->cli, "GET", path, NULL, &tenant, &err) == 200) {
+		const json_t *devices = json_object_get(tenant, "devices");
+		size_t i;
+		json_t *dev;
+		uint64_t wall = pen_mono_ns() - run->started_ns;
+		if (json_array_size(devices) == 0)
+			fprintf(stderr, _("penstock: %s used no device\n"), run->contract.name);
+		json_array_foreach(devices, i, dev)
+			print_device_use(run, dev, wall);
+	}
+	json_decref(tenant);
+	/* Should this fail, the daemon ends the contract itself: it watches our pid. */
+	pen_client_request(run->cli, "DELETE", path, NULL, NULL, &err);
+}
+
+int pen_cmd_run(struct pen_cli *cli, int argc, char **argv)
+{
+	struct run run = { .cli = cli };
+	pen_contract_init(&run.contract);
+	int i = 1;
+	while (i < argc) {
+		if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
+			usage();
+			return PEN_EXIT_OK;
+		}
+		bool dashes = !strcmp(argv[i], "--");
+		int r = parse_option(&run, argc, argv, &i);
+		if (r < 0)
+			return PEN_EXIT_RUN_SELF;
+		if (!r || dashes)
+			break;
+	}
+	if (i >= argc)
+		return fail(_("no program given (see 'penstock run --help')"));
+	run.argv = argv + i;
+
+	struct pen_err err = PEN_ERR_INIT;
+	if (pen_contract_validate(&run.contract, &err) < 0)
+		return fail(err.text);
+	if (!*run.contract.name)
+		make_name(&run.contract, run.argv[0]);
+	int code = make_tenant(&run);
+	if (code)
+		return code;
+	int r = set_environment(&run);
+	if (r < 0) {
+		summary(&run);
+		return fail(_("the OpenCL layer was not found beside penstock"));
+	}
+	run.started_ns = pen_mono_ns();
+	code = start_program(&run);
+	if (!code)
+		code = wait_program();
+	summary(&run);
+	return code;
+}
