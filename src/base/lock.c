@@ -33,6 +33,28 @@ int pen_futex_wake(_Atomic uint32_t *word, int n)
 	return r < 0 ? 0 : (int)r;
 }
 
+int pen_futex_wait_bits(const _Atomic uint32_t *word, uint32_t seen, uint64_t timeout_ns, uint32_t bits)
+{
+	int saved = errno;
+	int r = 0;
+	/* Unlike FUTEX_WAIT's, this timeout is a point in time of CLOCK_MONOTONIC. */
+	uint64_t now = pen_mono_ns();
+	uint64_t end = timeout_ns > (uint64_t)INT64_MAX - now ? (uint64_t)INT64_MAX : now + timeout_ns;
+	struct timespec ts = { .tv_sec = (time_t)(end / PEN_S), .tv_nsec = (long)(end % PEN_S) };
+	if (syscall(SYS_futex, word, FUTEX_WAIT_BITSET, seen, &ts, NULL, bits) < 0 && errno != EAGAIN)
+		r = -errno;
+	errno = saved;
+	return r;
+}
+
+int pen_futex_wake_bits(const _Atomic uint32_t *word, int n, uint32_t bits)
+{
+	int saved = errno;
+	long r = syscall(SYS_futex, word, FUTEX_WAKE_BITSET, (uint32_t)n, NULL, NULL, bits);
+	errno = saved;
+	return r < 0 ? 0 : (int)r;
+}
+
 void pen_lock_slow_(struct pen_lock *l)
 {
 	int saved = errno;

@@ -51,5 +51,11 @@ static inline void pen_unlock(struct pen_lock *l)
 int pen_futex_wait(const _Atomic uint32_t *word, uint32_t seen, uint64_t timeout_ns);
 /* Wakes at most @n waiters in any process that maps the page. Return: number woken. */
 int pen_futex_wake(_Atomic uint32_t *word, int n);
+/*
+ * The same for some of the waiters only: a waiter gives @bits, a waker wakes those whose bits meet its own. Many may so
+ * sleep on one word and one of them be woken. Through read-only mappings too, in both directions.
+ */
+int pen_futex_wait_bits(const _Atomic uint32_t *word, uint32_t seen, uint64_t timeout_ns, uint32_t bits);
+int pen_futex_wake_bits(const _Atomic uint32_t *word, int n, uint32_t bits);
 
 #endif
