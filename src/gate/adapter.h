@@ -24,7 +24,7 @@ struct pen_gate_queue;
 struct pen_mark {
 	void *native;
 	uint64_t extra;        /* the adapter's */
-	_Atomic uint32_t done; /* 0; 1 complete; 2 failed: set by the gate's pen_gate_mark_done() or after mark_poll. Futex word */
+	_Atomic uint32_t done; /* 0; 1 complete; 2 failed: set by the gate's pen_gate_mark_done() or after mark_poll */
 	uint32_t timed;        /* the adapter may read device timestamps of it */
 };
 
@@ -59,8 +59,8 @@ struct pen_adapter {
 	/* 1 complete, 0 not yet, negative errno: failed (counts as complete). Never blocks. Mandatory. */
 	int (*mark_poll)(struct pen_mark *mark);
 	/*
-	 * Waits for a mark at most @bound_ns. 0 complete, -ETIMEDOUT, or negative errno: failed. NULL: the gate polls the futex word
-	 * if NOTIFY, else it calls mark_poll in growing steps of 20 us .. 1 ms.
+	 * Waits for a mark at most @bound_ns. 0 complete, -ETIMEDOUT, or negative errno: failed. Not called if NOTIFY: the gate then
+	 * sleeps until pen_gate_mark_done(). NULL without NOTIFY: it calls mark_poll in growing steps of 20 us .. 1 ms.
 	 */
 	int (*mark_wait)(struct pen_mark *mark, uint64_t bound_ns);
 	/* Gives the mark back. Called once for each mark that was filled, also if it failed. Mandatory. */

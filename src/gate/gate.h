@@ -23,7 +23,6 @@
 #include <stdint.h>
 
 struct pen_gate;
-struct pen_cost;
 
 enum pen_managed {
 	PEN_UNMANAGED = 0,   /* no tenant directory: the shim must change nothing */
@@ -76,24 +75,30 @@ struct pen_gate_queue {
 	struct pen_gate *gate;
 };
 
-/* Of a gate: what the inline fast path reads. */
+/*
+ * Of a gate: what the inline fast path reads. Lies on a page that the kernel wipes in a forked child (MADV_WIPEONFORK):
+ * seen_epoch 0 = detached, and nothing else is looked at, since the board is not mapped there.
+ */
 struct pen_gate_hot {
 	const _Atomic uint64_t *epoch;                    /* terms page word */
-	_Atomic uint64_t seen_epoch;                      /* value the slow path has digested */
+	_Atomic uint64_t seen_epoch;                      /* value the slow path has digested; 0 = none */
 	_Atomic uint32_t nwatch;                          /* seats that outrank us */
 	const _Atomic uint32_t *_Atomic watch[PEN_SEATS]; /* their busy words; mapped for ever */
 };
 
 int pen_gate_queue_create(struct pen_gate *g, void *native, uint32_t flags, struct pen_gate_queue **ret_q);
-/* The application released it; work that is still in flight is retired when its marks are done. NULL is fine. */
+/*
+ * The application releases it: to be called before the native release, since a tail without a mark gets one now. Work
+ * that is still in flight is retired when its marks are done. NULL is fine.
+ */
 void pen_gate_queue_destroy(struct pen_gate_queue *q);
 
 /* True: admitted, call the native entry point now (no mark is needed). False: use pen_gate_submit. @est_ns > 0. */
 static inline bool pen_gate_fast(struct pen_gate_queue *q, uint64_t est_ns)
 {
 	struct pen_gate_hot *h = q->hot;
-	if (atomic_load_explicit(h->epoch, memory_order_relaxed) !=
-	    atomic_load_explicit(&h->seen_epoch, memory_order_relaxed))
+	uint64_t seen = atomic_load_explicit(&h->seen_epoch, memory_order_acquire);
+	if (!seen || atomic_load_explicit(h->epoch, memory_order_relaxed) != seen)
 		return false;
 	uint64_t word = atomic_load_explicit(&q->credit, memory_order_relaxed);
 	if ((word & PEN_CREDIT_MASK) < PEN_CREDIT_BIAS + est_ns)
@@ -137,15 +142,20 @@ int pen_gate_submit(struct pen_gate_queue *q, const struct pen_gate_cmd *cmd);
 
 /*
  * The application synchronises: begin before, end after the native call has returned success. Everything that was
- * submitted to @q before begin is then known to be complete. NULL @q: all queues of @g (device-wide synchronisation).
+ * submitted to @q before begin is then known to be complete. The _all pair is for device-wide synchronisation.
  */
 uint64_t pen_gate_sync_begin(struct pen_gate_queue *q);
 void pen_gate_sync_end(struct pen_gate_queue *q, uint64_t token);
+uint64_t pen_gate_sync_all_begin(struct pen_gate *g);
+void pen_gate_sync_all_end(struct pen_gate *g, uint64_t token);
 /* Something completed (an event query said so): look at the marks. Cheap when nothing is in flight. */
 void pen_gate_poll(struct pen_gate_queue *q);
-/* Submission edge (clFlush): a tail without a mark gets one, so that its end is seen. */
+/* Submission edge, before the native clFlush: a tail without a mark gets one, so that its end is seen. */
 void pen_gate_edge(struct pen_gate_queue *q);
-/* From the driver's completion callback of a mark (NOTIFY): lock-free or trylock only, no vendor call but mark_time/release. */
+/*
+ * From the driver's completion callback of a mark (NOTIFY), once for each mark that was filled: trylock only, no vendor call
+ * but mark_time and mark_release. May come before submit or mark_record has returned.
+ */
 void pen_gate_mark_done(struct pen_mark *mark, bool failed);
 
 /* ---- cost learning -------------------------------------------------------------------------------------------- */
@@ -154,12 +164,36 @@ void pen_gate_mark_done(struct pen_mark *mark, bool failed);
  * Learned device time of (what, size). @what identifies the kernel (hash of program and name) or the copy kind; @size its
  * work (groups, bytes). Never freed, bounded: past the bound the nearest size of the same kernel scaled, else a shared entry.
  */
-struct pen_cost *pen_gate_cost(struct pen_gate *g, uint64_t what, uint64_t size);
-uint64_t pen_cost_est_ns(const struct pen_cost *c);    /* >= PEN_COST_FLOOR_NS; a guess while unknown */
-bool pen_cost_known(const struct pen_cost *c);
+struct pen_cost *pen_gate_cost(struct pen_gate *g, uint64_t what, uint64_t size);   /* never NULL; lock-free when known */
 /* One measured execution, alone on the device. */
 void pen_cost_learn(struct pen_cost *c, uint64_t device_ns);
 #define PEN_COST_FLOOR_NS UINT64_C(200)
+#define PEN_COST_GUESS_NS UINT64_C(1000000)   /* nothing like it was ever seen */
+
+struct pen_cost {
+	_Atomic uint64_t est_ns;     /* >= PEN_COST_FLOOR_NS; a guess while unknown */
+	_Atomic uint32_t samples;    /* measured executions; 0 = unknown */
+	_Atomic uint32_t seen;       /* executions, for sampling; a lost count is harmless */
+};
+
+static inline uint64_t pen_cost_est_ns(const struct pen_cost *c)
+{
+	return atomic_load_explicit(&c->est_ns, memory_order_relaxed);
+}
+static inline bool pen_cost_known(const struct pen_cost *c)
+{
+	return atomic_load_explicit(&c->samples, memory_order_relaxed) != 0;
+}
+/*
+ * Counts an execution. True: this one is to be measured (the first four, then every 16th), so the shim does not try the
+ * fast path: if (pen_cost_sample(c) || !pen_gate_fast(q, est)) pen_gate_submit(q, &cmd) ...
+ */
+static inline bool pen_cost_sample(struct pen_cost *c)
+{
+	uint32_t n = atomic_load_explicit(&c->seen, memory_order_relaxed);
+	atomic_store_explicit(&c->seen, n + 1, memory_order_relaxed);
+	return n < 4 || (n & 15) == 0;
+}
 
 /* ---- memory --------------------------------------------------------------------------------------------------- */
 
