@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#define PEN_ERR_IMPLEMENTATION
 #include "base/err.h"
 
 #include <stdio.h>

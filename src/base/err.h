@@ -26,4 +26,10 @@ int pen_err_sys(struct pen_err *err, int code, const char *fmt, ...) __attribute
 /* Puts "prefix: " before the text that is there (context on the way up). Return: the code. */
 int pen_err_prefix(struct pen_err *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+#if defined(__clang_analyzer__) && !defined(PEN_ERR_IMPLEMENTATION)
+/* The analyzer sees one file at a time: tell it that the setters return @code, or every failed step "may have returned 0". */
+#define pen_err_x(err, code, ...) ((void)(pen_err_x)(err, code, __VA_ARGS__), (code))
+#define pen_err_sys(err, code, ...) ((void)(pen_err_sys)(err, code, __VA_ARGS__), (code))
+#endif
+
 #endif
