@@ -49,6 +49,8 @@ struct pen_cli {
 #define PEN_COMMANDS(X)                                                                                           \
 	X(run, "run", "[OPTIONS] [--] PROGRAM [ARGS...]", N_("run a program under a contract"))                   \
 	X(ps, "ps", "[NAME...]", N_("list tenants: what they may use and what they do use"))                      \
+	X(top, "top", "", N_("full-screen view of all tenants"))                                                  \
+	X(inspect, "inspect", "NAME", N_("everything about one tenant, and how each promise is kept here"))       \
 	X(why, "why", "NAME", N_("what holds a tenant up at this moment"))                                        \
 	X(set, "set", "NAME --FIELD VALUE...", N_("change a contract while it is in use"))                        \
 	X(end, "end", "NAME", N_("end a contract"))                                                               \
@@ -56,6 +58,7 @@ struct pen_cli {
 	X(usage, "usage", "NAME [--minutes N]", N_("what a tenant used, minute by minute"))                       \
 	X(device, "device", "ls", N_("accelerators of this node"))                                                \
 	X(config, "config", "check|show|reload [FILE]", N_("check, show or reload the node's configuration"))     \
+	X(completion, "completion", "bash|zsh|fish", N_("print a completion script for a shell"))                 \
 	X(version, "version", "", N_("print versions of client and daemon"))
 
 #define X(id, name, args, help) int pen_cmd_##id(struct pen_cli *cli, int argc, char **argv);
