@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* penstock version: of the client, and of the daemon if one answers. */
-#include "board/layout.h"
 #include "cli/cli.h"
 
 int pen_cmd_version(struct pen_cli *cli, int argc, char **argv)
@@ -10,13 +9,13 @@ int pen_cmd_version(struct pen_cli *cli, int argc, char **argv)
 	struct pen_err err = PEN_ERR_INIT;
 	json_t *daemon = NULL;
 	int r = pen_client_request(cli, "GET", "/v1/version", NULL, &daemon, &err);
-	json_t *all = json_pack("{s:s, s:s, s:i, s:i, s:o}", "schema", "penstock/v1", "client", PEN_VERSION, "board_major",
-				PEN_BOARD_MAJOR, "board_minor", PEN_BOARD_MINOR, "daemon",
+	json_t *all = json_pack("{s:s, s:s, s:o}", "schema", "penstock/v1", "client", PEN_VERSION, "daemon",
 				r == 200 && daemon ? json_incref(daemon) : json_null());
 	if (!pen_cli_print_json(cli, all)) {
-		printf("penstock %s (%s %d.%d)\n", PEN_VERSION, _("board layout"), PEN_BOARD_MAJOR, PEN_BOARD_MINOR);
+		printf("penstock %s\n", PEN_VERSION);
 		if (r == 200)
-			printf("penstockd %s, pid %lld%s\n", pen_json_str(daemon, "version"), pen_json_int(daemon, "pid"),
+			printf("penstockd %s, %s %lld.%lld, pid %lld%s\n", pen_json_str(daemon, "version"), _("board layout"),
+			       pen_json_int(daemon, "major"), pen_json_int(daemon, "minor"), pen_json_int(daemon, "pid"),
 			       json_is_true(json_object_get(daemon, "private")) ? _(", private") : "");
 		else
 			printf("penstockd: %s\n", _("none answers"));
