@@ -13,16 +13,26 @@
  *
  * How tenants take turns without a lock (mode exclusive). Every client publishes a state: IDLE, WANT, CLAIM, RUN.
  * To enter: publish CLAIM, look at all others again, then RUN or back to WANT. Of two that claim at once the one with
- * the better key stays and the other backs off; both see the same keys. If both saw each other neither can enter
- * before the other has left CLAIM, so never both are in RUN (with sequentially consistent stores and loads).
+ * the better key stays and the other backs off. If both saw each other neither can enter before the other has left CLAIM,
+ * so never both are in RUN (with sequentially consistent stores and loads). That holds even where the two see different
+ * keys for a moment: then both stay or both back off, and look again.
  *   key: rank, then earliest deadline (a target makes one: busy_since + target), then least virtual service, then seat
+ * A deadline missed by PEN_ADMIT_LAPSE_NS no longer counts: who is busy without end has no response time to keep, and
+ * would keep equals without a target out for ever.
+ * A turn is over when own virtual service is half a quantum ahead of an equal who waits: it starts half a quantum behind,
+ * so that a turn of two equals is one quantum long.
  * Class latency does not wait for a lower rank's work in flight: that is bounded by the narrow window anyway, waiting
  * for it would add a hand-over; the batches that overlapped are tainted and charged by estimate.
  *
  * Guarantees outrank ranks, within bounds: the word guar_tat is a GCRA bucket at the guaranteed rate (or the floor, the
- * aging). All service advances it; becoming backlogged brings it up to now, so idleness earns nothing; its credit
- * is capped at four narrow windows or one command, whichever is longer. A tenant held by rank with credit for its piece is
- * admitted in alternation with the urgent one.
+ * aging). All service advances it, to at most PEN_ADMIT_LEAD_NS past now, so that what was served long ago does not count
+ * against the promise; becoming backlogged brings it up to now, so idleness earns nothing; its credit is capped at four
+ * narrow windows or one command, whichever is longer. A tenant held by rank with credit for its piece is admitted in
+ * alternation with the urgent one; such a piece may be as long as the credit. It waits for its turn among equals as always.
+ *
+ * Neighbours' words are claims. One that stands in the way without moving is passed over after PEN_ADMIT_STALE_NS; one that
+ * keeps moving and keeps everybody out holds nobody longer than PEN_ADMIT_FORCE_NS (or eight of the waiter's own turns,
+ * which for a small weight is longer).
  *
  * Units: ns of CLOCK_MONOTONIC or of estimated device time; ppm of one device. Threads: callers serialise per state.
  */
@@ -37,6 +47,16 @@
 #define PEN_ADMIT_STALE_NS UINT64_C(60000000)
 /* Somebody more urgent seen within this time keeps the window narrow. */
 #define PEN_ADMIT_HOT_NS UINT64_C(1000000000)
+/* A better key that wants, while nobody runs, gets this head start before a worse one claims. */
+#define PEN_ADMIT_POLITE_NS UINT64_C(2000000)
+/* A deadline that was missed by so much is none. */
+#define PEN_ADMIT_LAPSE_NS UINT64_C(200000000)
+/* Service ahead of the guarantee is remembered for so long. */
+#define PEN_ADMIT_LEAD_NS UINT64_C(50000000)
+/* Longest hold for turns in a row: see above. */
+#define PEN_ADMIT_FORCE_NS UINT64_C(1000000000)
+/* Own work in flight without progress is waited for so long, or twice its estimate. */
+#define PEN_ADMIT_OWN_NS UINT64_C(10000000)
 /* The gate marks at least every so much estimated time, so that credit given without a mark stays small. */
 #define PEN_ADMIT_CREDIT_NS UINT64_C(50000)
 
@@ -60,7 +80,7 @@ struct pen_admit_limits {
 	uint64_t lease_until_ns;        /* past: cap falls to the guarantee, if there is one */
 };
 
-/* One occupied seat of another tenant, or of the own tenant, as seen just now. */
+/* One occupied seat of another tenant, as seen just now. */
 struct pen_admit_seat {
 	uint16_t seat, tenant, rank;
 	uint8_t state;                  /* enum pen_busy_state */
@@ -79,7 +99,7 @@ struct pen_admit_view {
 	bool last_repay;
 	uint64_t own_service_vns;       /* of the whole own tenant */
 	uint64_t own_deadline_ns;       /* UINT64_MAX without a target */
-	uint64_t own_inflight_ns;       /* of the whole own tenant's other clients; their estimate */
+	uint64_t own_inflight_ns;       /* sum over the own tenant's other clients; their estimate */
 	uint16_t own_seat;
 	uint16_t nseats;                /* entries below; own tenant's seats are not listed */
 	struct pen_admit_seat seat[PEN_ADMIT_SEATS];
@@ -93,7 +113,8 @@ struct pen_admit_state {
 	uint64_t oldest_est_ns;         /* estimate of the oldest batch in flight */
 	uint64_t last_progress_ns;      /* a batch was completed, or the first was submitted */
 	uint64_t hot_until_ns;          /* somebody more urgent was seen */
-	uint64_t alone_until_ns;        /* other tenants were seen on the device until then (+1 s): else never cut */
+	uint64_t alone_until_ns;        /* tenants it must let in were seen on the device until then (+1 s): past it never cut */
+	bool unknown_inflight;          /* the command in flight has no known cost: nothing is put behind it */
 	/* the neighbour that stands in the way, and since when without a change */
 	uint16_t blocker;               /* seat + 1, 0 = none */
 	uint32_t blocker_word;
@@ -103,6 +124,13 @@ struct pen_admit_state {
 	uint64_t passed[2];
 	uint32_t passed_word[PEN_ADMIT_SEATS];
 	uint64_t passed_progress[PEN_ADMIT_SEATS];
+	uint64_t polite_since_ns;       /* gives way to a better key while nobody runs, since; 0 = does not */
+	uint64_t turn_since_ns;         /* held for a turn without a GO, since; 0 = is not */
+	/* the outranking seat as it was at the last repayment: it must have moved before the next one */
+	uint16_t repay_seat;            /* seat + 1, 0 = none noted */
+	uint32_t repay_word;
+	uint64_t repay_progress;
+	uint64_t repay_since_ns;
 };
 
 /* One command, or what is left of it after some pieces. */
@@ -144,18 +172,21 @@ struct pen_admit_decision {
 };
 
 /*
- * Decides. May change @st (blocker, hot and passed-over bookkeeping; never busy or inflight_ns, which the caller sets
- * when it has carried the answer out).
+ * Decides. May change @st (its bookkeeping and yielding; never busy, inflight_ns, oldest_est_ns or last_progress_ns, which the
+ * caller sets when it has carried the answer out). Asking again after a GO that could not be carried out (a CAS failed) is fine.
  */
 void pen_admit_step(struct pen_admit_state *st, const struct pen_admit_limits *lim, const struct pen_admit_view *view,
 		    const struct pen_admit_cmd *cmd, struct pen_admit_decision *ret);
 
 /* A tenant became backlogged (its first active client): virtual service to add so that idleness earned nothing. */
 uint64_t pen_admit_join_vns(const struct pen_admit_limits *lim, const struct pen_admit_view *view);
-/* ... and its guarantee word: idleness earns no deficit. */
+/* ... and the new value of its guarantee word: idleness earns no deficit. */
 uint64_t pen_admit_join_guar(const struct pen_admit_limits *lim, const struct pen_admit_view *view);
 
-/* Difference between charge and booking (@actual - @booked, may be negative), for each word; unused credit likewise. */
+/*
+ * Device time charged minus device time booked (may be negative; unused credit likewise), as the difference to add to
+ * the word. 0 where the word is not kept (no cap, neither guarantee nor floor).
+ */
 int64_t pen_admit_settle_share(const struct pen_admit_limits *lim, uint64_t now_ns, int64_t diff_ns);
 int64_t pen_admit_settle_guar(const struct pen_admit_limits *lim, int64_t diff_ns);
 /* Device time to virtual time. */
