@@ -34,8 +34,8 @@ enum pen_share { PEN_SHARES(PEN_X_) PEN_SHARE_MAX_ };
 #define PEN_X_(id, text) PEN_RATE_##id,
 enum pen_rate { PEN_RATES(PEN_X_) PEN_RATE_MAX_ };
 #undef PEN_X_
-#define PEN_X_(id, text) PEN_MODE_##id,
-enum pen_mode { PEN_MODES(PEN_X_) PEN_MODE_MAX_ };
+#define PEN_X_(id, text) PEN_RUN_##id,   /* not PEN_MODE_: those are the numbers on the board */
+enum pen_mode { PEN_MODES(PEN_X_) PEN_RUN_MAX_ };
 #undef PEN_X_
 #define PEN_X_(id, text) PEN_UNKNOWN_##id,
 enum pen_unknown { PEN_UNKNOWNS(PEN_X_) PEN_UNKNOWN_MAX_ };

@@ -48,7 +48,7 @@ static const char out_of_range[] = N_("is out of range");
 CHOICE(order, enum pen_order, PEN_ORDER_MAX_, pen_order_name, PEN_ORDERS)
 CHOICE(share, enum pen_share, PEN_SHARE_MAX_, pen_share_name, PEN_SHARES)
 CHOICE(rate, enum pen_rate, PEN_RATE_MAX_, pen_rate_name, PEN_RATES)
-CHOICE(mode, enum pen_mode, PEN_MODE_MAX_, pen_mode_name, PEN_MODES)
+CHOICE(mode, enum pen_mode, PEN_RUN_MAX_, pen_mode_name, PEN_MODES)
 CHOICE(unknown_process, enum pen_unknown, PEN_UNKNOWN_MAX_, pen_unknown_name, PEN_UNKNOWNS)
 static const char *level_name(enum pen_log_level v);
 CHOICE(level, enum pen_log_level, PEN_LOG_MAX_, level_name, LEVELS)
