@@ -58,6 +58,7 @@ struct pen_cli {
 	X(usage, "usage", "NAME [--minutes N]", N_("what a tenant used, minute by minute"))                       \
 	X(device, "device", "ls", N_("accelerators of this node"))                                                \
 	X(config, "config", "check|show|reload [FILE]", N_("check, show or reload the node's configuration"))     \
+	X(doctor, "doctor", "", N_("check this machine and say how to mend what is wrong"))                       \
 	X(completion, "completion", "bash|zsh|fish", N_("print a completion script for a shell"))                 \
 	X(version, "version", "", N_("print versions of client and daemon"))
 
