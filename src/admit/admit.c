@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One admission: size of the piece, window, tokens, then rank and turn (turn.c).
+ */
+#include "admit/internal.h"
+
+#include <string.h>
+
+/* Sibling processes fill a narrow window: look again so often while they drain. */
+#define SIBLING_NS UINT64_C(100000)
+
+uint64_t pen_admit_own_bound(const struct pen_admit_ask *a)
+{
+	const struct pen_admit_state *st = a->st;
+	if (!st->inflight_ns)
+		return 0;
+	uint64_t wait = pen_admit_max(pen_admit_add(st->oldest_est_ns, st->oldest_est_ns), PEN_ADMIT_OWN_NS);
+	uint64_t bound = pen_admit_add(st->last_progress_ns, wait);
+	return bound > a->now_ns ? bound : 0;
+}
+
+void pen_admit_wait_own(struct pen_admit_ask *a, uint8_t reason, uint64_t until_ns)
+{
+	struct pen_admit_decision *d = a->d;
+	d->kind = PEN_ADMIT_WAIT_OWN;
+	d->reason = reason;
+	d->publish = BUSY_RUN;
+	d->until_ns = pen_admit_min(pen_admit_min(until_ns, pen_admit_own_bound(a)),
+				    pen_admit_add(a->now_ns, PEN_ADMIT_LOOK_NS));
+}
+
+static uint64_t est_of(const struct pen_admit_cmd *cmd, uint32_t slices)
+{
+	uint64_t ns = slices >= cmd->slices ? cmd->est_ns : pen_admit_scale(cmd->est_ns, slices, cmd->slices);
+	return ns ? ns : 1;
+}
+
+/* Longest piece in device time; UINT64_MAX = no limit. */
+static uint64_t piece_limit(const struct pen_admit_ask *a)
+{
+	const struct pen_admit_limits *lim = a->lim;
+	uint64_t limit = UINT64_MAX;
+
+	if (a->st->alone_until_ns > a->now_ns) {
+		uint64_t chunk = a->hot ? lim->chunk_narrow_ns : lim->chunk_wide_ns;
+		if (chunk)
+			limit = chunk;
+		/* Against a rank it goes only now and then: then as much as is due. */
+		if (chunk && pen_admit_due(lim) && pen_admit_outranked(a)) {
+			uint64_t base = pen_admit_guar_base(lim, a->view->guar_tat_ns, a->now_ns, chunk);
+			limit = pen_admit_max(limit, pen_admit_scale(pen_admit_sub(a->now_ns, base), pen_admit_due(lim),
+								     PEN_ADMIT_PPM));
+		}
+	}
+	if (pen_admit_cap(lim, a->now_ns) < PEN_ADMIT_PPM && lim->burst_ns)
+		limit = pen_admit_min(limit, lim->burst_ns);
+	return limit;
+}
+
+/* The largest number of slices within both limits, made equal over the pieces that follow, in whole waves. */
+static uint32_t piece_slices(const struct pen_admit_ask *a)
+{
+	const struct pen_admit_cmd *cmd = a->cmd;
+	uint64_t limit = piece_limit(a), n = cmd->slices, wave = cmd->wave ? cmd->wave : 1;
+
+	if (limit < cmd->est_ns)
+		n = pen_admit_scale(limit, cmd->slices, cmd->est_ns);
+	if (a->lim->rate_cap_bytes_s != UINT64_MAX && pen_admit_bytes_room(a->lim) < cmd->bytes)
+		n = pen_admit_min(n, pen_admit_scale(pen_admit_bytes_room(a->lim), cmd->slices, cmd->bytes));
+	if (n >= cmd->slices)
+		return cmd->slices;
+	n = pen_admit_max(n - n % wave, wave);
+	if (n >= cmd->slices)
+		return cmd->slices;
+	uint64_t pieces = (cmd->slices + n - 1) / n;
+	n = (cmd->slices + pieces - 1) / pieces;
+	n = (n + wave - 1) / wave * wave;
+	return n < cmd->slices ? (uint32_t)n : cmd->slices;
+}
+
+static void size_piece(struct pen_admit_ask *a)
+{
+	const struct pen_admit_cmd *cmd = a->cmd;
+	a->slices = cmd->slices;
+	if (cmd->slices > 1 && !a->lim->no_cut && !cmd->no_wait)
+		a->slices = piece_slices(a);
+	a->est_ns = est_of(cmd, a->slices);
+	a->bytes = a->slices >= cmd->slices ? cmd->bytes : pen_admit_scale(cmd->bytes, a->slices, cmd->slices);
+}
+
+/* True: held. Past the bound of own work without progress the piece goes on with a debt: it may be what unblocks it. */
+static bool window(struct pen_admit_ask *a)
+{
+	const struct pen_admit_state *st = a->st;
+	uint64_t size = a->hot || a->crowded ? a->lim->window_narrow_ns : a->lim->window_wide_ns;
+	uint64_t all = pen_admit_add(st->inflight_ns, a->view->own_inflight_ns);
+	bool full = pen_admit_add(all, a->est_ns) > size;
+	bool alone = (a->cmd->unknown || st->unknown_inflight) && !a->lim->no_cut;
+
+	if (st->inflight_ns) {
+		if (!full && !alone)
+			return false;
+		uint64_t bound = pen_admit_own_bound(a);
+		if (bound)
+			pen_admit_wait_own(a, HOLD_WINDOW, bound);
+		else
+			a->debt = true;
+		return bound != 0;
+	}
+	/*
+	 * Siblings fill it. Each process may have one piece in flight, so that none waits on another's marks, which it
+	 * cannot see; but while somebody urgent is about, one that has just had its piece gives way for a while.
+	 */
+	uint64_t bound = pen_admit_add(st->last_progress_ns, PEN_ADMIT_OWN_NS);
+	if (!a->hot || !a->view->own_inflight_ns || !full || !st->last_progress_ns || bound <= a->now_ns)
+		return false;
+	a->d->kind = PEN_ADMIT_HOLD;
+	a->d->reason = HOLD_WINDOW;
+	a->d->publish = BUSY_IDLE;
+	a->d->until_ns = pen_admit_min(bound, a->now_ns + SIBLING_NS);
+	return true;
+}
+
+static void go(struct pen_admit_ask *a)
+{
+	struct pen_admit_decision *d = a->d;
+	struct pen_admit_state *st = a->st;
+
+	d->kind = PEN_ADMIT_GO;
+	d->publish = BUSY_RUN;
+	d->debt = a->debt;
+	d->repay = a->repay;
+	d->slices = a->slices;
+	d->est_ns = a->est_ns;
+	d->bytes = a->bytes;
+	for (uint32_t i = 0; i < a->view->nseats && i < PEN_ADMIT_SEATS; i++) {
+		const struct pen_admit_seat *s = &a->view->seat[i];
+		if (s->tenant != a->lim->tenant && s->state == BUSY_RUN)
+			d->taints = true;
+	}
+	pen_admit_book(a);
+	st->turn_since_ns = st->polite_since_ns = 0;
+	if (a->cmd->unknown)
+		st->unknown_inflight = true;
+}
+
+static void stop(struct pen_admit_ask *a)
+{
+	a->st->turn_since_ns = a->st->polite_since_ns = 0;
+	a->d->kind = PEN_ADMIT_STOP;
+	a->d->reason = HOLD_STOPPED;
+	a->d->publish = a->st->inflight_ns ? BUSY_RUN : BUSY_IDLE;
+}
+
+void pen_admit_step(struct pen_admit_state *st, const struct pen_admit_limits *lim, const struct pen_admit_view *view,
+		    const struct pen_admit_cmd *cmd, struct pen_admit_decision *ret)
+{
+	struct pen_admit_ask a = {.st = st, .lim = lim, .view = view, .cmd = cmd, .d = ret, .now_ns = view->now_ns};
+
+	memset(ret, 0, sizeof(*ret));
+	if (lim->stop) {
+		stop(&a);
+		return;
+	}
+	pen_admit_observe(&a);
+	if (!st->inflight_ns)
+		st->unknown_inflight = false;
+	size_piece(&a);
+	if (cmd->no_wait) {
+		a.debt = true;
+		go(&a);
+		return;
+	}
+	if (window(&a) || pen_admit_tokens(&a) || pen_admit_turn(&a))
+		return;
+	go(&a);
+}
