@@ -12,6 +12,7 @@
 struct nl_config nl_config;
 cl_icd_dispatch nl_dispatch;
 bool nl_watched;
+bool nl_instant;
 
 static const struct {
 	const char *name;
@@ -99,6 +100,7 @@ static void read_config(void)
 		nl_watched = trace_fd >= 0;
 	}
 	read_faults(getenv("NULLICD_FAIL"));
+	nl_instant = !nl_watched && !nl_config.timed && !nl_config.lazy && nl_config.version >= 21;
 }
 
 __attribute__((constructor)) static void nl_load(void)

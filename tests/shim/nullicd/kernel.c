@@ -146,6 +146,7 @@ cl_kernel nl_clCreateKernel(cl_program p, const char *name, cl_int *ret_err)
 		k->program = p;
 		k->info = &p->kernels[i];
 		k->counts = !strncmp(name, "null_count", 10);
+		k->plain = !k->counts && !k->info->reqd[0];
 		atomic_init(&k->unset, k->info->nargs);
 		atomic_fetch_add(&p->o.life, 1);
 		nl_fail(ret_err, CL_SUCCESS);

@@ -236,6 +236,7 @@ struct _cl_kernel {
 	const struct nl_kernel_info *info;
 	_Atomic uint32_t unset;
 	bool counts; /* its name starts with null_count */
+	bool plain;  /* neither that nor of a required local size */
 	struct nl_arg args[NL_ARGS_MAX];
 };
 
@@ -278,6 +279,7 @@ extern struct _cl_platform_id nl_platform;
 extern struct _cl_device_id nl_devices[];
 extern cl_icd_dispatch nl_dispatch;
 extern bool nl_watched;
+extern bool nl_instant; /* commands that wait for nothing complete at once, and nobody watches */
 
 /* Fault and trace hook of an entry point. Return: the code that it has to fail with, 0 to go on. */
 cl_int nl_watch(enum nl_fn fn);
