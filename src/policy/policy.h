@@ -67,7 +67,6 @@ struct pen_policy_seat {
 	uint16_t seat, slot;         /* slot: of its tenant */
 	uint8_t busy;                /* enum pen_busy_state */
 	uint64_t moved_ns;           /* when the caller last saw its busy word or progress change */
-	bool progressed;             /* progress rose since the last tick */
 };
 
 struct pen_policy_in {
