@@ -10,8 +10,10 @@ static int set_pair(struct pen_yaml *y, const char *key, const yaml_node_t *key_
 		    const yaml_node_t *lines[], struct pen_contract *c, struct pen_err *err)
 {
 	int f = pen_contract_field_find(key);
-	if (f < 0)   /* the setter knows how to say so */
-		return pen_yaml_locate(y, key_node, pen_contract_set(c, key, "", err) ? -EINVAL : 0, err);
+	if (f < 0) {
+		pen_contract_set(c, key, "", err);   /* for its message; -ENOENT is kept for files that are not there */
+		return pen_yaml_locate(y, key_node, -EINVAL, err);
+	}
 	if (lines[f])
 		return pen_yaml_err(y, key_node, -EINVAL, err, _("%s: given twice, first in line %zu"), key,
 				    lines[f]->start_mark.line + 1);

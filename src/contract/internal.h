@@ -62,8 +62,7 @@ void pen_exact_duration(char *buf, size_t n, uint64_t ns);
 /* ---- YAML ---- */
 
 /*
- * One document of at most PEN_CONTRACT_FILE_MAX bytes. Nesting needs no bound of its own: libyaml composes without
- * recursion and refuses more than 1000 levels, and readers here descend only where the grammar has a level.
+ * One document of at most PEN_CONTRACT_FILE_MAX bytes, 16 levels and 256 anchors: see yaml.c for why.
  */
 struct pen_yaml {
 	yaml_document_t doc;

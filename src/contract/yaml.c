@@ -19,6 +19,8 @@ int pen_yaml_err(const struct pen_yaml *y, const yaml_node_t *at, int code, stru
 int pen_yaml_locate(const struct pen_yaml *y, const yaml_node_t *at, int code, struct pen_err *err)
 {
 	pen_err_prefix(err, "%s:%zu", y->origin, at->start_mark.line + 1);
+	if (err)
+		err->code = code;
 	return code;
 }
 
@@ -49,38 +51,107 @@ static int syntax_err(const struct pen_yaml *y, const yaml_parser_t *p, const ch
 	return pen_err_x(err, -EINVAL, _("%s:%zu: not YAML: %s"), y->origin, line, problem);
 }
 
-static int load_document(struct pen_yaml *y, yaml_parser_t *p, const void *data, size_t len, struct pen_err *err)
-{
-	yaml_document_t second;
+/*
+ * libyaml needs time quadratic in the depth of [ and { (100,000 bytes of "[" took 14 s), in the number of anchors and
+ * in that of % directives. So the events are counted first: they come without look-ahead over more than one possible
+ * key of 1024 characters, and what is not a configuration is refused early.
+ */
+#define DEPTH_MAX 16
+#define ANCHORS_MAX 256
+#define DIRECTIVES_MAX 16
 
-	yaml_parser_set_input_string(p, data, len);
-	if (!yaml_parser_load(p, &y->doc))
-		return syntax_err(y, p, data, len, err);
-	y->loaded = true;
-	if (!yaml_document_get_root_node(&y->doc))
-		return 0;
-	if (!yaml_parser_load(p, &second))
-		return syntax_err(y, p, data, len, err);
-	yaml_node_t *more = yaml_document_get_root_node(&second);
-	int r = more ? pen_yaml_err(y, more, -EINVAL, err, _("a second YAML document; one per file is allowed")) : 0;
-	yaml_document_delete(&second);
+struct counts {
+	unsigned depth, anchors, documents;
+};
+
+static int count_event(const struct pen_yaml *y, const yaml_event_t *e, struct counts *n, struct pen_err *err)
+{
+	size_t line = e->start_mark.line + 1;
+	const yaml_char_t *anchor = NULL;
+
+	switch (e->type) {
+	case YAML_DOCUMENT_START_EVENT:
+		if (++n->documents > 1)
+			return pen_err_x(err, -EINVAL, _("%s:%zu: a second YAML document; one per file is allowed"), y->origin, line);
+		break;
+	case YAML_SEQUENCE_START_EVENT:
+		anchor = e->data.sequence_start.anchor;
+		n->depth++;
+		break;
+	case YAML_MAPPING_START_EVENT:
+		anchor = e->data.mapping_start.anchor;
+		n->depth++;
+		break;
+	case YAML_SEQUENCE_END_EVENT:
+	case YAML_MAPPING_END_EVENT:
+		n->depth--;
+		break;
+	case YAML_SCALAR_EVENT:
+		anchor = e->data.scalar.anchor;
+		break;
+	default:
+		break;
+	}
+	if (n->depth > DEPTH_MAX)
+		return pen_err_x(err, -EINVAL, _("%s:%zu: nested deeper than %d levels"), y->origin, line, DEPTH_MAX);
+	if (anchor && ++n->anchors > ANCHORS_MAX)
+		return pen_err_x(err, -EINVAL, _("%s:%zu: more than %d anchors"), y->origin, line, ANCHORS_MAX);
+	return 0;
+}
+
+static int check_bounds(struct pen_yaml *y, yaml_parser_t *p, const char *data, size_t len, struct pen_err *err)
+{
+	struct counts n = { 0 };
+	size_t directives = 0, line = 1;
+	bool end = false;
+	int r = 0;
+
+	for (size_t i = 0; i < len; i++) {
+		directives += data[i] == '%' && (i == 0 || data[i - 1] == '\n' || data[i - 1] == '\r');
+		if (directives > DIRECTIVES_MAX)
+			return pen_err_x(err, -EINVAL, _("%s:%zu: more than %d lines that begin with %%"), y->origin, line,
+					 DIRECTIVES_MAX);
+		line += data[i] == '\n';
+	}
+	while (r == 0 && !end) {
+		yaml_event_t e;
+		if (!yaml_parser_parse(p, &e))
+			return syntax_err(y, p, data, len, err);
+		end = e.type == YAML_STREAM_END_EVENT;
+		r = count_event(y, &e, &n, err);
+		yaml_event_delete(&e);
+	}
 	return r;
 }
 
+static int load_document(struct pen_yaml *y, yaml_parser_t *p, const char *data, size_t len, struct pen_err *err)
+{
+	if (!yaml_parser_load(p, &y->doc))
+		return syntax_err(y, p, data, len, err);
+	y->loaded = true;
+	return 0;
+}
+
+typedef int pass_fn(struct pen_yaml *y, yaml_parser_t *p, const char *data, size_t len, struct pen_err *err);
+
 int pen_yaml_load_bytes(struct pen_yaml *y, const char *origin, const void *data, size_t len, struct pen_err *err)
 {
-	yaml_parser_t p;
+	static pass_fn *const passes[] = { check_bounds, load_document };
+	int r = 0;
 
 	memset(y, 0, sizeof(*y));
 	set_origin(y, origin);
 	if (len > PEN_CONTRACT_FILE_MAX)
 		return pen_err_x(err, -EFBIG, _("%s: larger than 1 MiB"), y->origin);
-	if (!yaml_parser_initialize(&p))
-		return pen_err_sys(err, -ENOMEM, "%s", y->origin);
-	int r = load_document(y, &p, data, len, err);
-	yaml_parser_delete(&p);
-	if (r < 0)
-		pen_yaml_close(y);
+	for (size_t i = 0; r == 0 && i < PEN_ARRAY_LEN(passes); i++) {
+		yaml_parser_t p;
+		if (!yaml_parser_initialize(&p))
+			return pen_err_sys(err, -ENOMEM, "%s", y->origin);
+		/* libyaml asserts that there is a pointer, even to nothing. */
+		yaml_parser_set_input_string(&p, data ? data : (const void *)"", len);
+		r = passes[i](y, &p, data, len, err);
+		yaml_parser_delete(&p);
+	}
 	return r;
 }
 

@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Admission: what a device can promise, what it refuses, and what the refusal says. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "base/auto.h"
+#include "base/units.h"
+#include "contract/contract.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define G PEN_GIB
+#define UNL PEN_UNLIMITED
+#define NAME63 "a23456789-123456789-123456789-123456789-123456789-123456789-123"
+
+static void assert_has(const char *text, const char *part)
+{
+	if (!strstr(text, part))
+		fail_msg("'%s' does not say '%s'", text, part);
+}
+
+static struct pen_contract contract(const char *name, const char *field, const char *value)
+{
+	struct pen_contract c;
+	pen_contract_init(&c);
+	assert_int_equal(pen_contract_set(&c, "name", name, NULL), 0);
+	if (field)
+		assert_int_equal(pen_contract_set(&c, field, value, NULL), 0);
+	return c;
+}
+
+struct admit_case {
+	const char *held[3];   /* values of the field, for tenants t0, t1, t2 */
+	const char *field, *want;
+	int code;
+	const char *says;
+};
+
+static const struct pen_capacity card = { 16 * G, G, 300000000000, 40 };
+
+static void test_admit_table(void **state)
+{
+	(void)state;
+	static const struct admit_case cases[] = {
+		{ { NULL }, "memory", "15G", 0, NULL },
+		{ { NULL }, "memory", "15G..64G", 0, NULL },
+		{ { NULL }, "memory", "..64G", 0, NULL },
+		{ { NULL }, "memory", "15361M", -ERANGE,
+		  "memory: 15361M cannot be guaranteed: the device has 15G to promise" },
+		{ { "8G", "..16G", "4G.." }, "memory", "3G", 0, NULL },
+		{ { "8G", "..16G", "4G.." }, "memory", "4G", -EAGAIN,
+		  "memory: 4G cannot be guaranteed: 3G of 15G left; held: 't0' 8G, 't2' 4G" },
+		{ { "4G", "8G", "3G" }, "memory", "..4G", 0, NULL },
+		{ { "60%", "..100%" }, "compute", "40%", 0, NULL },
+		{ { "60%", "..100%" }, "compute", "40.0001%", -EAGAIN,
+		  "compute: 40.0001% cannot be guaranteed: 40% of 100% left; held: 't0' 60%" },
+		{ { "200GB/s" }, "bandwidth", "100", 0, NULL },
+		{ { "200GB/s" }, "bandwidth", "101", -EAGAIN,
+		  "bandwidth: 101GB/s cannot be guaranteed: 100GB/s of 300GB/s left; held: 't0' 200GB/s" },
+		{ { NULL }, "bandwidth", "301", -ERANGE,
+		  "bandwidth: 301GB/s cannot be guaranteed: the device has 300GB/s to promise" },
+		{ { "20", "50%" }, "units", "1", -EAGAIN, "units: 1 cannot be guaranteed: 0 of 40 left; held: 't0' 20, 't1' 20" },
+		{ { "20", "25%" }, "units", "10", 0, NULL },
+		{ { NULL }, "units", "41", -ERANGE, "units: 41 cannot be guaranteed: the device has 40 to promise" },
+	};
+	for (size_t i = 0; i < PEN_ARRAY_LEN(cases); i++) {
+		const struct admit_case *k = &cases[i];
+		struct pen_contract held[3], new = contract("new", k->field, k->want);
+		const struct pen_contract *list[3];
+		struct pen_err err = PEN_ERR_INIT;
+		size_t n = 0;
+		for (; n < 3 && k->held[n]; n++) {
+			char name[8];
+			snprintf(name, sizeof(name), "t%zu", n);
+			held[n] = contract(name, k->field, k->held[n]);
+			list[n] = &held[n];
+		}
+		int r = pen_contract_admit(list, n, &card, &new, &err);
+		if (r != k->code)
+			fail_msg("case %zu: code %d, '%s'", i, r, err.text);
+		if (k->says)
+			assert_string_equal(err.text, k->says);
+	}
+}
+
+static void test_admit_duty(void **state)
+{
+	(void)state;
+	struct pen_contract a = contract("cam", "duty", "40%"), b = contract("new", "compute", "60%");
+	const struct pen_contract *list[] = { &a };
+	struct pen_err err = PEN_ERR_INIT;
+	pen_contract_set(&a, "class", "latency", NULL);
+	assert_int_equal(pen_contract_admit(list, 1, &card, &b, &err), 0);
+	pen_contract_set(&b, "compute", "61%..", NULL);
+	assert_int_equal(pen_contract_admit(list, 1, &card, &b, &err), -EAGAIN);
+	assert_string_equal(err.text, "compute: 61% cannot be guaranteed: 60% of 100% left; held: 'cam' 40%");
+	/* The duty lies inside a guarantee that covers it; it does not come on top. */
+	pen_contract_set(&a, "compute", "35%", NULL);
+	pen_contract_set(&b, "compute", "60%", NULL);
+	assert_int_equal(pen_contract_admit(list, 1, &card, &b, &err), 0);
+	pen_contract_set(&a, "compute", "45%", NULL);
+	assert_int_equal(pen_contract_admit(list, 1, &card, &b, &err), -EAGAIN);
+}
+
+static void test_admit_replaces_own(void **state)
+{
+	(void)state;
+	struct pen_contract a = contract("a", "memory", "10G"), b = contract("b", "memory", "5G");
+	struct pen_contract more = contract("a", "memory", "11G"), less = contract("a", "memory", "9G");
+	const struct pen_contract *list[] = { &a, &b };
+	struct pen_err err = PEN_ERR_INIT;
+	assert_int_equal(pen_contract_admit(list, 2, &card, &less, NULL), 0);
+	assert_int_equal(pen_contract_admit(list, 2, &card, &a, NULL), 0);
+	assert_int_equal(pen_contract_admit(list, 2, &card, &more, &err), -EAGAIN);
+	assert_string_equal(err.text, "memory: 11G cannot be guaranteed: 10G of 15G left; held: 'b' 5G");
+}
+
+static void test_admit_unknown_capacity(void **state)
+{
+	(void)state;
+	const struct pen_capacity bare = { G, 2 * G, 0, 0 };
+	struct pen_err err = PEN_ERR_INIT;
+	struct pen_contract c = contract("a", "bandwidth", "900GB/s");
+	assert_int_equal(pen_contract_admit(NULL, 0, &bare, &c, &err), 0);
+	c = contract("a", "units", "1");
+	assert_int_equal(pen_contract_admit(NULL, 0, &bare, &c, &err), -ERANGE);
+	assert_string_equal(err.text, "units: cannot be guaranteed: the device cannot be divided into units");
+	c = contract("a", "units", "..1");
+	assert_int_equal(pen_contract_admit(NULL, 0, &bare, &c, &err), 0);
+	c = contract("a", "memory", "1M");
+	assert_int_equal(pen_contract_admit(NULL, 0, &bare, &c, &err), -ERANGE);
+	assert_string_equal(err.text, "memory: 1M cannot be guaranteed: the device has 0 to promise");
+}
+
+static void test_admit_never_before_not_now(void **state)
+{
+	(void)state;
+	struct pen_contract a = contract("a", "memory", "10G"), b = contract("b", "memory", "10G");
+	const struct pen_contract *list[] = { &a };
+	struct pen_err err = PEN_ERR_INIT;
+	pen_contract_set(&b, "units", "50", NULL);
+	assert_int_equal(pen_contract_admit(list, 1, &card, &b, &err), -ERANGE);
+	assert_has(err.text, "units: 50 cannot");
+}
+
+/* Hundreds of holders with the longest names: the message stays whole within its bound. */
+static void test_admit_many_holders(void **state)
+{
+	(void)state;
+	static struct pen_contract held[300];
+	static const struct pen_contract *list[300];
+	struct pen_err err = PEN_ERR_INIT;
+	for (size_t i = 0; i < 300; i++) {
+		char name[PEN_NAME_MAX + 1], size[16];
+		snprintf(name, sizeof(name), "t%03zu%.59s", i, NAME63);
+		snprintf(size, sizeof(size), "%dM", i == 150 ? 1000 : 40);
+		held[i] = contract(name, "memory", size);
+		list[i] = &held[i];
+	}
+	struct pen_contract new = contract("new", "memory", "8G");
+	assert_int_equal(pen_contract_admit(list, 300, &card, &new, &err), -EAGAIN);
+	assert_has(err.text, "left; held: 't150");
+	assert_has(err.text, " and 296 more");
+}
+
+static void test_units_on(void **state)
+{
+	(void)state;
+	struct pen_contract c = contract("a", "units", "50%..");
+	struct pen_range64 r = pen_units_on(&c.units, 5);
+	assert_int_equal(r.guaranteed, 3);
+	assert_true(r.cap == UNL);
+	pen_contract_set(&c, "units", "..1%", NULL);
+	assert_int_equal(pen_units_on(&c.units, 5).cap, 1);
+	pen_contract_set(&c, "units", "2..4", NULL);
+	assert_int_equal(pen_units_on(&c.units, 5).guaranteed, 2);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_admit_table),
+		cmocka_unit_test(test_admit_duty),
+		cmocka_unit_test(test_admit_replaces_own),
+		cmocka_unit_test(test_admit_unknown_capacity),
+		cmocka_unit_test(test_admit_never_before_not_now),
+		cmocka_unit_test(test_admit_many_holders),
+		cmocka_unit_test(test_units_on),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
