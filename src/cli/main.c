@@ -206,8 +206,8 @@ int main(int argc, char **argv)
 	for (size_t k = 0; k < PEN_ARRAY_LEN(commands); k++) {
 		if (strcmp(argv[i], commands[k].name))
 			continue;
-		/* run prints its own, longer help */
-		if (i + 1 < argc && strcmp(commands[k].name, "run") &&
+		/* run and set print their own, longer help: the fields of a contract */
+		if (i + 1 < argc && strcmp(argv[i], "run") && strcmp(argv[i], "set") &&
 		    (!strcmp(argv[i + 1], "--help") || !strcmp(argv[i + 1], "-h"))) {
 			pen_cli_usage(stdout, argv[i]);
 			return PEN_EXIT_OK;
