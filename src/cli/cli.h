@@ -3,17 +3,17 @@
 #define PEN_CLI_CLI_H
 /*
  * The command line: one file per sub-command, each a client of the control API (docs/API.md). Single-threaded.
- * Messages for people go through _() (gettext); JSON, names and codes never do.
+ * Messages for people go through _() (contract/text.h); JSON, names and codes never do.
  */
 #include "base/err.h"
+#include "contract/text.h"
 
 #include <jansson.h>
-#include <libintl.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 
-#define _(s) gettext(s)
+#define _(s) pen_text(s)
 #ifndef N_
 #define N_(s) s
 #endif

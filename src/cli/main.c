@@ -8,7 +8,6 @@
 #include "cli/cli.h"
 
 #include <errno.h>
-#include <locale.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -177,9 +176,7 @@ int pen_cli_watch(struct pen_cli *cli, int (*once)(struct pen_cli *cli, void *ar
 
 int main(int argc, char **argv)
 {
-	setlocale(LC_ALL, "");
-	bindtextdomain("penstock", PEN_LOCALEDIR);
-	textdomain("penstock");
+	pen_text_init(PEN_LOCALEDIR);
 	pen_log_set_prefix("penstock");
 
 	struct pen_cli cli = { 0 };

@@ -6,12 +6,12 @@
  * with positions.
  */
 #include "contract/contract.h"
+#include "contract/text.h"
 
-#include <libintl.h>
 #include <yaml.h>
 
-/* Texts for people go through gettext; without a catalogue or setlocale() they stay English. */
-#define _(s) dgettext("penstock", s)
+/* Texts for people; without a catalogue or pen_text_init() they stay English. */
+#define _(s) pen_text(s)
 #define N_(s) s
 
 /* ---- keys ---- */
