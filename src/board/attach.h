@@ -66,9 +66,9 @@ struct pen_attach_device {
 	uint32_t units;
 
 	/* Written before live becomes 1. After a re-attach they may differ: the gate compares `attached` and reads them again. */
-	uint64_t device_id;
-	uint32_t seat, generation, slot;
-	uint32_t client;                              /* index in the ledger */
+	_Atomic uint64_t device_id;
+	_Atomic uint32_t seat, generation, slot;
+	_Atomic uint32_t client;                      /* index in the ledger */
 	const struct pen_terms_page *terms;           /* fixed addresses from pen_attach_add() on */
 	struct pen_ledger_page *ledger;
 	struct pen_signal_page *signal;
@@ -81,7 +81,7 @@ struct pen_attach_device {
 	_Atomic uint64_t fds_epoch;                   /* of the last neighbour descriptor: compare pen_terms.fds_epoch */
 
 	/* private */
-	uint32_t index, stride, lost, pages_held;
+	uint32_t stride, lost, pages_held, wanted;
 	struct pen_fdid ledger_fd, signal_fd;         /* kept for ADOPT */
 };
 
@@ -99,6 +99,7 @@ struct pen_attach {
 	uint32_t have_token, have_boot_id;
 	uint8_t boot_id[16];
 	struct pen_fdid sock;
+	_Atomic int poll_fd;                          /* = sock.fd, for pen_attach_wait beside a step of another thread */
 	uint64_t retry_at_ns, retry_step_ns, answer_by_ns;
 };
 

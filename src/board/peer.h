@@ -19,6 +19,7 @@ struct pen_peer {
 	uid_t uid;
 	gid_t gid;
 	int pidfd;             /* readable when the process is dead; -1 = the kernel has none. Owned: pen_peer_finish() */
+	uint32_t exact;        /* 1: pidfd came from SO_PEERPIDFD, no doubt left */
 	uint64_t start_time;   /* clock ticks since boot, field 22 of /proc/PID/stat; 0 = unknown */
 };
 #define PEN_PEER_INIT { .pidfd = -1 }

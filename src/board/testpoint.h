@@ -3,7 +3,7 @@
 #define PEN_BOARD_TESTPOINT_H
 /*
  * Marks in code that must survive a SIGKILL at any step. A product build has none of them. Built with
- * -DPEN_TEST_POINTS a mark calls pen_test_point with its name; the default looks at PEN_TEST_KILL=NAME[:N] in the environment
+ * -DPEN_TEST_POINTS a mark calls pen_test_point with its name; the default looks at PEN_TEST_KILL=NAME[@N] in the environment
  * and kills its own process the Nth time the mark is passed.
  */
 #ifdef PEN_TEST_POINTS
