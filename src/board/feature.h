@@ -6,6 +6,8 @@
  *
  * Threads: any. Runs in the daemon and inside tenants; errno is left as it was.
  */
+#include "base/mark.h"
+
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -13,13 +15,17 @@
 #include <unistd.h>
 
 /* id, word for output, first kernel, what is lost without it. `doctor` prints the list. */
-#define PEN_BOARD_FEATURES(X)                                                                                          \
-	X(MEMFD, "memfd", "3.17", "no board: Penstock does not work on this kernel")                                   \
-	X(FUTURE_WRITE, "future-write seal", "5.1",                                                                    \
-	  "a tenant can write its own terms and its neighbours' signal pages if it means to; only their size is sealed")\
-	X(PEERPIDFD, "SO_PEERPIDFD", "6.5", "a client is named by pid, pidfd_open and start time, checked against each other") \
-	X(PIDFD_OPEN, "pidfd_open", "5.3", "the death of a client is found by looking at /proc, not told by the kernel")   \
-	X(WIPEONFORK, "MADV_WIPEONFORK", "4.14", "a forked child is recognised by its process id")
+#define PEN_BOARD_FEATURES(X)                                                                            \
+	X(MEMFD, "memfd", "3.17",                                                                        \
+	  N_("no board: Penstock does not work on this kernel"))                                         \
+	X(FUTURE_WRITE, "future-write seal", "5.1",                                                      \
+	  N_("a tenant can write its own terms and its neighbours' signal pages if it means to; only their size is sealed"))\
+	X(PEERPIDFD, "SO_PEERPIDFD", "6.5",                                                              \
+	  N_("a client is named by pid, pidfd_open and start time, checked against each other"))         \
+	X(PIDFD_OPEN, "pidfd_open", "5.3",                                                               \
+	  N_("the death of a client is found by looking at /proc, not told by the kernel"))              \
+	X(WIPEONFORK, "MADV_WIPEONFORK", "4.14",                                                         \
+	  N_("a forked child is recognised by its process id"))
 
 enum pen_board_feature_bit {
 #define X(id, name, since, without) PEN_FEATURE_BIT_##id,

@@ -18,6 +18,8 @@
  *
  * All times are CLOCK_MONOTONIC nanoseconds of this machine. "ppm" = parts per million of one device.
  */
+#include "base/mark.h"
+
 #include <stdatomic.h>
 #include <stdint.h>
 
@@ -123,13 +125,13 @@ struct pen_terms_page {
 /* ---- ledger --------------------------------------------------------------------------------------------------- */
 
 /* Why a command was held. The order is the order of the checks; names are printed by `why`, `top` and the metrics. */
-#define PEN_HOLD_REASONS(X)                                                    \
-	X(WINDOW, "window", "own work in flight fills the window")             \
-	X(SHARE, "share", "compute share used up")                             \
-	X(BYTES, "bandwidth", "bandwidth used up")                             \
-	X(RANK, "rank", "a more urgent tenant is busy")                        \
-	X(TURN, "turn", "an equal tenant has its turn")                        \
-	X(STOPPED, "stopped", "the contract ended or the device is drained")
+#define PEN_HOLD_REASONS(X)                                                       \
+	X(WINDOW, "window", N_("own work in flight fills the window"))            \
+	X(SHARE, "share", N_("compute share used up"))                            \
+	X(BYTES, "bandwidth", N_("bandwidth used up"))                            \
+	X(RANK, "rank", N_("a more urgent tenant is busy"))                       \
+	X(TURN, "turn", N_("an equal tenant has its turn"))                       \
+	X(STOPPED, "stopped", N_("the contract ended or the device is drained"))
 
 enum pen_hold_reason {
 #define X(id, name, text) PEN_HOLD_##id,

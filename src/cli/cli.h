@@ -125,6 +125,8 @@ struct pen_table *pen_table_create(size_t columns);
 void pen_table_row(struct pen_table *t, const char *const *cells);   /* copies; NULL cell = "-" */
 void pen_table_print(const struct pen_table *t, FILE *out, bool skip_first);
 void pen_table_destroy(struct pen_table *t);
+/* @text and blanks up to @cells character cells; printf's width counts bytes, which misaligns Chinese. */
+void pen_put_padded(FILE *out, const char *text, size_t cells);
 
 /* JSON helpers: 0/"" when absent or of another type, so that an older daemon is no crash. */
 long long pen_json_int(const json_t *o, const char *key);

@@ -60,20 +60,31 @@ static void zsh(void)
 	bash();
 }
 
+/* 'text' for fish, which takes \' inside single quotes. */
+static void quoted(const char *text)
+{
+	putchar('\'');
+	for (; *text; text++)
+		printf(strchr("'\\", *text) ? "\\%c" : "%c", *text);
+	puts("'");
+}
+
 static void fish(void)
 {
 	for (size_t i = 0;; i++) {
 		const struct pen_command *c = pen_command(i);
 		if (!c)
 			break;
-		printf("complete -c penstock -f -n __fish_use_subcommand -a %s -d '%s'\n", c->name, c->help);
+		printf("complete -c penstock -f -n __fish_use_subcommand -a %s -d ", c->name);
+		quoted(c->help);
 	}
 	for (size_t i = 0;; i++) {
 		const struct pen_contract_field *f = pen_contract_field(i);
 		if (!f)
 			break;
-		printf("complete -c penstock -n '__fish_seen_subcommand_from run%s' -l %s -x -d '%s'\n",
-		       f->live ? " set" : "", f->name, f->help);
+		printf("complete -c penstock -n '__fish_seen_subcommand_from run%s' -l %s -x -d ",
+		       f->live ? " set" : "", f->name);
+		quoted(f->help);
 	}
 	puts("complete -c penstock -f -n '__fish_seen_subcommand_from ps inspect why end usage set' "
 	     "-a '(penstock ps -o name 2>/dev/null)'");

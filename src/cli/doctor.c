@@ -27,7 +27,7 @@
 #define CLOCK_SLOW_NS 300              /* vDSO reads take 20-60 ns; a system call 200 and more */
 
 enum status { OK, NOTE, WARN, BAD };
-static const char *const status_name[] = { "ok", "note", "warning", "bad" };
+static const char *const status_name[] = { N_("ok"), N_("note"), N_("warning"), N_("bad") };
 
 struct doctor {
 	json_t *checks;
@@ -235,10 +235,9 @@ static void print_checks(const struct doctor *d)
 		while (strcmp(status_name[s], status))
 			s++;
 		if (use_colour)
-			printf("\033[%sm%-8s\033[0m", colour[s], _(status));
-		else
-			printf("%-8s", _(status));
-		printf("%s\n", pen_json_str(c, "text"));
+			printf("\033[%sm", colour[s]);
+		pen_put_padded(stdout, _(status), 8);
+		printf("%s%s\n", use_colour ? "\033[0m" : "", pen_json_str(c, "text"));
 		if (*mend)
 			printf("        %s: %s\n", _("to mend it"), mend);
 	}

@@ -10,7 +10,9 @@
 
 static void line(const char *what, const char *value)
 {
-	printf("  %-18s%s\n", what, value);
+	fputs("  ", stdout);
+	pen_put_padded(stdout, what, 18);
+	printf("%s\n", value);
 }
 
 static void print_contract(const json_t *contract)

@@ -43,7 +43,9 @@ static void usage(void)
 			break;
 		char option[64];
 		snprintf(option, sizeof(option), "--%s %s", f->name, _(f->arg));
-		printf("  %-22s%s\n  %-22s  %s\n", option, _(f->help), "", _(f->allowed));
+		fputs("  ", stdout);
+		pen_put_padded(stdout, option, 22);
+		printf("%s\n  %-22s  %s\n", _(f->help), "", _(f->allowed));
 	}
 	puts(_("  --contract FILE       read a contract; options given after it change it\n"
 	       "  --wait                queue until the contract can be kept, instead of being refused\n"

@@ -46,6 +46,12 @@ static size_t width(const char *s)
 	return w < 0 ? strlen(s) : (size_t)w;
 }
 
+void pen_put_padded(FILE *out, const char *text, size_t cells)
+{
+	size_t w = width(text);
+	fprintf(out, "%s%*s", text, w < cells ? (int)(cells - w) : 0, "");
+}
+
 void pen_table_print(const struct pen_table *t, FILE *out, bool skip_first)
 {
 	for (size_t r = skip_first ? 1 : 0; r < t->rows; r++)
