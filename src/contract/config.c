@@ -107,10 +107,10 @@ int pen_config_set(struct pen_config *cfg, const char *key, const char *value, s
 		return pen_err_x(err, -ENOENT, _("%s: unknown key; `penstock config show` lists them"),
 				 pen_printable(shown, sizeof(shown), key));
 	}
-	int r = pen_key_set(&pen_policy_keys[i], &cfg->policy, value, err);
-	if (r < 0)
-		pen_err_prefix(err, "policy");
-	else
+	struct pen_key named = pen_policy_keys[i];
+	named.name = key;   /* with its section */
+	int r = pen_key_set(&named, &cfg->policy, value, err);
+	if (r == 0)
 		cfg->policy_set_mask |= 1u << i;
 	return r;
 }

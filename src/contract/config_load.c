@@ -34,11 +34,9 @@ static int unknown_key(struct pen_yaml *y, const char *section, const char *key,
 			    *section ? "." : "", pen_printable(shown, sizeof(shown), key));
 }
 
-static int not_single(struct pen_yaml *y, const yaml_node_t *at, const char *prefix, const struct pen_key *k,
-		      struct pen_err *err)
+static int not_single(struct pen_yaml *y, const yaml_node_t *at, const struct pen_key *k, struct pen_err *err)
 {
-	return pen_yaml_err(y, at, -EINVAL, err, _("%s%s: must be a single value; allowed: %s"), prefix, k->name,
-			    _(k->allowed));
+	return pen_yaml_err(y, at, -EINVAL, err, _("%s: must be a single value; allowed: %s"), k->name, _(k->allowed));
 }
 
 /* Keys of a policy mapping; "device" is allowed and returned if @ret_device is given. */
@@ -54,7 +52,7 @@ static int read_policy(struct pen_yaml *y, const yaml_node_t *map, const char *p
 		return pen_yaml_err(y, map, -EINVAL, err, _("%s: must be a mapping of keys"), prefix);
 	for (size_t i = 0; (r = pen_yaml_pair(y, map, i, &key, &key_node, &value, err)) > 0; i++) {
 		if (ret_device && !strcmp(key, "device")) {
-			if ((r = twice(y, key, key_node, &first_device, err)) < 0)
+			if ((r = twice(y, "devices.device", key_node, &first_device, err)) < 0)
 				return r;
 			*ret_device = value;
 			continue;
@@ -62,17 +60,15 @@ static int read_policy(struct pen_yaml *y, const yaml_node_t *map, const char *p
 		int k = pen_key_find(pen_policy_keys, PEN_POLICY_MAX_, key, strlen(key));
 		if (k < 0)
 			return unknown_key(y, prefix, key, key_node, err);
-		if ((r = twice(y, key, key_node, &first[k], err)) < 0)
+		char dotted[64];
+		struct pen_key named = pen_policy_keys[k];
+		snprintf(dotted, sizeof(dotted), "%s.%s", prefix, named.name);
+		named.name = dotted;
+		if ((r = twice(y, dotted, key_node, &first[k], err)) < 0)
 			return r;
 		const char *text = pen_yaml_text(value);
-		char dotted[40];
-		snprintf(dotted, sizeof(dotted), "%s.", prefix);
 		if (!text)
-			return not_single(y, value, dotted, &pen_policy_keys[k], err);
-		struct pen_key named = pen_policy_keys[k];
-		char name[64];
-		snprintf(name, sizeof(name), "%s%s", dotted, named.name);
-		named.name = name;
+			return not_single(y, value, &named, err);
 		r = pen_key_set(&named, p, text, err);
 		if (r < 0)
 			return pen_yaml_locate(y, value, r, err);
@@ -222,7 +218,7 @@ static int read_map(struct pen_yaml *y, const yaml_node_t *map, const char *sect
 			return r;
 		const char *text = pen_yaml_text(value);
 		if (!text)
-			return not_single(y, value, "", &pen_config_keys[k], err);
+			return not_single(y, value, &pen_config_keys[k], err);
 		r = pen_config_set(cfg, name, text, err);
 		if (r < 0)
 			return pen_yaml_locate(y, value, r, err);
@@ -245,7 +241,7 @@ int pen_config_load_bytes(const char *origin, const void *data, size_t len, stru
 			  struct pen_err *err)
 {
 	struct pen_config cfg;
-	struct pen_yaml y;
+	struct pen_yaml y = { .loaded = false };
 	int r = pen_yaml_load_bytes(&y, origin, data, len, err);
 	if (r < 0)
 		return r;
@@ -274,7 +270,7 @@ static int load_contract_file(const char *dir, const char *name, struct pen_conf
 {
 	char path[PATH_MAX], stem[NAME_MAX + 1];
 	struct stat st;
-	struct pen_yaml y;
+	struct pen_yaml y = { .loaded = false };
 
 	if ((size_t)snprintf(path, sizeof(path), "%s/%s", dir, name) >= sizeof(path))
 		return pen_err_x(err, -ENAMETOOLONG, _("%s: the path of a file in it is too long"), dir);
@@ -312,7 +308,7 @@ static int load_dir(const char *dir, struct pen_config *cfg, struct pen_err *err
 /* The file into @cfg, which holds defaults. An absent file is none only where nobody named it. */
 static int load_file(const char *path, struct pen_config *cfg, struct pen_err *err)
 {
-	struct pen_yaml y;
+	struct pen_yaml y = { .loaded = false };
 	int r = pen_yaml_load(&y, path ? path : PEN_CONFIG_FILE, err);
 	if (r == -ENOENT && !path) {
 		if (err)

@@ -79,7 +79,7 @@ static int read_root(struct pen_yaml *y, struct pen_contract *ret_contract, stru
 int pen_contract_load_bytes(const char *origin, const void *data, size_t len, struct pen_contract *ret_contract,
 			    struct pen_err *err)
 {
-	struct pen_yaml y;
+	struct pen_yaml y = { .loaded = false };
 	int r = pen_yaml_load_bytes(&y, origin, data, len, err);
 	if (r < 0)
 		return r;
@@ -90,7 +90,7 @@ int pen_contract_load_bytes(const char *origin, const void *data, size_t len, st
 
 int pen_contract_load_file(const char *path, struct pen_contract *ret_contract, struct pen_err *err)
 {
-	struct pen_yaml y;
+	struct pen_yaml y = { .loaded = false };
 	int r = pen_yaml_load(&y, path, err);
 	if (r < 0)
 		return r;

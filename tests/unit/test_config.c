@@ -153,7 +153,7 @@ static void test_set(void **state)
 	assert_int_equal(pen_config_set(&cfg, "policy.mode", "corun", NULL), 0);
 	assert_int_equal(cfg.policy.mode, PEN_RUN_CORUN);
 	assert_int_equal(pen_config_set(&cfg, "policy.mode", "both", &err), -EINVAL);
-	assert_has(err.text, "mode: 'both' is not valid; allowed: exclusive or corun");
+	assert_says(err.text, "policy.mode: 'both' is not valid; allowed: exclusive or corun");
 	assert_int_equal(pen_config_set(&cfg, "policy.nope", "1", &err), -ENOENT);
 	assert_int_equal(pen_config_set(&cfg, "http", "1", &err), -ENOENT);
 	assert_string_equal(err.text, "http: unknown key; `penstock config show` lists them");
@@ -198,7 +198,7 @@ static const struct bad_case bad_cases[] = {
 	{ "policy:\n  quantum: 2s\n", -ERANGE, "p.yaml:2: policy.quantum: '2s' is out of range; allowed: a time from 1ms to 1s" },
 	{ "policy:\n  reserve: 5%\n", -EINVAL, "p.yaml:2: policy.reserve: '5%' is not valid; ..." },
 	{ "policy:\n  quanta: 5ms\n", -EINVAL, "p.yaml:2: policy.quanta: unknown key; ..." },
-	{ "policy:\n  mode: corun\n  mode: corun\n", -EINVAL, "p.yaml:3: mode: given twice, first in line 2" },
+	{ "policy:\n  mode: corun\n  mode: corun\n", -EINVAL, "p.yaml:3: policy.mode: given twice, first in line 2" },
 	{ "policy:\n  mode: {}\n", -EINVAL, "p.yaml:2: policy.mode: must be a single value; allowed: exclusive or corun" },
 	{ "policy:\n  device: T4\n", -EINVAL, "p.yaml:2: policy.device: unknown key; ..." },
 	{ "policy: strict\n", -EINVAL, "p.yaml:1: policy: must be a mapping of keys" },
@@ -208,7 +208,7 @@ static const struct bad_case bad_cases[] = {
 	{ "devices:\n  - device: any\n", -EINVAL, "p.yaml:2: devices.device: 'any' is what `policy:` is for; ..." },
 	{ "devices:\n  - device: T4\n  - device: t4\n", -EINVAL, "p.yaml:3: devices.device: 't4' has an entry already" },
 	{ "devices:\n  - device: T4\n    mod: corun\n", -EINVAL, "p.yaml:3: devices.mod: unknown key; ..." },
-	{ "devices:\n  - device: T4\n    device: T5\n", -EINVAL, "p.yaml:3: device: given twice, first in line 2" },
+	{ "devices:\n  - device: T4\n    device: T5\n", -EINVAL, "p.yaml:3: devices.device: given twice, first in line 2" },
 	{ "devices:\n  - device: T4\n    mode: x\n", -EINVAL, "p.yaml:3: devices.mode: 'x' is not valid; ..." },
 	{ "devices:\n  - T4\n", -EINVAL, "p.yaml:2: devices: must be a mapping of keys" },
 	{ "contracts:\n  - memory: 1G\n", -EINVAL, "p.yaml:2: name: is missing; allowed: 1 to 63 of ..." },
