@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Queues, and the life of a batch up to its retirement: credit, marks, looking and waiting for them. */
+#include "base/auto.h"
+#include "gate/internal.h"
+
+#include <errno.h>
+
+/* ---- pool ------------------------------------------------------------------------------------------------------- */
+
+static void pool_refill(struct pen_gate *g)
+{
+	struct pen_gate_batch *b = atomic_exchange_explicit(&g->freed, NULL, memory_order_acquire);
+	if (b) {
+		g->pool = b;
+		return;
+	}
+	enum { BLOCK = 32 };   /* never given back: a process that once had many in flight will again */
+	b = calloc(BLOCK, sizeof(*b));
+	for (unsigned i = 0; b && i < BLOCK; i++) {
+		b[i].next = g->pool;
+		g->pool = &b[i];
+	}
+}
+
+struct pen_gate_batch *pen_gate_batch_new(struct pen_gate_queue_full *q)
+{
+	struct pen_gate *g = q->head.gate;
+	if (!g->pool)
+		pool_refill(g);
+	struct pen_gate_batch *b = g->pool;
+	if (!b)
+		return NULL;
+	g->pool = b->next;
+	*b = (struct pen_gate_batch){ .q = q, .gate = g, .seq = ++g->seq, .slices = 1, .slices_all = 1 };
+	return b;
+}
+
+void pen_gate_batch_put(struct pen_gate *g, struct pen_gate_batch *b)
+{
+	struct pen_gate_batch *head = atomic_load_explicit(&g->freed, memory_order_relaxed);
+	do
+		b->next = head;
+	while (!atomic_compare_exchange_weak_explicit(&g->freed, &head, b, memory_order_release, memory_order_relaxed));
+}
+
+void pen_gate_batch_append(struct pen_gate_queue_full *q, struct pen_gate_batch *b)
+{
+	if (q->last)
+		q->last->next = b;
+	else
+		q->first = b;
+	q->last = b;
+}
+
+/* ---- what is in flight ------------------------------------------------------------------------------------------ */
+
+void pen_gate_count_in(struct pen_gate *g, struct pen_gate_batch *b)
+{
+	if (b->counted)
+		return;
+	b->counted = true;
+	g->st.inflight_ns += b->inflight_ns;
+	b->q->nflight++;
+	if (!g->nflight++) {
+		g->st.oldest_est_ns = b->est_ns;
+		g->st.last_progress_ns = pen_mono_ns();
+	}
+}
+
+void pen_gate_count_out(struct pen_gate *g, struct pen_gate_batch *b)
+{
+	if (!b->counted)
+		return;
+	b->counted = false;
+	g->st.inflight_ns -= PEN_MIN(g->st.inflight_ns, b->inflight_ns);
+	g->nflight--;
+	b->q->nflight--;
+}
+
+void pen_gate_close_credit(struct pen_gate_queue_full *q)
+{
+	if (!q->spare_ns)
+		return;
+	struct pen_gate *g = q->head.gate;
+	struct pen_gate_batch *b = q->last;
+	/*
+	 * A fast command that was just found too dear has added its count and is about to take it back: the sum of all that
+	 * is read here is right in the end, one reading may be one command off. Hence signed.
+	 */
+	uint64_t word = atomic_exchange(&q->head.credit, PEN_CREDIT_BIAS);
+	int64_t left = (int64_t)(word & PEN_CREDIT_MASK) - (int64_t)PEN_CREDIT_BIAS;
+	int32_t n = (int32_t)((int64_t)word >> PEN_CREDIT_BITS);
+	int64_t spent = PEN_MAX((int64_t)q->spare_ns - left, INT64_C(0));
+	uint64_t unused = q->spare_ns - PEN_MIN((uint64_t)spent, q->spare_ns);
+	q->spare_ns = 0;
+	if (n > 0)
+		pen_count(&pen_gate_account(g)->commands, (uint64_t)n);
+	if (!b)
+		return;
+	b->tail_n += n > 0 ? (uint32_t)n : 0;
+	b->tail_ns += (uint64_t)spent;
+	unused = PEN_MIN(unused, b->inflight_ns);
+	b->inflight_ns -= unused;
+	if (b->counted)
+		g->st.inflight_ns -= PEN_MIN(g->st.inflight_ns, unused);
+}
+
+bool pen_gate_has_mark(const struct pen_mark *m)
+{
+	return m->native || m->extra;
+}
+
+/* ---- queues ----------------------------------------------------------------------------------------------------- */
+
+int pen_gate_queue_create(struct pen_gate *g, void *native, uint32_t flags, struct pen_gate_queue **ret_q)
+{
+	int r = pen_gate_ready(g);
+	if (r < 0)
+		return r;
+	struct pen_gate_queue_full *q = aligned_alloc(64, (sizeof(*q) + 63) / 64 * 64);
+	if (!q)
+		return -ENOMEM;
+	*q = (struct pen_gate_queue_full){
+		.head = { .credit = PEN_CREDIT_BIAS, .hot = g->hot, .native = native, .gate = g },
+		.flags = flags,
+		.fork_count = atomic_load(&g->fork_count),
+	};
+	pen_gate_lock(g);
+	q->next = g->queues;
+	g->queues = q;
+	unsigned level = g->lim.latency ? 0 : g->lim.rank ? 2 : 1;
+	pen_gate_unlock(g);
+	if (g->ad->urgent_hint)
+		g->ad->urgent_hint(&q->head, level);
+	*ret_q = &q->head;
+	return 0;
+}
+
+void pen_gate_queue_destroy(struct pen_gate_queue *head)
+{
+	if (!head)
+		return;
+	struct pen_gate_queue_full *q = pen_gate_full(head);
+	struct pen_gate *g = head->gate;
+	/* A queue of the parent in a forked child: its batches are the parent's. */
+	if (pen_gate_ready(g) < 0 || q->fork_count != atomic_load(&g->fork_count))
+		return;
+	pen_gate_edges(g, q);
+	pen_gate_lock(g);
+	pen_gate_close_credit(q);
+	q->dead = true;
+	/* What never got a mark cannot be seen any more. The API finishes it before the queue is really gone. */
+	if (q->last && !q->last->has_mark && !atomic_load(&q->last->submitting)) {
+		q->last->complete = q->last->synced = true;
+		q->last->sync_ns = pen_mono_ns();   /* and inexact */
+	}
+	atomic_store(&g->pending, 1);
+	pen_gate_unlock(g);
+}
+
+void pen_gate_queue_reap(struct pen_gate *g)
+{
+	for (struct pen_gate_queue_full **at = &g->queues; *at;) {
+		struct pen_gate_queue_full *q = *at;
+		if (!q->dead || q->first || atomic_load(&q->refs) || atomic_load(&q->marks)) {
+			at = &q->next;
+			continue;
+		}
+		*at = q->next;
+		free(q);
+	}
+}
+
+/* ---- marks ------------------------------------------------------------------------------------------------------ */
+
+/* The tail of @q has no mark and may get one: an empty batch at its end, or NULL. Lock held. */
+static struct pen_gate_batch *edge_batch(struct pen_gate *g, struct pen_gate_queue_full *q)
+{
+	pen_gate_close_credit(q);
+	struct pen_gate_batch *last = q->last;
+	if (!last || q->dead || last->synced || (last->has_mark && !last->tail_n) || atomic_load(&last->submitting) ||
+	    (q->flags & PEN_QUEUE_OUT_OF_ORDER) || atomic_load(&q->marks) >= g->ad->marks_max)
+		return NULL;
+	bool again = last->edge && !last->has_mark;   /* recording failed before */
+	struct pen_gate_batch *b = again ? last : pen_gate_batch_new(q);
+	if (!b)
+		return NULL;
+	b->edge = b->has_mark = true;
+	b->inflight_ns = 1;   /* in flight, at no cost */
+	b->submit_ns = pen_mono_ns();
+	atomic_store_explicit(&b->submitting, 1, memory_order_relaxed);
+	atomic_fetch_add(&q->marks, 1);
+	atomic_fetch_add(&q->refs, 1);
+	if (again)
+		return b;
+	if (!q->nblocked)
+		pen_gate_count_in(g, b);
+	pen_gate_batch_append(q, b);
+	return b;
+}
+
+static void edge_record(struct pen_gate *g, struct pen_gate_batch *b)
+{
+	struct pen_gate_queue_full *q = b->q;
+	bool failed = g->ad->mark_record(&q->head, &b->mark) < 0 || !pen_gate_has_mark(&b->mark);
+	pen_gate_lock(g);
+	if (failed) {   /* stays as an empty batch without a mark: the next one ends it */
+		b->has_mark = false;
+		atomic_fetch_sub(&q->marks, 1);
+	}
+	atomic_store(&b->submitting, 0);
+	atomic_fetch_sub(&q->refs, 1);
+	atomic_store(&g->pending, 1);
+	pen_gate_unlock(g);
+}
+
+void pen_gate_edges(struct pen_gate *g, struct pen_gate_queue_full *only)
+{
+	if (g->ad->in_callback && g->ad->in_callback())
+		return;
+	for (;;) {
+		struct pen_gate_batch *b = NULL;
+		pen_gate_lock(g);
+		for (struct pen_gate_queue_full *q = only ? only : g->queues; q && !b; q = only ? NULL : q->next)
+			b = edge_batch(g, q);
+		pen_gate_unlock(g);
+		if (!b)
+			return;
+		edge_record(g, b);
+		if (only)
+			return;
+	}
+}
+
+/* The oldest batch with a mark that is not known to be done, pinned; NULL = none. Lock held. */
+static struct pen_gate_batch *pin_oldest(struct pen_gate *g, struct pen_gate_queue_full *only, bool skip_blocked)
+{
+	struct pen_gate_batch *best = NULL;
+	for (struct pen_gate_queue_full *q = only ? only : g->queues; q; q = only ? NULL : q->next) {
+		for (struct pen_gate_batch *b = q->first; b; b = b->next) {
+			if (atomic_load(&b->submitting))
+				break;
+			if (!b->has_mark || b->complete)
+				continue;
+			if (!(skip_blocked && !b->counted) && (!best || b->seq < best->seq))
+				best = b;
+			if (!(q->flags & PEN_QUEUE_OUT_OF_ORDER))
+				break;
+		}
+	}
+	if (best)
+		best->pins++;
+	return best;
+}
+
+static void unpin(struct pen_gate *g, struct pen_gate_batch *b, bool done, bool exact)
+{
+	b->pins--;
+	if (!done || b->complete)
+		return;
+	atomic_store_explicit(&b->seen_ns, pen_mono_ns(), memory_order_relaxed);
+	b->complete = true;
+	b->exact = exact;
+	atomic_store(&g->pending, 1);
+}
+
+/* Polls one queue (NULL: the gate's oldest batches) while marks are done. */
+static void look_at(struct pen_gate *g, struct pen_gate_queue_full *q)
+{
+	for (;;) {
+		pen_gate_lock(g);
+		struct pen_gate_batch *b = pin_oldest(g, q, false);
+		pen_gate_unlock(g);
+		if (!b)
+			return;
+		bool done = g->ad->mark_poll(&b->mark) != 0;
+		pen_gate_lock(g);
+		unpin(g, b, done, false);
+		pen_gate_unlock(g);
+		if (!done)
+			return;
+	}
+}
+
+void pen_gate_look(struct pen_gate *g, uint64_t now_ns)
+{
+	if (g->ad->caps & PEN_ADAPTER_NOTIFY)
+		return;
+	pen_gate_lock(g);
+	bool due = now_ns - g->polled_ns >= PEN_GATE_POLL_NS || now_ns < g->polled_ns;
+	if (due)
+		g->polled_ns = now_ns;
+	pen_gate_unlock(g);
+	if (!due)
+		return;
+	/* Queues are pinned by a count, since another thread may destroy them while the lock is free. */
+	pen_gate_lock(g);
+	struct pen_gate_queue_full *q = g->queues;
+	while (q) {
+		atomic_fetch_add(&q->refs, 1);
+		pen_gate_unlock_only(g);
+		look_at(g, q);
+		pen_gate_lock(g);
+		struct pen_gate_queue_full *next = q->next;
+		atomic_fetch_sub(&q->refs, 1);
+		q = next;
+	}
+	atomic_store(&g->pending, 1);
+	pen_gate_unlock(g);
+}
+
+/* Until something was retired, or @bound_ns. @kick_seen: value of g->kick before the last look. */
+static void wait_kick(struct pen_gate *g, uint64_t bound_ns, uint32_t kick_seen)
+{
+	atomic_fetch_add(&g->kick_waiters, 1);
+	if (atomic_load(&g->kick) == kick_seen)
+		pen_futex_wait(&g->kick, kick_seen, bound_ns);
+	atomic_fetch_sub(&g->kick_waiters, 1);
+}
+
+void pen_gate_wait_own(struct pen_gate *g, uint64_t bound_ns, uint32_t kick_seen)
+{
+	if (g->ad->caps & PEN_ADAPTER_NOTIFY) {
+		wait_kick(g, bound_ns, kick_seen);
+		return;
+	}
+	pen_gate_lock(g);
+	struct pen_gate_batch *b = pin_oldest(g, NULL, true);
+	pen_gate_unlock(g);
+	if (!b) {
+		wait_kick(g, PEN_MIN(bound_ns, PEN_MS), kick_seen);
+		return;
+	}
+	bool done = false, exact = true;
+	if (g->ad->mark_wait) {
+		done = g->ad->mark_wait(&b->mark, bound_ns) != -ETIMEDOUT;
+	} else {
+		uint64_t end = pen_mono_ns() + bound_ns;
+		uint64_t step = 20 * PEN_US;
+		while (!(done = g->ad->mark_poll(&b->mark) != 0) && pen_mono_ns() < end &&
+		       atomic_load(&g->kick) == kick_seen) {
+			wait_kick(g, step, kick_seen);
+			step = PEN_MIN(step * 2, PEN_MS);
+		}
+	}
+	pen_gate_lock(g);
+	unpin(g, b, done, exact);
+	pen_gate_unlock(g);
+}
+
+void pen_gate_mark_done(struct pen_mark *mark, bool failed)
+{
+	struct pen_gate_batch *b = (struct pen_gate_batch *)(void *)mark;
+	struct pen_gate *g = b->gate;   /* read before done is set: then the batch may be gone */
+	atomic_store_explicit(&b->seen_ns, pen_mono_ns(), memory_order_relaxed);
+	atomic_store(&mark->done, failed ? 2 : 1);
+	atomic_store(&g->pending, 1);
+	pen_gate_drain(g);
+}

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The own busy word, and whom a change of it wakes.
+ *
+ * A waiter sleeps on the busy word of the seat that stands in its way, with the bit of its own seat, and says in its page
+ * on whom it waits; so whoever has finished can wake exactly the best of them, also when that one sleeps on a third
+ * seat's word. No system call when nobody waits.
+ */
+#include "base/auto.h"
+#include "board/hist.h"
+#include "gate/internal.h"
+
+#include <limits.h>
+
+static const struct pen_signal_page *neighbour(struct pen_gate *g, uint32_t seat)
+{
+	if (seat >= PEN_SEATS)
+		return NULL;
+	return pen_attach_neighbour(g->dev, seat, pen_gate_terms_(g)->seat[seat].generation);
+}
+
+static bool anybody_waits(struct pen_gate *g, bool on_us)
+{
+	for (uint32_t k = 0; k < g->nforeign; k++) {
+		const struct pen_signal_page *p = neighbour(g, g->foreign[k]);
+		uint32_t on = p ? atomic_load(&p->waiting_on) : 0;
+		if (on && (!on_us || on == g->seat + 1))
+			return true;
+	}
+	return false;
+}
+
+/* Wakes the waiter that may run next. */
+static void wake_best(struct pen_gate *g)
+{
+	if (!anybody_waits(g, false))
+		return;
+	PEN_TEST_POINT("gate-wake");
+	struct pen_admit_view v;
+	pen_gate_view(g, &v);
+	int best = pen_admit_wake(&g->lim, &v);
+	if (best < 0 || best >= v.nseats)
+		return;
+	uint32_t seat = v.seat[best].seat;
+	const struct pen_signal_page *p = neighbour(g, seat);
+	uint32_t on = p ? atomic_load(&p->waiting_on) : 0;
+	if (!on)
+		return;
+	const struct pen_signal_page *word_of = on - 1 == g->seat ? g->dev->signal : neighbour(g, on - 1);
+	if (word_of)
+		pen_futex_wake_bits(&word_of->busy, INT_MAX, UINT32_C(1) << (seat % 32));
+}
+
+void pen_gate_publish(struct pen_gate *g, enum pen_busy_state state)
+{
+	struct pen_signal_page *own = g->dev->signal;
+	enum pen_busy_state was = g->st.busy;
+	if (was == state)
+		return;
+	if (state == PEN_BUSY_RUN)
+		atomic_fetch_add(&own->runs, 1);
+	atomic_store_explicit(&own->last_busy_ns, pen_mono_ns(), memory_order_relaxed);
+	uint32_t word = atomic_load_explicit(&own->busy, memory_order_relaxed);
+	g->st.busy = (uint8_t)state;
+	if (state == PEN_BUSY_IDLE)
+		PEN_TEST_POINT("gate-clear");
+	atomic_store(&own->busy, PEN_BUSY_NEXT(word, state));
+	if (!g->nforeign)
+		return;
+	if (state == PEN_BUSY_IDLE || (state == PEN_BUSY_WANT && was == PEN_BUSY_RUN))
+		wake_best(g);
+	else if (state == PEN_BUSY_WANT && was == PEN_BUSY_CLAIM && anybody_waits(g, true))
+		/* Backed off from a claim: whoever claimed at the same moment is looking at this word. */
+		pen_futex_wake(&own->busy, INT_MAX);
+}
+
+void pen_gate_enter(struct pen_gate *g, const struct pen_admit_view *view)
+{
+	if (g->active)
+		return;
+	struct pen_signal_page *own = g->dev->signal;
+	struct pen_ledger_page *l = g->dev->ledger;
+	g->active = true;
+	g->st.last_progress_ns = view->now_ns;
+	atomic_store_explicit(&own->busy_since_ns, view->now_ns, memory_order_relaxed);
+	PEN_TEST_POINT("gate-join");
+	if (atomic_fetch_add(&l->active_clients, 1) != 0)
+		return;
+	uint64_t add = pen_admit_join_vns(&g->lim, view);
+	if (add)
+		atomic_fetch_add_explicit(&own->service_vns, add, memory_order_relaxed);
+	uint64_t to = pen_admit_join_guar(&g->lim, view);
+	uint64_t was = atomic_load_explicit(&l->guar_tat_ns, memory_order_relaxed);
+	while (was == view->guar_tat_ns && was != to &&
+	       !atomic_compare_exchange_weak_explicit(&l->guar_tat_ns, &was, to, memory_order_relaxed, memory_order_relaxed))
+		;
+}
+
+static void leave(struct pen_gate *g)
+{
+	struct pen_signal_page *own = g->dev->signal;
+	struct pen_ledger_page *l = g->dev->ledger;
+	uint64_t now = pen_mono_ns();
+	uint64_t since = atomic_load_explicit(&own->busy_since_ns, memory_order_relaxed);
+	g->active = false;
+	pen_hist_add(&l->response, now > since ? now - since : 0, g->lim.target_ns);
+	uint32_t n = atomic_load(&l->active_clients);
+	while (n && !atomic_compare_exchange_weak(&l->active_clients, &n, n - 1))
+		;
+}
+
+void pen_gate_settle(struct pen_gate *g)
+{
+	if (!g->nflight)
+		g->st.yielding = false;
+	bool claims = g->nwant && g->st.busy == PEN_BUSY_CLAIM;   /* and waits for another to back off */
+	pen_gate_publish(g, g->nflight ? PEN_BUSY_RUN : claims ? PEN_BUSY_CLAIM : g->nwant ? PEN_BUSY_WANT : PEN_BUSY_IDLE);
+	if (g->active && !g->nflight && !g->nheld)
+		leave(g);
+	atomic_store_explicit(&g->dev->signal->inflight_ns, g->st.inflight_ns, memory_order_relaxed);
+}
