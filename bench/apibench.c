@@ -4,7 +4,9 @@
  *   apibench stream --threads T --count N --repeat R    N enqueues then clFinish, per thread its own queue: ns per enqueue
  *   apibench sync   --threads T --count N --repeat R    N times enqueue + clFinish: ns per pair
  *   apibench alloc  --live L    --count N --repeat R    N times create + release of a 256-byte buffer beside L live ones: ns per pair
- * Prints one line per repeat: the mean over its calls, over all threads. The caller takes medians over interleaved processes.
+ * Prints one line per repeat and thread: the mean over its calls. The caller takes medians over interleaved processes. Threads
+ * start together and then run on by themselves, so that their repeats overlap; with more threads than cores a repeat in which a
+ * thread was not running is an outlier that the median ignores.
  * clFinish is outside the timed part of `stream`: it measures the enqueue.
  */
 #define CL_TARGET_OPENCL_VERSION 120
@@ -87,8 +89,8 @@ static void *run_lane(void *arg)
 	struct lane *l = arg;
 
 	l->failed = run_once(l) == 0; /* warm-up */
+	pthread_barrier_wait(&l->b->barrier);
 	for (unsigned r = 0; r < l->b->repeat; r++) {
-		pthread_barrier_wait(&l->b->barrier);
 		uint64_t ns = l->failed ? 0 : run_once(l);
 
 		l->failed |= ns == 0;
@@ -197,14 +199,10 @@ int main(int argc, char **argv)
 			return 1;
 	for (unsigned i = 0; i < b.threads; i++)
 		pthread_join(lanes[i].thread, NULL);
-	for (unsigned r = 0; r < b.repeat; r++) {
-		double sum = 0;
-
-		for (unsigned i = 0; i < b.threads; i++) {
-			sum += lanes[i].ns_per_call[r];
-			failed |= lanes[i].failed;
-		}
-		printf("%.2f\n", sum / b.threads);
+	for (unsigned i = 0; i < b.threads; i++) {
+		for (unsigned r = 0; r < b.repeat; r++)
+			printf("%.2f\n", lanes[i].ns_per_call[r]);
+		failed |= lanes[i].failed;
 	}
 	for (unsigned i = 0; i < b.threads; i++) {
 		clReleaseKernel(lanes[i].kernel);

@@ -62,12 +62,15 @@ class Hashcat:
 		self.log.close()
 
 
-def warm(bench, device):
-	"""Lets hashcat compile its kernels once. Return: R, the length in ns of one of its commands when it is alone."""
+def warm(bench, device, seconds=10):
+	"""Lets hashcat compile its kernels once. Return: R, the length in ns of one of its commands when it is alone.
+
+	hashcat lengthens its commands during the first seconds, so the longest of the last few counts.
+	"""
 	h = Hashcat(bench, device, 'hashcat-warm')
 	try:
 		h.wait_busy(300)
-		time.sleep(2.2)
-		return max(ms for ms, _ in h.statuses()[-2:]) / 1000 * NS
+		time.sleep(seconds)
+		return max(ms for ms, _ in h.statuses()[-4:]) / 1000 * NS
 	finally:
 		h.stop()
