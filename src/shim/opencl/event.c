@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Events: what they say about a command that waits for them, the callbacks of the application, and what a cut kernel's
+ * event shows.
+ *
+ * Only few events have a record: user events (a command that waits for one may never start without this thread) and the
+ * last piece of a cut kernel (its profiling starts with the first piece). All others are the driver's own and unknown here.
+ */
+#include "shim/opencl/cl.h"
+
+#include <stdlib.h>
+
+struct event {
+	_Atomic uint32_t refs;   /* of the application */
+	bool user, set;
+	cl_event first;          /* of a cut kernel: retained */
+};
+
+static struct pen_cl_map events;
+static _Atomic uint32_t unset_user_events;
+
+struct pen_cl_queue *pen_cl_event_queue(cl_event e)
+{
+	cl_command_queue id = NULL;
+	if (!e || BELOW(clGetEventInfo)(e, CL_EVENT_COMMAND_QUEUE, sizeof(id), &id, NULL) != CL_SUCCESS || !id)
+		return NULL;
+	return pen_cl_queue(id);
+}
+
+bool pen_cl_event_done(cl_event e)
+{
+	cl_int status = CL_COMPLETE;
+	BELOW(clGetEventInfo)(e, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof(status), &status, NULL);
+	return status <= CL_COMPLETE;
+}
+
+bool pen_cl_user_events(void)
+{
+	return atomic_load_explicit(&unset_user_events, memory_order_acquire) != 0;
+}
+
+/*
+ * May a command with this wait list start by itself? A command of another queue of ours that can run will end. Everything
+ * else - a user event, an event of another API or of a queue that is itself stuck - may need this very thread to go on.
+ * An event that will never come is worse than one counted too carefully: while any user event is unset, whatever waits is
+ * taken as not runnable, since the chain from one event to another cannot be seen.
+ */
+bool pen_cl_runnable(struct pen_cl_queue *q, cl_uint nwait, const cl_event *wait, bool *ret_blocked)
+{
+	*ret_blocked = false;
+	for (cl_uint i = 0; wait && i < nwait; i++) {
+		if (!wait[i] || pen_cl_event_done(wait[i]))
+			continue;
+		struct pen_cl_queue *other = pen_cl_event_queue(wait[i]);
+		if (other == q && !q->out_of_order)
+			continue;
+		if (!other || pen_cl_user_events() || other->device != q->device ||
+		    atomic_load_explicit(&other->blocked, memory_order_acquire)) {
+			*ret_blocked = true;
+			return false;
+		}
+	}
+	/* Behind a command that cannot start, nothing of an in-order queue (or past a barrier) can. */
+	cl_event blocked = atomic_load_explicit(&q->blocked, memory_order_acquire);
+	if (!blocked)
+		return true;
+	cl_int status = CL_COMPLETE;
+	BELOW(clGetEventInfo)(blocked, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof(status), &status, NULL);
+	if (status > CL_RUNNING)
+		return false;
+	if (atomic_compare_exchange_strong(&q->blocked, &blocked, NULL))
+		BELOW(clReleaseEvent)(blocked);
+	return true;
+}
+
+/* ---- user events ----------------------------------------------------------------------------------------------- */
+
+cl_event pen_clCreateUserEvent(cl_context ctx, cl_int *err)
+{
+	struct event *r = calloc(1, sizeof(*r));
+	if (!r)
+		return pen_cl_fail(err, CL_OUT_OF_HOST_MEMORY);
+	cl_event e = BELOW(clCreateUserEvent)(ctx, err);
+	if (!e) {
+		free(r);
+		return NULL;
+	}
+	atomic_init(&r->refs, 1);
+	r->user = true;
+	if (pen_cl_map_put(&events, e, r)) {
+		free(r);
+		BELOW(clReleaseEvent)(e);
+		return pen_cl_fail(err, CL_OUT_OF_HOST_MEMORY);
+	}
+	atomic_fetch_add(&unset_user_events, 1);
+	return e;
+}
+
+cl_int pen_clSetUserEventStatus(cl_event e, cl_int status)
+{
+	cl_int r = BELOW(clSetUserEventStatus)(e, status);
+	struct event *rec = r == CL_SUCCESS ? pen_cl_map_find(&events, e) : NULL;
+	if (rec && rec->user && !rec->set) {
+		rec->set = true;
+		atomic_fetch_sub(&unset_user_events, 1);
+	}
+	return r;
+}
+
+cl_int pen_clRetainEvent(cl_event e)
+{
+	cl_int r = BELOW(clRetainEvent)(e);
+	if (r == CL_SUCCESS && !pen_cl_map_empty(&events)) {
+		struct event *rec = pen_cl_map_find(&events, e);
+		if (rec)
+			atomic_fetch_add(&rec->refs, 1);
+	}
+	return r;
+}
+
+cl_int pen_clReleaseEvent(cl_event e)
+{
+	struct event *rec = pen_cl_map_empty(&events) ? NULL : pen_cl_map_find(&events, e);
+	if (rec && atomic_fetch_sub(&rec->refs, 1) == 1) {
+		pen_cl_map_take(&events, e);
+		/* Released unset: nobody can set it any more, so nobody is going to. */
+		if (rec->user && !rec->set)
+			atomic_fetch_sub(&unset_user_events, 1);
+		if (rec->first)
+			BELOW(clReleaseEvent)(rec->first);
+		free(rec);
+	}
+	return BELOW(clReleaseEvent)(e);
+}
+
+/* ---- cut kernels ------------------------------------------------------------------------------------------------ */
+
+void pen_cl_event_cut(cl_event last, cl_event first)
+{
+	struct event *r = calloc(1, sizeof(*r));
+	if (!r)
+		return;   /* its profiling will show the last piece only */
+	atomic_init(&r->refs, 1);
+	BELOW(clRetainEvent)(first);
+	r->first = first;
+	if (pen_cl_map_put(&events, last, r)) {
+		BELOW(clReleaseEvent)(first);
+		free(r);
+	}
+}
+
+cl_event pen_cl_event_first(cl_event last)
+{
+	struct event *r = pen_cl_map_empty(&events) ? NULL : pen_cl_map_find(&events, last);
+	return r ? r->first : NULL;
+}
+
+cl_int pen_clGetEventProfilingInfo(cl_event e, cl_profiling_info what, size_t size, void *value, size_t *ret_size)
+{
+	struct pen_cl_queue *q = pen_cl_event_queue(e);
+	if (q && q->stamped && !q->asked_profiling)
+		return CL_PROFILING_INFO_NOT_AVAILABLE;
+	if (what == CL_PROFILING_COMMAND_QUEUED || what == CL_PROFILING_COMMAND_SUBMIT || what == CL_PROFILING_COMMAND_START) {
+		cl_event first = pen_cl_event_first(e);
+		/* Only after the last piece: until then there is no profiling of the whole. */
+		if (first && pen_cl_event_done(e))
+			e = first;
+	}
+	return BELOW(clGetEventProfilingInfo)(e, what, size, value, ret_size);
+}
+
+/* ---- callbacks -------------------------------------------------------------------------------------------------- */
+
+struct callback {
+	void (CL_CALLBACK *fn)(cl_event, cl_int, void *);
+	void *user;
+};
+
+static void CL_CALLBACK call_application(cl_event e, cl_int status, void *user)
+{
+	struct callback *cb = user;
+	struct callback copy = *cb;
+	free(cb);
+	pen_cl_thread.callbacks++;
+	copy.fn(e, status, copy.user);
+	pen_cl_thread.callbacks--;
+}
+
+cl_int pen_clSetEventCallback(cl_event e, cl_int type, void (CL_CALLBACK *fn)(cl_event, cl_int, void *), void *user)
+{
+	if (!fn)
+		return BELOW(clSetEventCallback)(e, type, fn, user);
+	struct callback *cb = malloc(sizeof(*cb));
+	if (!cb)
+		return CL_OUT_OF_HOST_MEMORY;
+	cb->fn = fn;
+	cb->user = user;
+	cl_int r = BELOW(clSetEventCallback)(e, type, call_application, cb);
+	if (r != CL_SUCCESS)
+		free(cb);
+	return r;
+}
+
+/* ---- waiting and asking ----------------------------------------------------------------------------------------- */
+
+/*
+ * Is @e the newest command of its in-order queue? Then its completion is that of the whole queue, and the gate may be told
+ * without a mark of its own. Only for a queue that one thread uses: else "newest" is not known.
+ */
+static struct pen_cl_queue *whole_queue(cl_event e, struct pen_cl_queue *q)
+{
+	return q && !q->out_of_order && !atomic_load_explicit(&q->shared, memory_order_relaxed) && q->owner == &pen_cl_thread &&
+	       atomic_load_explicit(&q->last_event, memory_order_relaxed) == e ? q : NULL;
+}
+
+#define WAIT_QUEUES 8   /* queues of one wait that are told; more only make the gate's knowledge later */
+
+cl_int pen_clWaitForEvents(cl_uint n, const cl_event *list)
+{
+	struct { struct pen_cl_queue *q; uint64_t token; bool whole; } seen[WAIT_QUEUES];
+	uint32_t nseen = 0;
+	for (cl_uint i = 0; list && i < n && nseen < WAIT_QUEUES; i++) {
+		struct pen_cl_queue *q = pen_cl_event_queue(list[i]);
+		uint32_t at = 0;
+		while (at < nseen && seen[at].q != q)
+			at++;
+		if (!q || at < nseen)
+			continue;
+		seen[at].q = q;
+		seen[at].whole = n == 1 && whole_queue(list[i], q);
+		if (seen[at].whole)
+			seen[at].token = pen_gate_sync_begin(q->gate);
+		else
+			pen_gate_edge(q->gate);
+		nseen++;
+	}
+	cl_int r = BELOW(clWaitForEvents)(n, list);
+	for (uint32_t i = 0; i < nseen; i++) {
+		if (seen[i].whole && r == CL_SUCCESS)
+			pen_gate_sync_end(seen[i].q->gate, seen[i].token);
+		else
+			pen_gate_poll(seen[i].q->gate);
+	}
+	return r;
+}
+
+cl_int pen_clGetEventInfo(cl_event e, cl_event_info what, size_t size, void *value, size_t *ret_size)
+{
+	if (what != CL_EVENT_COMMAND_EXECUTION_STATUS)
+		return BELOW(clGetEventInfo)(e, what, size, value, ret_size);
+	struct pen_cl_queue *q = pen_cl_event_queue(e);
+	struct pen_cl_queue *whole = whole_queue(e, q);
+	uint64_t token = whole ? pen_gate_sync_begin(q->gate) : 0;
+	cl_int r = BELOW(clGetEventInfo)(e, what, size, value, ret_size);
+	if (!q || r != CL_SUCCESS || !value || *(cl_int *)value > CL_COMPLETE)
+		return r;
+	if (whole)
+		pen_gate_sync_end(q->gate, token);
+	else
+		pen_gate_poll(q->gate);
+	return r;
+}
+
+cl_int pen_clFlush(cl_command_queue id)
+{
+	struct pen_cl_queue *q = pen_cl_queue(id);
+	if (q) {
+		pen_gate_edge(q->gate);   /* before: its mark is flushed with the rest */
+		atomic_store_explicit(&q->dirty, 0, memory_order_relaxed);
+	}
+	return BELOW(clFlush)(id);
+}
+
+cl_int pen_clFinish(cl_command_queue id)
+{
+	struct pen_cl_queue *q = pen_cl_queue(id);
+	if (!q)
+		return BELOW(clFinish)(id);
+	uint64_t token = pen_gate_sync_begin(q->gate);
+	atomic_store_explicit(&q->dirty, 0, memory_order_relaxed);
+	cl_int r = BELOW(clFinish)(id);
+	if (r == CL_SUCCESS)
+		pen_gate_sync_end(q->gate, token);
+	return r;
+}

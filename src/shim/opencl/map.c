@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Handle -> record. Looked up on every launch, changed when objects come and go.
+ *
+ * Why not a locked hash table: a lock is 15-20 ns, the whole budget of a launch. Open addressing; readers take no lock and
+ * write nothing, writers exclude each other. A table that is too full is replaced by one twice as large and the old one is
+ * kept, because a reader may still be in it: all old tables together are smaller than the current one.
+ * A reader that looks for a handle that another thread is just releasing may get either answer; the application must not.
+ */
+#include "shim/opencl/cl.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+struct slot {
+	_Atomic uintptr_t key;   /* 0 never used, 1 was used, else a handle */
+	void *_Atomic value;
+};
+
+struct pen_cl_table {
+	uint32_t mask;
+	uint32_t used;           /* slots with key != 0, under the lock */
+	struct slot slot[];
+};
+
+#define FIRST_SLOTS 64u
+#define GONE ((uintptr_t)1)
+
+static inline uint32_t place(uintptr_t key)
+{
+	/* Handles are aligned to 16 and more: the low bits say nothing. */
+	return (uint32_t)(((uint64_t)(key >> 4) * UINT64_C(0x9e3779b97f4a7c15)) >> 32);
+}
+
+void *pen_cl_map_find(struct pen_cl_map *m, const void *key)
+{
+	struct pen_cl_table *t = atomic_load_explicit(&m->table, memory_order_acquire);
+	if (!t)
+		return NULL;
+	for (uint32_t i = place((uintptr_t)key);; i++) {
+		struct slot *s = &t->slot[i & t->mask];
+		uintptr_t k = atomic_load_explicit(&s->key, memory_order_acquire);
+		if (k == (uintptr_t)key)
+			return atomic_load_explicit(&s->value, memory_order_acquire);
+		if (!k)
+			return NULL;
+	}
+}
+
+static struct pen_cl_table *new_table(uint32_t slots)
+{
+	struct pen_cl_table *t = calloc(1, sizeof(*t) + slots * sizeof(struct slot));
+	if (t)
+		t->mask = slots - 1;
+	return t;
+}
+
+/* Into a table that has room; the key is not there. */
+static void insert(struct pen_cl_table *t, uintptr_t key, void *value)
+{
+	for (uint32_t i = place(key);; i++) {
+		struct slot *s = &t->slot[i & t->mask];
+		uintptr_t k = atomic_load_explicit(&s->key, memory_order_relaxed);
+		if (k > GONE)
+			continue;
+		if (!k)
+			t->used++;
+		atomic_store_explicit(&s->value, value, memory_order_release);
+		atomic_store_explicit(&s->key, key, memory_order_release);
+		return;
+	}
+}
+
+static struct slot *find_slot(struct pen_cl_table *t, uintptr_t key)
+{
+	for (uint32_t i = place(key);; i++) {
+		struct slot *s = &t->slot[i & t->mask];
+		uintptr_t k = atomic_load_explicit(&s->key, memory_order_relaxed);
+		if (k == key)
+			return s;
+		if (!k)
+			return NULL;
+	}
+}
+
+/* A table with room for one more, under the lock. */
+static struct pen_cl_table *roomy(struct pen_cl_map *m)
+{
+	struct pen_cl_table *t = atomic_load_explicit(&m->table, memory_order_relaxed);
+	if (t && t->used < (t->mask + 1) / 2)
+		return t;
+	uint32_t slots = t ? (t->mask + 1) * 2 : FIRST_SLOTS;
+	struct pen_cl_table *n = new_table(slots);
+	if (!n)
+		return NULL;
+	for (uint32_t i = 0; t && i <= t->mask; i++) {
+		uintptr_t k = atomic_load_explicit(&t->slot[i].key, memory_order_relaxed);
+		if (k > GONE)
+			insert(n, k, atomic_load_explicit(&t->slot[i].value, memory_order_relaxed));
+	}
+	atomic_store_explicit(&m->table, n, memory_order_release);
+	return n;
+}
+
+int pen_cl_map_put(struct pen_cl_map *m, const void *key, void *value)
+{
+	pen_lock(&m->lock);
+	struct pen_cl_table *t = atomic_load_explicit(&m->table, memory_order_relaxed);
+	struct slot *s = t ? find_slot(t, (uintptr_t)key) : NULL;
+	if (s) {
+		atomic_store_explicit(&s->value, value, memory_order_release);
+		pen_unlock(&m->lock);
+		return 0;
+	}
+	t = roomy(m);
+	if (t) {
+		insert(t, (uintptr_t)key, value);
+		atomic_fetch_add_explicit(&m->live, 1, memory_order_relaxed);
+	}
+	pen_unlock(&m->lock);
+	return t ? 0 : -ENOMEM;
+}
+
+/*
+ * A slot that is followed by an empty one can be empty itself, and so can the tombstones before it: what stays are only
+ * those inside a run of live keys, so that churn at a constant number of objects never makes the table grow.
+ */
+static void drop(struct pen_cl_table *t, uint32_t at)
+{
+	uint32_t after = (at + 1) & t->mask;
+	atomic_store_explicit(&t->slot[at].key, GONE, memory_order_release);
+	if (atomic_load_explicit(&t->slot[after].key, memory_order_relaxed))
+		return;
+	while (atomic_load_explicit(&t->slot[at].key, memory_order_relaxed) == GONE) {
+		atomic_store_explicit(&t->slot[at].key, 0, memory_order_release);
+		t->used--;
+		at = (at - 1) & t->mask;
+	}
+}
+
+void *pen_cl_map_take(struct pen_cl_map *m, const void *key)
+{
+	if (pen_cl_map_empty(m))
+		return NULL;
+	pen_lock(&m->lock);
+	struct pen_cl_table *t = atomic_load_explicit(&m->table, memory_order_relaxed);
+	struct slot *s = t ? find_slot(t, (uintptr_t)key) : NULL;
+	void *value = NULL;
+	if (s) {
+		value = atomic_load_explicit(&s->value, memory_order_relaxed);
+		drop(t, (uint32_t)(s - t->slot));
+		atomic_fetch_sub_explicit(&m->live, 1, memory_order_relaxed);
+	}
+	pen_unlock(&m->lock);
+	return value;
+}
