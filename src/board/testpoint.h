@@ -8,6 +8,7 @@
  */
 #ifdef PEN_TEST_POINTS
 extern void (*pen_test_point)(const char *name);
+void pen_test_point_env(const char *name);   /* the default */
 #define PEN_TEST_POINT(name) pen_test_point(name)
 #else
 #define PEN_TEST_POINT(name) ((void)0)
