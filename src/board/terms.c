@@ -44,6 +44,8 @@ uint64_t pen_terms_publish(struct pen_terms_page *page, const struct pen_terms *
 {
 	struct pen_terms next = *terms;
 	next.epoch = atomic_load_explicit(&page->epoch, memory_order_relaxed) + 1;
+	if (!next.epoch)
+		next.epoch = 1;   /* 0 says of a copy that there is none */
 	uint32_t other = (atomic_load_explicit(&page->index, memory_order_relaxed) & 1) ^ 1;
 	store_copy(&page->copy[other], &next, next.epoch);
 	atomic_store_explicit(&page->index, other, memory_order_release);
