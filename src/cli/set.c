@@ -19,14 +19,15 @@ static void usage(void)
 	puts(_("  --force       lower the memory below what is in use: new allocations are then refused"));
 }
 
-/* --field VALUE or --field=VALUE. The value is checked here so that a typing error needs no daemon to be told. */
+/* --field VALUE, --field=VALUE or field=VALUE. The value is checked here so that a typing error needs no daemon to be told. */
 static int take_field(json_t *set, int argc, char **argv, int *i)
 {
 	char name[64];
 	const char *a = argv[*i], *eq = strchr(a, '=');
 	size_t len = eq ? (size_t)(eq - a) : strlen(a);
-	snprintf(name, sizeof(name), "%.*s", len > 2 ? (int)len - 2 : 0, len > 2 ? a + 2 : "");
-	int f = strncmp(a, "--", 2) ? -ENOENT : pen_contract_field_find(name);
+	size_t dashes = strncmp(a, "--", 2) ? 0 : 2;
+	snprintf(name, sizeof(name), "%.*s", (int)(len - dashes), a + dashes);
+	int f = dashes || eq ? pen_contract_field_find(name) : -ENOENT;
 	if (f < 0 || !pen_contract_field((size_t)f)->live)
 		return pen_cli_fail(PEN_EXIT_USAGE, "set", f < 0 ? _("unknown option '%s'") :
 				    _("'%s' cannot be changed while the tenant runs"), a);
@@ -73,7 +74,7 @@ int pen_cmd_set(struct pen_cli *cli, int argc, char **argv)
 		if (!strcmp(argv[i], "--force")) {
 			force = true;
 			i++;
-		} else if (argv[i][0] != '-' && !name) {
+		} else if (argv[i][0] != '-' && !strchr(argv[i], '=') && !name) {
 			name = argv[i++];
 		} else {
 			int r = pen_cli_global(cli, argc, argv, &i);
