@@ -421,6 +421,8 @@ static int live_many(const struct options *o)
 		rc = gather(c, o->procs) != 0;
 	}
 	for (unsigned i = 0; i < o->procs; i++) {
+		/* said and not only shown by closing: the later children hold copies of the earlier ones' pipes */
+		fputs("quit\n", c[i].to);
 		fclose(c[i].to);
 		if (waitpid(c[i].pid, &status, 0) < 0 || status)
 			rc = 1;
@@ -479,7 +481,7 @@ static bool parse_option(struct options *o, int c, const char *arg)
 	case OPT_CPU: o->cpu_bin_ns = (uint64_t)(atof(arg) * 1e6); break;
 	case OPT_SEED: o->seed = strtoull(arg, NULL, 0); break;
 	case OPT_OUT: o->out = arg; break;
-	case OPT_CALIBRATE: o->calibrate_ns = (uint64_t)(atof(arg) * 1e6); o->work.events = true; break;
+	case OPT_CALIBRATE: o->calibrate_ns = (uint64_t)(atof(arg) * 1e6); break;
 	case OPT_START: o->once = true; o->start_ns = strcmp(arg, "now") ? strtoull(arg, NULL, 0) : 0; break;
 	case OPT_DURATION: o->duration_s = atof(arg); break;
 	case OPT_COUNT: o->count = n; break;

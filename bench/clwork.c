@@ -9,7 +9,7 @@
 #include <time.h>
 
 #define WARM_UPS       5
-#define CALIBRATE_RUNS 15
+#define CALIBRATE_RUNS 20
 #define QUEUES_MAX     16
 
 struct work {
@@ -259,33 +259,35 @@ int work_stamps(struct work *w, const struct work_stamp **ret_stamps, size_t *re
 	return 0;
 }
 
-static int compare_u64(const void *a, const void *b)
+/* CPU time of the driver's threads: all threads of the process but this one, which is the only one that we have. */
+static double driver_cpu_ns(void)
 {
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+	struct timespec all, mine;
 
-	return (x > y) - (x < y);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &all);
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &mine);
+	return (double)(all.tv_sec - mine.tv_sec) * 1e9 + (double)(all.tv_nsec - mine.tv_nsec);
 }
 
 /*
- * Device time of one launch with @iters when nobody disturbs it: the lower quartile, because other load on the machine can only
- * lengthen a launch.
+ * Device time of one launch with @iters when nobody disturbs it. On a CPU device that is the CPU time which its threads need, divided
+ * by their number: other load on the machine lengthens a launch, but not that.
  */
 static int time_launch(struct work *w, cl_uint iters, double *ret_ns)
 {
-	uint64_t samples[CALIBRATE_RUNS];
-	const struct work_stamp *stamps;
-	size_t n;
+	cl_uint units = 1;
 	cl_int err = clSetKernelArg(w->kernel[0], 2, sizeof(iters), &iters);
 
+	if (!err)
+		err = clGetDeviceInfo(w->part ? w->part : w->device, CL_DEVICE_MAX_COMPUTE_UNITS, sizeof(units), &units, NULL);
 	if (err)
 		return failed("arguments", err);
-	for (int i = 0; i < CALIBRATE_RUNS; i++) {
-		if (work_launch(w, 0, NULL) || work_finish(w, 0) || work_stamps(w, &stamps, &n))
+	double before = driver_cpu_ns();
+
+	for (int i = 0; i < CALIBRATE_RUNS; i++)
+		if (work_launch(w, 0, NULL) || work_finish(w, 0))
 			return -1;
-		samples[i] = stamps[0].end - stamps[0].start;
-	}
-	qsort(samples, CALIBRATE_RUNS, sizeof(*samples), compare_u64);
-	*ret_ns = (double)samples[CALIBRATE_RUNS / 4];
+	*ret_ns = (driver_cpu_ns() - before) / CALIBRATE_RUNS / units;
 	return 0;
 }
 
