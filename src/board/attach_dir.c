@@ -18,7 +18,7 @@ int pen_fdid_note(struct pen_fdid *id, int fd)
 {
 	PEN_KEEP_ERRNO;
 	struct stat st;
-	if (fstat(fd, &st) < 0)
+	if (pen_fstat_(fd, &st) < 0)
 		return -errno;
 	*id = (struct pen_fdid){ fd, st.st_dev, st.st_ino };
 	return 0;
@@ -28,7 +28,7 @@ int pen_fdid_check(const struct pen_fdid *id)
 {
 	PEN_KEEP_ERRNO;
 	struct stat st;
-	if (id->fd < 0 || fstat(id->fd, &st) < 0)
+	if (id->fd < 0 || pen_fstat_(id->fd, &st) < 0)
 		return -EBADF;
 	return st.st_dev == id->dev && st.st_ino == id->ino ? 0 : -ESTALE;
 }

@@ -6,6 +6,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 /* Newer than some of the systems this is built on. Values: linux/fcntl.h, linux/memfd.h, asm-generic of Linux 6.5. */
 #ifndef F_SEAL_FUTURE_WRITE
@@ -30,6 +33,16 @@ static inline void pen_errno_restore_(const int *saved)
 }
 /* First line of a function that runs in a tenant's process: the application's errno is what it was when we leave. */
 #define PEN_KEEP_ERRNO int saved_errno_ __attribute__((cleanup(pen_errno_restore_), unused)) = errno
+
+/*
+ * fstat without the library: its fstat carries the version GLIBC_2.33 when built on a newer system. On the 64-bit machines
+ * that Penstock supports the library's struct is the kernel's. Return: 0; -1 and errno.
+ */
+_Static_assert(sizeof(long) == 8, "64-bit struct stat");
+static inline int pen_fstat_(int fd, struct stat *ret)
+{
+	return (int)syscall(SYS_fstat, fd, ret);
+}
 
 /* pen_page_seal_x for a kernel with or without F_SEAL_FUTURE_WRITE. */
 int pen_page_seal_(int fd, int seals, int have_future_write, struct pen_err *err);

@@ -173,7 +173,7 @@ int pen_page_verify(int fd, enum pen_page_kind kind, const uint8_t *boot_id, uns
 	/* Only shared-memory files have seals: pipes, sockets, devices and files on a stalled disk end here, unread. */
 	int seals = fcntl(fd, F_GET_SEALS);
 	struct stat st;
-	if (seals < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+	if (seals < 0 || pen_fstat_(fd, &st) < 0 || !S_ISREG(st.st_mode))
 		return pen_err_x(err, -EPROTO, "not a %s page: no memfd", name);
 	if (st.st_size != (off_t)kinds[kind].bytes)
 		return pen_err_x(err, -EPROTO, "not a %s page: %lld bytes, should be %u", name, (long long)st.st_size,

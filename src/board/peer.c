@@ -26,6 +26,17 @@ static int read_stat(pid_t pid, char *buf, size_t size)
 	return 0;
 }
 
+/* Digits at @p. Not strtoull: newer headers make it a symbol that older C libraries lack. Return: 1 there was a number. */
+static int number_at(const char *p, uint64_t *ret)
+{
+	uint64_t n = 0;
+	const char *from = p;
+	for (; *p >= '0' && *p <= '9'; p++)
+		n = n * 10 + (uint64_t)(*p - '0');
+	*ret = n;
+	return p > from;
+}
+
 int pen_peer_start_time(pid_t pid, uint64_t *ret_start_time)
 {
 	PEN_KEEP_ERRNO;
@@ -39,21 +50,19 @@ int pen_peer_start_time(pid_t pid, uint64_t *ret_start_time)
 		return -EPROTO;
 	p += 2;
 	char status = *p;
-	long threads = 0;
+	uint64_t threads = 0, ticks;
 	for (int field = 3; field < 22; field++) {
 		p = strchr(p, ' ');
 		if (!p)
 			return -EPROTO;
 		p++;
-		if (field + 1 == 20)
-			threads = strtol(p, NULL, 10);
+		if (field + 1 == 20 && !number_at(p, &threads))
+			return -EPROTO;
 	}
 	/* A first thread that has ended is a zombie for as long as the others run: the process lives. */
 	if (status == 'X' || (status == 'Z' && threads <= 1))
 		return -ESRCH;
-	char *end;
-	uint64_t ticks = strtoull(p, &end, 10);
-	if (end == p)
+	if (!number_at(p, &ticks))
 		return -EPROTO;
 	*ret_start_time = ticks;
 	return 0;

@@ -253,6 +253,21 @@ static void client_stop(struct pen_attach *a)
 		free(a->device[i]);   /* addresses stay mapped, as they must in a program */
 }
 
+/* qemu-user takes some advice on memory without following it. Return: 1 a fork does what the kernel's fork does. */
+static int fork_is_real(void)
+{
+	void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	madvise(p, 4096, MADV_DONTFORK);
+	fflush(NULL);
+	pid_t pid = fork();
+	if (pid == 0)
+		_exit(msync(p, 1, MS_ASYNC) != 0);
+	int status;
+	waitpid(pid, &status, 0);
+	munmap(p, 4096);
+	return WEXITSTATUS(status);
+}
+
 /* ---- tests ------------------------------------------------------------------------------------------------------- */
 
 static void test_attach(void **state)
@@ -574,6 +589,8 @@ static int child_of_fork(struct server *s, struct pen_attach *a, struct pen_atta
 static void test_fork(void **state)
 {
 	(void)state;
+	if (!fork_is_real())
+		skip();
 	struct server s;
 	struct pen_attach a;
 	struct pen_attach_device *d;
@@ -598,6 +615,26 @@ static void test_fork(void **state)
 	server_stop(&s);
 }
 
+/* Without any of our code: does a descriptor get lost on its way? */
+static int descriptors_are_lost(const int pair[2])
+{
+	struct pen_msg_neighbour m = { 0 };
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(sizeof(int))];
+	} control;
+	struct iovec iov = { &m, sizeof(m) };
+	struct msghdr in = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
+	assert_int_equal(pen_packet_send(pair[0], PEN_MSG_NEIGHBOUR, &m, &pair[0], 1), 0);
+	assert_true(recvmsg(pair[1], &in, MSG_CMSG_CLOEXEC) > 0);
+	if (in.msg_flags & MSG_CTRUNC)
+		return 1;
+	int fd;
+	memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&in)), sizeof(fd));
+	close(fd);
+	return 0;
+}
+
 /* No free descriptor: what came is reported as lost, asked for again, and nothing leaks. */
 static void test_out_of_descriptors(void **state)
 {
@@ -609,13 +646,23 @@ static void test_out_of_descriptors(void **state)
 	client_start(&s, &a, &d);
 	attach_fully(&s, &a, d);
 	pen_page_unmap(say_neighbour(&s, 9, 3, 1), PEN_PAGE_SIGNAL);
+	int pair[2];
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
 	struct rlimit old, none = { 0 };
 	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
 	none.rlim_max = old.rlim_max;
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
-	int r = step(&a, now_ns);
+	int r = step(&a, now_ns), limited = descriptors_are_lost(pair);
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+	close(pair[0]);
+	close(pair[1]);
 	assert_int_equal(r, 1);
+	if (!limited) {
+		/* valgrind and qemu-user do not pass the limit on to the kernel. */
+		client_stop(&a);
+		server_stop(&s);
+		skip();
+	}
 	assert_null(pen_attach_neighbour(d, 9, 3));
 	pen_auto_packet struct pen_packet p = PEN_PACKET_INIT;
 	expect(&s, PEN_MSG_RESEND, &p);
@@ -780,7 +827,8 @@ static void test_packet_fds(void **state)
 	for (int i = 0; i < 8; i++)
 		dup_of[i] = pair[0];
 	/* Descriptors where none belong, and more than any packet has. */
-	for (unsigned n = 0; n <= 8; n++) {
+	unsigned most = fork_is_real() ? 8 : PEN_PROTO_FDS;   /* qemu-user leaks what it cuts off */
+	for (unsigned n = 0; n <= most; n++) {
 		struct pen_msg_device m = { .key = "k" };
 		pen_auto_packet struct pen_packet p = PEN_PACKET_INIT;
 		if (n <= PEN_PROTO_FDS) {

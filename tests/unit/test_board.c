@@ -399,6 +399,21 @@ static int child_says(int (*f)(void *), void *arg)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
+/* qemu-user takes some advice on memory without following it. Return: 1 a fork does what the kernel's fork does. */
+static int fork_is_real(void)
+{
+	void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	madvise(p, 4096, MADV_DONTFORK);
+	fflush(NULL);
+	pid_t pid = fork();
+	if (pid == 0)
+		_exit(msync(p, 1, MS_ASYNC) != 0);
+	int status;
+	waitpid(pid, &status, 0);
+	munmap(p, 4096);
+	return WEXITSTATUS(status);
+}
+
 static int flag_in_child(void *arg)
 {
 	return pen_fork_flag_is_set(arg);
@@ -413,7 +428,8 @@ static void test_fork_flag(void **state)
 	assert_false(pen_fork_flag_is_set(&f));
 	pen_fork_flag_set(&f);
 	assert_true(pen_fork_flag_is_set(&f));
-	assert_int_equal(child_says(flag_in_child, &f), 0);
+	if (fork_is_real())
+		assert_int_equal(child_says(flag_in_child, &f), 0);
 	/* As on a kernel that does not wipe. */
 	struct pen_fork_flag by_pid = { .word = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) };
 	pen_fork_flag_set(&by_pid);
@@ -434,6 +450,8 @@ static int is_mapped(void *p)
 static void test_fork_mappings(void **state)
 {
 	(void)state;
+	if (!fork_is_real())
+		skip();
 	int fd;
 	void *rw;
 	const void *ro;
