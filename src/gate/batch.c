@@ -264,8 +264,7 @@ static void unpin(struct pen_gate *g, struct pen_gate_batch *b, bool done, bool 
 	atomic_store(&g->pending, 1);
 }
 
-/* Polls one queue (NULL: the gate's oldest batches) while marks are done. */
-static void look_at(struct pen_gate *g, struct pen_gate_queue_full *q)
+void pen_gate_look_at(struct pen_gate *g, struct pen_gate_queue_full *q)
 {
 	for (;;) {
 		pen_gate_lock(g);
@@ -299,7 +298,7 @@ void pen_gate_look(struct pen_gate *g, uint64_t now_ns)
 	while (q) {
 		atomic_fetch_add(&q->refs, 1);
 		pen_gate_unlock_only(g);
-		look_at(g, q);
+		pen_gate_look_at(g, q);
 		pen_gate_lock(g);
 		struct pen_gate_queue_full *next = q->next;
 		atomic_fetch_sub(&q->refs, 1);

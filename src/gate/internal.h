@@ -218,6 +218,7 @@ void pen_gate_retire(struct pen_gate *g, struct pen_gate_batch *b, const struct 
 void pen_gate_queue_reap(struct pen_gate *g);  /* frees queues that are dead and empty */
 /* Without the lock; call the adapter. */
 void pen_gate_look(struct pen_gate *g, uint64_t now_ns);       /* polls marks where nothing notifies */
+void pen_gate_look_at(struct pen_gate *g, struct pen_gate_queue_full *q);   /* polls one queue while marks are done */
 void pen_gate_edges(struct pen_gate *g, struct pen_gate_queue_full *only);  /* marks for tails; NULL = of all queues */
 void pen_gate_wait_own(struct pen_gate *g, uint64_t bound_ns, uint32_t kick_seen);
 /* Everything of @q up to @seq is complete. Lock held. */

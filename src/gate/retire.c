@@ -401,6 +401,9 @@ uint64_t pen_gate_sync_begin(struct pen_gate_queue *head)
 	struct pen_gate *g = head->gate;
 	if (pen_gate_ready(g) < 0 || !of_this_process(g, q))
 		return 0;
+	/* Where host time is all there is: what is done by now did not end with the wait that comes. */
+	if (!(g->ad->caps & (PEN_ADAPTER_NOTIFY | PEN_ADAPTER_TIMESTAMPS)))
+		pen_gate_look_at(g, q);
 	pen_gate_lock(g);
 	uint64_t token = q->first ? token_make(token_of(q, g->seq)) : 0;
 	pen_gate_unlock(g);
