@@ -16,6 +16,9 @@ uint64_t pen_admit_own_bound(const struct pen_admit_ask *a)
 		return 0;
 	uint64_t wait = pen_admit_max(pen_admit_add(st->oldest_est_ns, st->oldest_est_ns), PEN_ADMIT_OWN_NS);
 	uint64_t bound = pen_admit_add(st->last_progress_ns, wait);
+	/* Not all that follow at once: on a slow device that would only lengthen the queue in which the progress is late. */
+	if (st->debt_ns > st->last_progress_ns)
+		bound = pen_admit_max(bound, pen_admit_add(st->debt_ns, wait / 4));
 	return bound > a->now_ns ? bound : 0;
 }
 
@@ -45,12 +48,7 @@ static uint64_t piece_limit(const struct pen_admit_ask *a)
 		uint64_t chunk = a->hot ? lim->chunk_narrow_ns : lim->chunk_wide_ns;
 		if (chunk)
 			limit = chunk;
-		/* Against a rank it goes only now and then: then as much as is due. */
-		if (chunk && pen_admit_due(lim) && pen_admit_outranked(a)) {
-			uint64_t base = pen_admit_guar_base(lim, a->view->guar_tat_ns, a->now_ns, chunk);
-			limit = pen_admit_max(limit, pen_admit_scale(pen_admit_sub(a->now_ns, base), pen_admit_due(lim),
-								     PEN_ADMIT_PPM));
-		}
+		limit = pen_admit_max(limit, a->due_ns);   /* against a rank it goes only now and then */
 	}
 	if (pen_admit_cap(lim, a->now_ns) < PEN_ADMIT_PPM && lim->burst_ns)
 		limit = pen_admit_min(limit, lim->burst_ns);
@@ -92,7 +90,8 @@ static void size_piece(struct pen_admit_ask *a)
 static bool window(struct pen_admit_ask *a)
 {
 	const struct pen_admit_state *st = a->st;
-	uint64_t size = a->hot || a->crowded ? a->lim->window_narrow_ns : a->lim->window_wide_ns;
+	uint64_t narrow = pen_admit_max(a->lim->window_narrow_ns, a->due_ns);
+	uint64_t size = a->hot || a->crowded ? narrow : a->lim->window_wide_ns;
 	uint64_t all = pen_admit_add(st->inflight_ns, a->view->own_inflight_ns);
 	bool full = pen_admit_add(all, a->est_ns) > size;
 	bool alone = (a->cmd->unknown || st->unknown_inflight) && !a->lim->no_cut;
@@ -130,6 +129,7 @@ static void go(struct pen_admit_ask *a)
 	d->publish = BUSY_RUN;
 	d->debt = a->debt;
 	d->repay = a->repay;
+	d->taints = a->repay;   /* even if nobody runs at this moment */
 	d->slices = a->slices;
 	d->est_ns = a->est_ns;
 	d->bytes = a->bytes;
@@ -142,6 +142,8 @@ static void go(struct pen_admit_ask *a)
 	st->turn_since_ns = st->polite_since_ns = 0;
 	if (a->cmd->unknown)
 		st->unknown_inflight = true;
+	if (a->debt && st->inflight_ns && !a->cmd->no_wait)
+		st->debt_ns = a->now_ns;
 }
 
 static void stop(struct pen_admit_ask *a)

@@ -28,7 +28,8 @@
  * aging). All service advances it, to at most PEN_ADMIT_LEAD_NS past now, so that what was served long ago does not count
  * against the promise; becoming backlogged brings it up to now, so idleness earns nothing; its credit is capped at four
  * narrow windows or one command, whichever is longer. A tenant held by rank with credit for its piece is admitted in
- * alternation with the urgent one; such a piece may be as long as the credit. It waits for its turn among equals as always.
+ * alternation with the urgent one; such a piece may be as long as the credit. It takes no turn among equals, and
+ * ends one.
  *
  * Neighbours' words are claims. One that stands in the way without moving is passed over after PEN_ADMIT_STALE_NS; one that
  * keeps moving and keeps everybody out holds nobody longer than PEN_ADMIT_FORCE_NS (or eight of the waiter's own turns,
@@ -55,7 +56,7 @@
 #define PEN_ADMIT_LEAD_NS UINT64_C(50000000)
 /* Longest hold for turns in a row: see above. */
 #define PEN_ADMIT_FORCE_NS UINT64_C(1000000000)
-/* Own work in flight without progress is waited for so long, or twice its estimate. */
+/* Own work in flight without progress is waited for so long, or twice its estimate; for each further command a quarter. */
 #define PEN_ADMIT_OWN_NS UINT64_C(10000000)
 /* The gate marks at least every so much estimated time, so that credit given without a mark stays small. */
 #define PEN_ADMIT_CREDIT_NS UINT64_C(50000)
@@ -114,6 +115,7 @@ struct pen_admit_state {
 	uint64_t last_progress_ns;      /* a batch was completed, or the first was submitted */
 	uint64_t hot_until_ns;          /* somebody more urgent was seen */
 	uint64_t alone_until_ns;        /* tenants it must let in were seen on the device until then (+1 s): past it never cut */
+	uint64_t debt_ns;               /* last admission with a debt because own work made no progress */
 	bool unknown_inflight;          /* the command in flight has no known cost: nothing is put behind it */
 	/* the neighbour that stands in the way, and since when without a change */
 	uint16_t blocker;               /* seat + 1, 0 = none */
@@ -194,7 +196,8 @@ uint64_t pen_admit_vns(const struct pen_admit_limits *lim, uint64_t device_ns);
 
 /*
  * When the own work in flight is done and others want: whom to wake. Return: index into view->seat of the waiter with
- * the best key, or -1. Lower ranks are woken only if no better one wants.
+ * the best key, or -1. Lower ranks are woken only if no better one wants. The caller wakes that seat, whatever word it
+ * sleeps on, and those of the same tenant with it: they share the turn.
  */
 int pen_admit_wake(const struct pen_admit_limits *lim, const struct pen_admit_view *view);
 

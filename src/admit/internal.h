@@ -22,6 +22,7 @@ struct pen_admit_ask {
 	bool hot;                     /* somebody more urgent now or lately */
 	bool crowded;                 /* somebody who must be let in wants now */
 	bool debt, repay;
+	uint64_t due_ns;              /* device time due by the guarantee while a rank stands in the way; else 0 */
 	uint32_t slices;              /* of the piece */
 	uint64_t est_ns, bytes;
 };
@@ -57,7 +58,6 @@ void pen_admit_book(struct pen_admit_ask *a);     /* GO: credit and new words */
 
 /* turn.c */
 void pen_admit_observe(struct pen_admit_ask *a);
-bool pen_admit_outranked(const struct pen_admit_ask *a);
 bool pen_admit_turn(struct pen_admit_ask *a);     /* true: held or CLAIM, the decision is made */
 
 /* admit.c */

@@ -68,14 +68,23 @@ static bool hold(struct pen_admit_ask *a, uint8_t reason, uint64_t until)
 	return true;
 }
 
+/* The burst is device time: at the rate of the cap it is worth so much time. Of the contract's cap: a lapse must not
+ * lengthen it, or each lapse would grant a burst more. */
+static uint64_t share_burst(const struct pen_admit_limits *lim, uint32_t cap)
+{
+	return pen_admit_scale(lim->burst_ns, PEN_ADMIT_PPM, lim->cap_ppm && lim->cap_ppm < PEN_ADMIT_PPM ? lim->cap_ppm : cap);
+}
+
 bool pen_admit_tokens(struct pen_admit_ask *a)
 {
 	const struct pen_admit_limits *lim = a->lim;
-	uint64_t ahead = pen_admit_add(a->now_ns, lim->burst_ns);
+	uint32_t cap = pen_admit_cap(lim, a->now_ns);
+	uint64_t burst = share_burst(lim, cap);
 
-	if (pen_admit_cap(lim, a->now_ns) < PEN_ADMIT_PPM && a->view->share_tat_ns > ahead)
-		return hold(a, HOLD_SHARE, a->view->share_tat_ns - lim->burst_ns);
-	if (lim->rate_cap_bytes_s != UINT64_MAX && a->bytes && a->view->bytes_tat_ns > ahead)
+	if (cap < PEN_ADMIT_PPM && a->view->share_tat_ns > pen_admit_add(a->now_ns, burst))
+		return hold(a, HOLD_SHARE, a->view->share_tat_ns - burst);
+	if (lim->rate_cap_bytes_s != UINT64_MAX && a->bytes &&
+	    a->view->bytes_tat_ns > pen_admit_add(a->now_ns, lim->burst_ns))
 		return hold(a, HOLD_BYTES, a->view->bytes_tat_ns - lim->burst_ns);
 	return false;
 }
@@ -91,7 +100,7 @@ static uint64_t credit_of(const struct pen_admit_ask *a, uint32_t cap)
 	    a->lim->rate_cap_bytes_s != UINT64_MAX)   /* the fast path counts no bytes */
 		return a->est_ns;
 	if (cap < PEN_ADMIT_PPM) {
-		uint64_t ahead = pen_admit_add(a->now_ns, a->lim->burst_ns);
+		uint64_t ahead = pen_admit_add(a->now_ns, share_burst(a->lim, cap));
 		uint64_t tat = pen_admit_max(a->view->share_tat_ns, a->now_ns);
 		room = pen_admit_min(room, pen_admit_scale(pen_admit_sub(ahead, tat), cap, PEN_ADMIT_PPM));
 	}
@@ -133,7 +142,8 @@ static int64_t settle(int64_t diff_ns, uint32_t rate_ppm)
 
 int64_t pen_admit_settle_share(const struct pen_admit_limits *lim, uint64_t now_ns, int64_t diff_ns)
 {
-	uint32_t cap = pen_admit_cap(lim, now_ns);
+	/* The lease may have lapsed in between: what is given back is never worth more than when it was booked. */
+	uint32_t cap = pen_admit_cap(lim, diff_ns < 0 ? 0 : now_ns);
 	return cap < PEN_ADMIT_PPM ? settle(diff_ns, cap) : 0;
 }
 

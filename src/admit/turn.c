@@ -67,6 +67,19 @@ static struct pen_admit_seat self_of(const struct pen_admit_limits *lim, const s
 	};
 }
 
+/* The outranking seat that stands first. */
+static const struct pen_admit_seat *outranking(const struct pen_admit_limits *lim, const struct pen_admit_state *st,
+					       const struct pen_admit_view *view)
+{
+	const struct pen_admit_seat *best = NULL;
+	for (uint32_t i = 0; i < view->nseats && i < PEN_ADMIT_SEATS; i++) {
+		const struct pen_admit_seat *s = &view->seat[i];
+		if (s->rank < lim->rank && is_active(lim, st, s) && (!best || pen_admit_key_cmp(s, best) < 0))
+			best = s;
+	}
+	return best;
+}
+
 /* Who must be let in: more urgent, or an equal. */
 void pen_admit_observe(struct pen_admit_ask *a)
 {
@@ -96,24 +109,11 @@ void pen_admit_observe(struct pen_admit_ask *a)
 	st->passed[0] &= present[0];
 	st->passed[1] &= present[1];
 	a->hot = st->hot_until_ns > now;
-}
-
-/* The outranking seat that stands first. */
-static const struct pen_admit_seat *outranking(const struct pen_admit_limits *lim, const struct pen_admit_state *st,
-					       const struct pen_admit_view *view)
-{
-	const struct pen_admit_seat *best = NULL;
-	for (uint32_t i = 0; i < view->nseats && i < PEN_ADMIT_SEATS; i++) {
-		const struct pen_admit_seat *s = &view->seat[i];
-		if (s->rank < lim->rank && is_active(lim, st, s) && (!best || pen_admit_key_cmp(s, best) < 0))
-			best = s;
+	uint32_t due = pen_admit_due(lim);
+	if (due && outranking(lim, st, a->view)) {
+		uint64_t base = pen_admit_guar_base(lim, a->view->guar_tat_ns, now, 0);
+		a->due_ns = pen_admit_scale(pen_admit_sub(now, base), due, PEN_ADMIT_PPM);
 	}
-	return best;
-}
-
-bool pen_admit_outranked(const struct pen_admit_ask *a)
-{
-	return outranking(a->lim, a->st, a->view) != NULL;
 }
 
 /*
@@ -210,7 +210,8 @@ static void note_repay(struct pen_admit_ask *a, const struct pen_admit_seat *u)
 static bool repay_turn(struct pen_admit_ask *a, const struct pen_admit_seat *u)
 {
 	const struct pen_admit_state *st = a->st;
-	if (!a->view->last_repay)
+	/* What fits into the window beside own work in flight belongs to the same repayment. */
+	if (!a->view->last_repay || st->inflight_ns)
 		return true;
 	if (!st->repay_seat) {
 		note_repay(a, u);
@@ -303,7 +304,9 @@ static enum verdict enter_turn(struct pen_admit_ask *a)
 	}
 	if (st->busy == BUSY_CLAIM)
 		return c.behind ? held_by(a, c.behind, BUSY_CLAIM, UINT64_MAX) : ENTER;
-	if (c.want) {
+	/* No head start for a better key where the own tenant has the turn already, and one more of its processes joins in. */
+	bool joins = a->view->own_inflight_ns && !turn_over(a->lim, st, a->view);
+	if (c.want && !joins) {
 		if (!st->polite_since_ns)
 			st->polite_since_ns = a->now_ns;
 		uint64_t until = pen_admit_add(st->polite_since_ns, PEN_ADMIT_POLITE_NS);
@@ -366,11 +369,17 @@ bool pen_admit_turn(struct pen_admit_ask *a)
 				return true;
 			continue;
 		}
-		enum verdict v = a->lim->corun ? ENTER : turn(a);
-		if (v == AGAIN)
-			continue;
-		if (v == ENTER && a->repay)
+		/*
+		 * A repayment takes no turn: the urgent one's work is in flight beside it anyway, and equals in the same case
+		 * would wait for each other behind all that the urgent one has queued. It is no turn either: yielding.
+		 */
+		if (a->repay) {
 			note_repay(a, u);
-		return v == HELD;
+			st->yielding = !a->lim->corun;
+			return false;
+		}
+		enum verdict v = a->lim->corun ? ENTER : turn(a);
+		if (v != AGAIN)
+			return v == HELD;
 	}
 }
