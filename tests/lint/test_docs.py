@@ -28,19 +28,18 @@ class Docs(unittest.TestCase):
                     self.assertTrue(os.path.exists(path), f'{doc}: {target}')
 
     def test_failures_have_the_tests_that_they_name(self):
-        """THREATS.md: `FILE:NAME`, FILE anywhere below tests/, NAME a function or method in it."""
-        files = {os.path.basename(p): p for p in glob.glob(os.path.join(ROOT, 'tests', '**', '*.*'), recursive=True)}
-        named = re.findall(r'`([\w.-]+\.(?:c|h|py|sh)):(\w+)`', read('docs', 'THREATS.md'))
+        """THREATS.md: `FILE:NAME`, FILE below tests/, NAME a function or method in it."""
+        named = re.findall(r'`([\w./-]+\.(?:c|h|py|sh)):(\w+)`', read('docs', 'THREATS.md'))
         self.assertGreater(len(named), 20)
         for name, test in named:
-            self.assertIn(name, files)
-            self.assertRegex(read(files[name]), rf'\b{test}\b', f'{name}: {test}')
+            self.assertTrue(os.path.exists(os.path.join(ROOT, 'tests', name)), name)
+            self.assertTrue(re.search(rf'\b{test}\b', read('tests', name)), f'{name}: no {test}')
 
     def test_every_failure_names_a_test(self):
         table = read('docs', 'THREATS.md').split('| failure |')[1]
         rows = [row for row in table.splitlines()[2:] if row.startswith('|')]
         for row in rows:
-            self.assertRegex(row.split('|')[3], r'`[\w.-]+:\w+`|no test', row)
+            self.assertRegex(row.split('|')[3], r'`[\w./-]+:\w+`|no test', row)
 
     def test_make_targets_exist(self):
         targets = set(re.findall(r'^([a-z0-9-]+):', read('Makefile'), re.M))
