@@ -7,6 +7,7 @@ and is ended by its process group, also after Ctrl-C. No benchmark touches a dae
 import atexit
 import os
 import random
+import re
 import select
 import shutil
 import signal
@@ -91,12 +92,12 @@ class Bench:
 		except Skip:
 			return False
 
-	def wrap(self, contract, argv):
+	def wrap(self, contract, argv, label='t'):
 		"""argv under `penstock run` with the options in @contract, or bare when that is None."""
 		if contract is None:
 			return argv
 		self.serial += 1
-		name = f'{self.name[:24]}-{self.serial}'
+		name = f'{self.name[:16]}-{label[:24].lower()}-{self.serial}'
 		return [self.penstock(), 'run', '--quiet', '--name', name, *contract, '--', *argv]
 
 	def start(self, argv, env, **kwargs):
@@ -179,7 +180,7 @@ class Tenant:
 		self.procs = int(options[options.index('--procs') + 1]) if '--procs' in options else 1
 		argv = [bench.clload, *kernel.options(), '--out', self.file, *options]
 		self.log = open(os.path.join(bench.tmp, name + '.log'), 'w+', encoding='utf-8')
-		self.p = bench.start([*device.prefix, *bench.wrap(contract, argv)], env or bench.env(device), stdin=subprocess.PIPE,
+		self.p = bench.start([*device.prefix, *bench.wrap(contract, argv, re.sub('[^A-Za-z0-9]', '-', name))], env or bench.env(device), stdin=subprocess.PIPE,
 				     stdout=subprocess.PIPE, stderr=self.log, text=True, bufsize=1)
 		self.expect('READY', 60)
 

@@ -25,7 +25,7 @@ class Hashcat:
 		# its kernels are compiled below HOME at first use and read from there afterwards
 		argv = ['hashcat', '-m', '0', '-a', '3', '--force', '--potfile-disable', '--restore-disable', '--logfile-disable', '--session',
 			f'bench{os.getpid()}x{bench.serial}', '--status', '--status-timer=1', '--machine-readable', hashes, MASK]
-		self.p = bench.start([*device.prefix, *bench.wrap(contract, argv)], bench.env(device), cwd=bench.tmp, stdin=subprocess.DEVNULL,
+		self.p = bench.start([*device.prefix, *bench.wrap(contract, argv, name)], bench.env(device), cwd=bench.tmp, stdin=subprocess.DEVNULL,
 				     stdout=self.log, stderr=subprocess.STDOUT)
 
 	def statuses(self):
