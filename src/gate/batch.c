@@ -63,7 +63,7 @@ void pen_gate_count_in(struct pen_gate *g, struct pen_gate_batch *b)
 	b->q->nflight++;
 	if (!g->nflight++) {
 		g->st.oldest_est_ns = b->est_ns;
-		g->st.last_progress_ns = pen_mono_ns();
+		g->st.last_progress_ns = pen_gate_lately(g);
 	}
 }
 

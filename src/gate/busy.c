@@ -35,7 +35,7 @@ static void wake_best(struct pen_gate *g)
 {
 	if (!anybody_waits(g, false))
 		return;
-	PEN_TEST_POINT("gate-wake");
+	PEN_GATE_POINT(WAKE);
 	struct pen_admit_view v;
 	pen_gate_view(g, &v);
 	int best = pen_admit_wake(&g->lim, &v);
@@ -59,11 +59,11 @@ void pen_gate_publish(struct pen_gate *g, enum pen_busy_state state)
 		return;
 	if (state == PEN_BUSY_RUN)
 		atomic_fetch_add(&own->runs, 1);
-	atomic_store_explicit(&own->last_busy_ns, pen_mono_ns(), memory_order_relaxed);
+	atomic_store_explicit(&own->last_busy_ns, pen_gate_lately(g), memory_order_relaxed);
 	uint32_t word = atomic_load_explicit(&own->busy, memory_order_relaxed);
 	g->st.busy = (uint8_t)state;
 	if (state == PEN_BUSY_IDLE)
-		PEN_TEST_POINT("gate-clear");
+		PEN_GATE_POINT(CLEAR);
 	atomic_store(&own->busy, PEN_BUSY_NEXT(word, state));
 	if (!g->nforeign)
 		return;
@@ -83,7 +83,7 @@ void pen_gate_enter(struct pen_gate *g, const struct pen_admit_view *view)
 	g->active = true;
 	g->st.last_progress_ns = view->now_ns;
 	atomic_store_explicit(&own->busy_since_ns, view->now_ns, memory_order_relaxed);
-	PEN_TEST_POINT("gate-join");
+	PEN_GATE_POINT(JOIN);
 	if (atomic_fetch_add(&l->active_clients, 1) != 0)
 		return;
 	uint64_t add = pen_admit_join_vns(&g->lim, view);
@@ -100,7 +100,7 @@ static void leave(struct pen_gate *g)
 {
 	struct pen_signal_page *own = g->dev->signal;
 	struct pen_ledger_page *l = g->dev->ledger;
-	uint64_t now = pen_mono_ns();
+	uint64_t now = pen_gate_lately(g);
 	uint64_t since = atomic_load_explicit(&own->busy_since_ns, memory_order_relaxed);
 	g->active = false;
 	pen_hist_add(&l->response, now > since ? now - since : 0, g->lim.target_ns);

@@ -27,6 +27,16 @@
 #define PEN_GATE_EST_MAX_NS UINT64_C(100000000000) /* 100 s: keeps the credit word in range */
 #define PEN_GATE_WORK 16                           /* batches taken to the adapter at once */
 
+/* Points at which a test kills the process: JOIN is "gate-JOIN" (board/testpoint.h). One that is not listed does not compile. */
+#define PEN_GATE_POINTS(X)                                                                                            \
+	X(JOIN) X(CLAIM) X(TOKENS) X(RUN) X(SUBMIT) X(SUBMITTED) X(HOLD) X(RETIRE) X(CHARGE) X(CLEAR) X(WAKE)
+enum pen_gate_point {
+#define X(id) PEN_GATE_POINT_##id,
+	PEN_GATE_POINTS(X)
+#undef X
+};
+#define PEN_GATE_POINT(id) ((void)PEN_GATE_POINT_##id, PEN_TEST_POINT("gate-" #id))
+
 struct pen_gate_queue_full;
 
 struct pen_gate_batch {
@@ -90,6 +100,7 @@ struct pen_gate {
 
 	struct pen_terms terms_copy[2];      /* last good and the one before it */
 	_Atomic uint32_t terms_now;
+	_Atomic uint64_t now_ns;             /* last reading of the clock by a slow path: good enough for what need not be exact */
 	_Atomic uint64_t mem_bytes;          /* charged by this process, for a ledger that was replaced */
 	_Atomic uint32_t denial_logged;
 	_Atomic uint64_t connection_ns;      /* next look at the connection */
@@ -144,6 +155,18 @@ static inline uint64_t pen_clamp(uint64_t v, uint64_t low, uint64_t high)
 static inline void pen_count(_Atomic uint64_t *word, uint64_t n)
 {
 	atomic_fetch_add_explicit(word, n, memory_order_relaxed);
+}
+
+/* Reads the clock, for this section and for what asks pen_gate_lately(). */
+static inline uint64_t pen_gate_now(struct pen_gate *g)
+{
+	uint64_t now = pen_mono_ns();
+	atomic_store_explicit(&g->now_ns, now, memory_order_relaxed);
+	return now;
+}
+static inline uint64_t pen_gate_lately(struct pen_gate *g)
+{
+	return atomic_load_explicit(&g->now_ns, memory_order_relaxed);
 }
 
 /* ---- lock (gate.c) ---- */

@@ -27,13 +27,13 @@ int pen_gate_mem_reserve(struct pen_gate *g, uint64_t bytes)
 {
 	if (pen_gate_ready(g) < 0)
 		return -ENOMEM;
-	const struct pen_terms *t = pen_gate_terms_(g);
+	pen_gate_connection(g, pen_gate_now(g));
 	if (pen_gate_stale(g)) {
 		pen_gate_lock(g);
 		pen_gate_refresh(g);
 		pen_gate_unlock(g);
-		t = pen_gate_terms_(g);
 	}
+	const struct pen_terms *t = pen_gate_terms_(g);
 	bool stopped = t->flags & (PEN_TERMS_STOP_ALLOC | PEN_TERMS_STOP);
 	uint64_t cap = t->mem_cap_bytes;
 	int r = pen_mem_charge(g->dev->ledger, g->client, bytes, cap, stopped ? PEN_MEM_STOPPED : 0);

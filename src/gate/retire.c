@@ -108,7 +108,8 @@ void pen_gate_drain(struct pen_gate *g)
 		struct work w;
 		atomic_store(&g->pending, 0);
 		collect(g, &w);
-		pen_gate_advance(g);
+		if (!w.ntime)   /* else when their times are known */
+			pen_gate_advance(g);
 		pen_gate_unlock_only(g);
 		if (carry_out(g, &w))
 			atomic_store(&g->pending, 1);
@@ -218,7 +219,7 @@ void pen_gate_advance(struct pen_gate *g)
 		return;
 	struct pen_gate_runs runs;
 	pen_gate_runs(g, &runs);
-	uint64_t now = pen_mono_ns();
+	uint64_t now = pen_gate_now(g);
 	for (struct pen_gate_queue_full *q = g->queues; q; q = q->next)
 		any |= advance_queue(g, q, &runs, now);
 	if (any) {
@@ -313,7 +314,7 @@ void pen_gate_retire(struct pen_gate *g, struct pen_gate_batch *b, const struct 
 	struct pen_signal_page *own = g->dev->signal;
 	bool tainted = b->tainted || runs->foreign_now || b->runs_foreign != runs->foreign;
 	uint64_t charge = b->est_ns + b->tail_ns;
-	PEN_TEST_POINT("gate-retire");
+	PEN_GATE_POINT(RETIRE);
 	learn(g, b, runs);
 	if (!g->lim.corun && !tainted) {
 		struct span s = first_span(g, b);
@@ -323,7 +324,7 @@ void pen_gate_retire(struct pen_gate *g, struct pen_gate_batch *b, const struct 
 	} else if (!g->lim.corun && !b->edge) {
 		pen_count(&c->tainted, 1);
 	}
-	PEN_TEST_POINT("gate-charge");
+	PEN_GATE_POINT(CHARGE);
 	int64_t diff = (int64_t)charge - (int64_t)b->booked_ns;
 	if (diff) {
 		/* Two's complement: adding a negative difference is subtracting. */

@@ -72,7 +72,7 @@ static void hold(struct call *k, const struct pen_admit_decision *d, uint64_t no
 	uint32_t kick = atomic_load(&g->kick);
 	hold_begin(g, d, now);
 	pen_gate_unlock(g);
-	PEN_TEST_POINT("gate-hold");
+	PEN_GATE_POINT(HOLD);
 	if (!k->flushed && g->ad->flush_all)
 		g->ad->flush_all(g->native);
 	k->flushed = true;
@@ -87,7 +87,7 @@ static void hold(struct call *k, const struct pen_admit_decision *d, uint64_t no
 	}
 	atomic_store(&g->pending, 1);
 	pen_gate_drain(g);
-	uint64_t after = pen_mono_ns();
+	uint64_t after = pen_gate_now(g);
 	pen_gate_look(g, after);
 	pen_gate_connection(g, after);
 	pen_gate_lock(g);
@@ -107,7 +107,7 @@ static bool take_tokens(struct pen_gate *g, const struct pen_admit_view *v, cons
 	struct pen_ledger_page *l = g->dev->ledger;
 	if (!cas(&l->share_tat_ns, v->share_tat_ns, d->share_tat_ns))
 		return false;
-	PEN_TEST_POINT("gate-tokens");
+	PEN_GATE_POINT(TOKENS);
 	if (!cas(&l->bytes_tat_ns, v->bytes_tat_ns, d->bytes_tat_ns)) {
 		atomic_fetch_sub(&l->share_tat_ns, d->share_tat_ns - v->share_tat_ns);
 		return false;
@@ -262,7 +262,7 @@ static int admit_once(struct call *k)
 			return 0;
 		if (!parked)
 			pen_gate_publish(g, PEN_BUSY_RUN);
-		PEN_TEST_POINT("gate-run");
+		PEN_GATE_POINT(RUN);
 		k->count = (uint32_t)pen_clamp(d.slices, 1, k->slices - k->first);
 		d.slices = k->count;
 		d.credit_ns = PEN_MIN(d.credit_ns, PEN_GATE_EST_MAX_NS);
@@ -271,7 +271,7 @@ static int admit_once(struct call *k)
 		return 1;
 	case PEN_ADMIT_CLAIM:
 		pen_gate_publish(g, PEN_BUSY_CLAIM);
-		PEN_TEST_POINT("gate-claim");
+		PEN_GATE_POINT(CLAIM);
 		return 0;
 	case PEN_ADMIT_STOP:
 		return -ESHUTDOWN;
@@ -285,9 +285,9 @@ static int admit(struct call *k)
 {
 	struct pen_gate *g = k->g;
 	int r;
-	uint64_t now = pen_mono_ns();
-	pen_gate_look(g, now);
-	pen_gate_connection(g, now);
+	uint64_t lately = pen_gate_lately(g);
+	pen_gate_look(g, lately);
+	pen_gate_connection(g, lately);
 	pen_gate_lock(g);
 	do
 		r = admit_once(k);
@@ -362,11 +362,11 @@ static int hand_over(struct call *k)
 		.last = k->first + k->count == k->slices,
 	};
 	bool in_submit = g->ad->caps & PEN_ADAPTER_IN_SUBMIT;
-	PEN_TEST_POINT("gate-submit");
+	PEN_GATE_POINT(SUBMIT);
 	int code = g->ad->submit(&k->q->head, k->cmd->native, &piece, k->marked && in_submit ? &b->mark : NULL);
 	if (!code && k->marked && !in_submit && !(k->cmd->flags & PEN_CMD_BLOCKING))
 		(void)g->ad->mark_record(&k->q->head, &b->mark);   /* without a mark the next one ends the batch */
-	PEN_TEST_POINT("gate-submitted");
+	PEN_GATE_POINT(SUBMITTED);
 	if (b)
 		after_submit(k, code);
 	return code;

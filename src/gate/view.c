@@ -57,7 +57,7 @@ void pen_gate_view(struct pen_gate *g, struct pen_admit_view *v)
 	const struct pen_terms *t = pen_gate_terms_(g);
 	const struct pen_ledger_page *l = g->dev->ledger;
 	const struct pen_signal_page *own = g->dev->signal;
-	v->now_ns = pen_mono_ns();
+	v->now_ns = pen_gate_now(g);
 	v->share_tat_ns = relaxed(&l->share_tat_ns);
 	v->guar_tat_ns = relaxed(&l->guar_tat_ns);
 	v->bytes_tat_ns = relaxed(&l->bytes_tat_ns);
