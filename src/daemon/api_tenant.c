@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/auto.h"
+#include "base/clock.h"
+#include "base/units.h"
+#include "daemon/api.h"
+#include "daemon/store.h"
+
+#include <errno.h>
+#include <string.h>
+
+int pen_api_tenants(struct pen_api_call *call)
+{
+	json_t *list = json_array();
+	for (struct pen_tenant *t = call->d->tenants; t; t = t->hh.next)
+		json_array_append_new(list, pen_api_tenant_json(call->d, t, false));
+	return pen_api_answer(call, 200, json_pack("{s:o}", "tenants", list));
+}
+
+int pen_api_tenant(struct pen_api_call *call)
+{
+	return pen_api_answer(call, 200, pen_api_tenant_json(call->d, call->tenant, true));
+}
+
+/* A member that must be of a type if it is there. */
+static int optional(struct pen_api_call *call, const char *key, json_type a, json_type b, json_t **ret)
+{
+	json_t *v = json_object_get(call->json, key);
+	*ret = json_is_null(v) ? NULL : v;
+	if (!*ret || json_typeof(v) == a || json_typeof(v) == b)
+		return 0;
+	pen_api_error(call, 400, "field-invalid", "%s: wrong type", key);
+	return -EINVAL;
+}
+
+static int known_members(struct pen_api_call *call, const char *const *names)
+{
+	const char *key;
+	json_t *v;
+	json_object_foreach(call->json, key, v) {
+		size_t i = 0;
+		while (names[i] && strcmp(names[i], key))
+			i++;
+		if (!names[i]) {
+			pen_api_error(call, 400, "field-invalid", "%.64s: unknown member of the body", key);
+			return -EINVAL;
+		}
+	}
+	return 0;
+}
+
+int pen_api_tenant_create(struct pen_api_call *call)
+{
+	static const char *const names[] = { "contract", "wait", "pid", "ephemeral", NULL };
+	json_t *contract, *wait, *pid, *ephemeral;
+	if (known_members(call, names) < 0 || optional(call, "contract", JSON_OBJECT, JSON_OBJECT, &contract) < 0 ||
+	    optional(call, "wait", JSON_TRUE, JSON_FALSE, &wait) < 0 ||
+	    optional(call, "pid", JSON_INTEGER, JSON_INTEGER, &pid) < 0 ||
+	    optional(call, "ephemeral", JSON_TRUE, JSON_FALSE, &ephemeral) < 0)
+		return -EINVAL;
+	struct pen_tenant_new n = { .uid = call->uid, .gid = call->gid, .wait = json_is_true(wait),
+				    .ephemeral = json_is_true(ephemeral) };
+	struct pen_err err = PEN_ERR_INIT;
+	pen_contract_init(&n.contract);
+	if (contract && pen_contract_from_json(&n.contract, contract, &err) < 0)
+		return pen_api_refuse(call, -EINVAL, &err);
+	json_int_t number = json_integer_value(pid);
+	if (number < 0 || number > INT32_MAX)
+		return pen_api_error(call, 400, "field-invalid", "pid: no process number");
+	n.watch_pid = (pid_t)number;
+	struct pen_tenant *t;
+	int r = pen_tenant_create(call->d, &n, &t, &err);
+	if (r < 0)
+		return pen_api_refuse(call, r, &err);
+	json_t *o = pen_api_tenant_json(call->d, t, true);
+	if (t->state == PEN_TENANT_WAITING)
+		json_object_set_new(o, "waits_because", json_string(err.text));
+	return pen_api_answer(call, t->state == PEN_TENANT_WAITING ? 202 : 201, o);
+}
+
+int pen_api_tenant_change(struct pen_api_call *call)
+{
+	static const char *const names[] = { "set", "force", NULL };
+	json_t *set, *force;
+	if (known_members(call, names) < 0 || optional(call, "set", JSON_OBJECT, JSON_OBJECT, &set) < 0 ||
+	    optional(call, "force", JSON_TRUE, JSON_FALSE, &force) < 0)
+		return -EINVAL;
+	struct pen_contract c = call->tenant->contract;
+	struct pen_err err = PEN_ERR_INIT;
+	if (set && pen_contract_from_json(&c, set, &err) < 0)
+		return pen_api_refuse(call, -EINVAL, &err);
+	int r = pen_tenant_change(call->d, call->tenant, &c, json_is_true(force), &err);
+	if (r < 0)
+		return pen_api_refuse(call, r, &err);
+	return pen_api_answer(call, 200, pen_api_tenant_json(call->d, call->tenant, true));
+}
+
+int pen_api_tenant_end(struct pen_api_call *call)
+{
+	struct pen_daemon *d = call->d;
+	pen_tenant_end(d, call->tenant, "ended by request");
+	call->tenant = pen_tenant_find(d, call->name);   /* gone, unless clients are still leaving */
+	json_t *o = json_pack("{s:s, s:s}", "name", call->name, "state", "ended");
+	return pen_api_answer(call, 200, o);
+}
+
+int pen_api_usage(struct pen_api_call *call)
+{
+	uint64_t minutes = pen_api_query_u64(call, "minutes", 60);
+	uint64_t now = (uint64_t)pen_unix_now() / 60;
+	json_t *list = json_array();
+	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++) {
+		const struct pen_place *p = call->tenant->place[i];
+		unsigned n = p && p->usage ? PEN_MIN(p->usage_n, (unsigned)PEN_USAGE_MINUTES) : 0;
+		for (unsigned k = 0; k < n; k++) {
+			const struct pen_usage_row *u = &p->usage[(p->usage_n - n + k) % PEN_USAGE_MINUTES];
+			if (u->minute + minutes < now)
+				continue;
+			json_array_append_new(
+				list, json_pack("{s:o, s:s, s:o, s:o, s:o, s:o, s:o}", "t", pen_json_u64(u->minute * 60),
+						"device", u->device, "device_ns", pen_json_u64(u->device_ns),
+						"mem_peak_bytes", pen_json_u64(u->mem_peak_bytes), "commands",
+						pen_json_u64(u->commands), "held_ns", pen_json_u64(u->held_ns), "bytes",
+						pen_json_u64(u->bytes)));
+		}
+	}
+	return pen_api_answer(call, 200, json_pack("{s:o}", "minutes", list));
+}
+
+/* ---- why ---------------------------------------------------------------------------------------------------------- */
+
+#define HOLD_NAME(id, name, text) name,
+#define HOLD_TEXT(id, name, text) text,
+static const char *const hold_name[] = { PEN_HOLD_REASONS(HOLD_NAME) };
+static const char *const hold_text[] = { PEN_HOLD_REASONS(HOLD_TEXT) };
+
+static const char *suggest(const struct pen_tenant *t, unsigned reason, const char *by, char *buf, size_t n)
+{
+	switch (reason) {
+	case PEN_HOLD_SHARE:
+		snprintf(buf, n, "raise the cap: penstock set %s compute=..100%%", t->name);
+		break;
+	case PEN_HOLD_BYTES:
+		snprintf(buf, n, "raise the cap: penstock set %s bandwidth=unlimited", t->name);
+		break;
+	case PEN_HOLD_RANK:
+		snprintf(buf, n, "give it a guarantee (penstock set %s compute=20%%..), or lower the rank of %s", t->name,
+			 *by ? by : "the other");
+		break;
+	case PEN_HOLD_TURN:
+		snprintf(buf, n, "it shares the device with %s by weight; a larger guarantee gives it a larger part",
+			 *by ? by : "others");
+		break;
+	case PEN_HOLD_STOPPED:
+		snprintf(buf, n, "its contract has ended or the device is drained");
+		break;
+	default:
+		snprintf(buf, n, "nothing: its own commands keep the device busy");
+	}
+	return buf;
+}
+
+static void add_hold(json_t *holds, const struct pen_seat *s, uint64_t *longest, unsigned *reason, char *by, size_t by_n)
+{
+	const struct pen_ledger_client *c = &s->place->ledger->client[s->index];
+	uint32_t r = atomic_load_explicit(&c->hold_reason, memory_order_relaxed);
+	uint32_t seat = atomic_load_explicit(&c->hold_seat, memory_order_relaxed);
+	uint64_t since = atomic_load_explicit(&c->hold_since_ns, memory_order_relaxed), now = pen_mono_ns();
+	if (!r || r > PEN_HOLD_MAX_)
+		return;
+	uint64_t so_far = since && since < now ? now - since : 0;
+	const struct pen_seat *other = seat < PEN_SEATS ? s->place->device->seat[seat] : NULL;
+	json_t *o = json_pack("{s:s, s:i, s:s, s:s, s:o}", "device", s->place->device->key, "pid",
+			      (int)s->client->peer.pid, "reason", hold_name[r - 1], "text", hold_text[r - 1], "since_ns",
+			      pen_json_u64(so_far));
+	json_object_set_new(o, "seat", other ? json_integer(seat) : json_null());
+	json_object_set_new(o, "by", other ? json_string(other->place->tenant->name) : json_null());
+	json_array_append_new(holds, o);
+	if (so_far >= *longest) {
+		*longest = so_far;
+		*reason = r - 1;
+		snprintf(by, by_n, "%s", other ? other->place->tenant->name : "");
+	}
+}
+
+/* Why a waiting tenant is not admitted: the same check again, for its text. */
+static void add_waiting(struct pen_api_call *call, json_t *holds)
+{
+	struct pen_err err = PEN_ERR_INIT;
+	if (pen_tenant_would_admit(call->d, call->tenant, &err) < 0)
+		json_array_append_new(holds, json_pack("{s:n, s:n, s:s, s:s, s:n, s:n, s:i}", "device", "pid", "reason",
+						       "waiting", "text", err.text, "seat", "by", "since_ns", 0));
+}
+
+int pen_api_why(struct pen_api_call *call)
+{
+	json_t *holds = json_array();
+	uint64_t longest = 0;
+	unsigned reason = PEN_HOLD_MAX_;
+	char by[PEN_NAME_MAX + 1] = "", text[256];
+	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++) {
+		const struct pen_place *p = call->tenant->place[i];
+		for (unsigned k = 0; p && p->ledger && k < PEN_SEATS; k++)
+			if (p->device->seat[k] && p->device->seat[k]->place == p)
+				add_hold(holds, p->device->seat[k], &longest, &reason, by, sizeof(by));
+	}
+	if (call->tenant->state == PEN_TENANT_WAITING)
+		add_waiting(call, holds);
+	const char *s = reason == PEN_HOLD_MAX_ ? "" : suggest(call->tenant, reason, by, text, sizeof(text));
+	return pen_api_answer(call, 200, json_pack("{s:o, s:s}", "holds", holds, "suggestion", s));
+}

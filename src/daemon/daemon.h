@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef PEN_DAEMON_DAEMON_H
+#define PEN_DAEMON_DAEMON_H
+/*
+ * Functions of the daemon's files for each other. All of them belong to the main thread unless it says otherwise; none
+ * blocks on a disk, a client or a vendor library.
+ */
+#include "base/err.h"
+#include "daemon/model.h"
+
+const char *pen_tenant_state_name(enum pen_tenant_state s);
+const char *pen_device_state_name(enum pen_device_state s);
+
+/* ---- tenant.c: contracts and their directories ------------------------------------------------------------------ */
+
+struct pen_tenant_new {
+	struct pen_contract contract;   /* an empty name is made up */
+	uid_t uid;
+	gid_t gid;
+	pid_t watch_pid;                /* 0 = none */
+	bool wait, ephemeral, from_config;
+	double created;                 /* 0 = now */
+	const uint8_t *token;           /* NULL = a new one */
+};
+/*
+ * Admits and creates. Return: 0 (state idle, or waiting if @n->wait); -EEXIST; -EAGAIN, -ERANGE refused; -EINVAL;
+ * -ESRCH the watched process is not there; negative errno of making the directory.
+ */
+int pen_tenant_create(struct pen_daemon *d, const struct pen_tenant_new *n, struct pen_tenant **ret_tenant,
+		      struct pen_err *err);
+struct pen_tenant *pen_tenant_find(struct pen_daemon *d, const char *name);
+/*
+ * Changes a live contract. Return: 0; -EAGAIN, -ERANGE not admissible; -EBUSY memory below use and not @force;
+ * -EINVAL a field that cannot change.
+ */
+int pen_tenant_change(struct pen_daemon *d, struct pen_tenant *t, const struct pen_contract *c, bool force,
+		      struct pen_err *err);
+/* Ends the contract: clients are stopped, the directory goes. @t is gone afterwards if it has no client. */
+void pen_tenant_end(struct pen_daemon *d, struct pen_tenant *t, const char *why);
+/* A client came or went: state, end of ephemeral ones. @t may be gone afterwards. */
+void pen_tenant_settle(struct pen_daemon *d, struct pen_tenant *t);
+/* Room was made: admit who waits, in order. */
+void pen_tenant_admit_waiting(struct pen_daemon *d);
+/* The check alone, for its text. */
+int pen_tenant_would_admit(struct pen_daemon *d, const struct pen_tenant *t, struct pen_err *err);
+/* Tries to hold the contract of @t on @dev. Return: 0; -EAGAIN, -ERANGE; -ENODEV not meant for this device. */
+int pen_tenant_cover(struct pen_daemon *d, struct pen_tenant *t, struct pen_device *dev, struct pen_err *err);
+bool pen_contract_means(const struct pen_contract *c, const struct pen_device *dev);
+/* At the end of the daemon: forgets everything, leaves clients, directories' tokens and the store alone. */
+void pen_tenant_free_all(struct pen_daemon *d);
+
+/* tenant_dir.c */
+int pen_tenant_dir_make(struct pen_daemon *d, struct pen_tenant *t, struct pen_err *err);
+void pen_tenant_dir_remove(struct pen_tenant *t);
+
+/* ---- device.c: devices, and tenants' places on them -------------------------------------------------------------- */
+
+struct pen_device_facts {
+	const char *key, *model, *api;
+	uint64_t mem_bytes;
+	uint32_t units;
+};
+struct pen_device *pen_device_find(struct pen_daemon *d, const char *key);
+/* Finds or adds, and brings up to date. Return: 0; -ENOSPC too many; -ENOMEM. */
+int pen_device_learn(struct pen_daemon *d, const struct pen_device_facts *f, enum pen_device_state state,
+		     struct pen_device **ret_dev);
+void pen_device_configure(struct pen_daemon *d, struct pen_device *dev);   /* from d->cfg */
+void pen_device_free_all(struct pen_daemon *d);
+/* The place of @t on @dev, made if it is not there. @slot: the number it must have, or -1. */
+int pen_place_get(struct pen_daemon *d, struct pen_tenant *t, struct pen_device *dev, int slot,
+		  struct pen_place **ret_place);
+int pen_place_ledger(struct pen_daemon *d, struct pen_place *p);              /* makes a new ledger page */
+int pen_place_take_ledger(struct pen_daemon *d, struct pen_place *p, int *fd); /* adopts one; takes *@fd on success */
+void pen_place_free(struct pen_daemon *d, struct pen_place *p);
+void pen_place_publish(struct pen_daemon *d, struct pen_place *p);          /* copies to the table */
+void pen_place_totals(const struct pen_place *p, struct pen_totals *ret);
+void pen_place_square(struct pen_daemon *d, struct pen_place *p);            /* seat.c: after a death */
+void pen_account_add(const struct pen_ledger_client *c, struct pen_totals *sum);
+uint64_t pen_place_mem_used(const struct pen_place *p);
+uint64_t pen_place_mem_limit(const struct pen_place *p);
+
+/* ---- seat.c: clients' seats ---------------------------------------------------------------------------------------- */
+
+/* A free seat with a new signal page, not shown yet. Return: 0; -ENOSPC; negative errno. */
+int pen_seat_give(struct pen_daemon *d, struct pen_client *c, struct pen_place *p, struct pen_seat **ret_seat);
+/* Takes back a seat whose pages the client brought. Takes *@signal_fd on success. Return: 0; -EBUSY; -EPROTO; -ESTALE. */
+int pen_seat_adopt(struct pen_daemon *d, struct pen_client *c, struct pen_place *p, const struct pen_msg_adopt *m,
+		   int *signal_fd, struct pen_seat **ret_seat);
+/* Seals the signal page, sends it to every other client of the device, and only then lets it into the terms. */
+int pen_seat_show(struct pen_daemon *d, struct pen_seat *s);
+/* All neighbours of @c on @dev. What cannot be sent now is sent when the socket has room. */
+void pen_seat_send_all(struct pen_daemon *d, struct pen_client *c, struct pen_device *dev);
+/* The client is dead or has left the device: seat, memory and rank become free. */
+void pen_seat_release(struct pen_daemon *d, struct pen_seat *s);
+struct pen_seat *pen_seat_of(const struct pen_client *c, const struct pen_device *dev);
+
+/* ---- attach.c: the tenants' sockets ---------------------------------------------------------------------------------- */
+
+int pen_attach_listen(struct pen_daemon *d, struct pen_tenant *t, struct pen_err *err);
+/* DEVICE packets that waited for the probe or for an adoption. */
+void pen_attach_unpark(struct pen_daemon *d);
+void pen_client_free(struct pen_daemon *d, struct pen_client *c);
+/* Sends without waiting. Return: 0; -EAGAIN no room; other negative errno: the connection is dead. */
+int pen_client_send(struct pen_client *c, enum pen_msg type, void *msg, const int *fds, unsigned n_fds);
+/* A little later: goes on with what @c->resend says. */
+void pen_client_want_room(struct pen_client *c);
+int pen_attach_seat(struct pen_client *c, const struct pen_seat *s, bool adopted);      /* sends SEAT */
+/* Shows the seat, sends its client all neighbours, then READY. */
+int pen_attach_ready(struct pen_daemon *d, struct pen_client *c, struct pen_seat *s);
+/* The place of the client's tenant on a device that its contract covers, or can cover. @slot: or -1. */
+int pen_attach_place(struct pen_daemon *d, struct pen_client *c, struct pen_device *dev, int slot,
+		     struct pen_place **ret_place, struct pen_err *err);
+
+/* adopt.c */
+#define PEN_ADOPT_NS UINT64_C(5000000000)   /* after a start: how long clients are waited for; they retry every second */
+void pen_adopt_all(struct pen_daemon *d, struct pen_client *c, struct pen_client *old);
+int pen_adopt_begin(struct pen_daemon *d);   /* tenants were restored: wait for their clients */
+
+int pen_process_open(pid_t pid);                                            /* pidfd, close-on-exec; negative errno */
+
+/* ---- tick.c: a thread of its own ----------------------------------------------------------------------------------------- */
+
+#define PEN_TICK_SCHEDS(X) X(OTHER, "other") X(NICE, "nice -11") X(FIFO, "fifo 1")
+enum pen_tick_sched {
+#define X(id, name) PEN_TICK_##id,
+	PEN_TICK_SCHEDS(X)
+#undef X
+};
+int pen_tick_start(struct pen_daemon *d, struct pen_err *err);
+/* From the main thread: terms of @dev follow at once from what was just changed. */
+void pen_tick_now(struct pen_daemon *d, struct pen_device *dev);
+void pen_tick_stop(struct pen_daemon *d);
+const char *pen_tick_sched_name(int sched);
+void *pen_locked_alloc(size_t size);   /* zeroed, locked in memory where permitted; NULL no memory */
+
+/* ---- events.c ------------------------------------------------------------------------------------------------------------ */
+
+#define PEN_EVENT_KINDS(X)                                                                                   \
+	X(STARTED, "started") X(STOPPED, "stopped") X(ALERT, "alert") X(CONFIG, "config")                     \
+	X(DEVICE, "device") X(TENANT_CREATED, "tenant-created") X(TENANT_WAITING, "tenant-waiting")           \
+	X(TENANT_CHANGED, "tenant-changed") X(TENANT_ENDED, "tenant-ended") X(REFUSED, "refused")             \
+	X(CLIENT_ATTACHED, "client-attached") X(CLIENT_GONE, "client-gone") X(CLIENT_STALE, "client-stale")
+enum pen_event_kind {
+#define X(id, name) PEN_EVENT_##id,
+	PEN_EVENT_KINDS(X)
+#undef X
+	PEN_EVENT_MAX_,
+};
+struct pen_event_row {
+	uint64_t id;
+	double time;   /* Unix, for display */
+	char kind[24], tenant[PEN_NAME_MAX + 1], device[PEN_DEVKEY_MAX], text[256];
+};
+int pen_events_open(struct pen_daemon *d);
+void pen_events_free(struct pen_daemon *d);
+/* Keeps, stores, streams. @tenant and @dev may be NULL. */
+void pen_event(struct pen_daemon *d, enum pen_event_kind kind, const struct pen_tenant *t, const struct pen_device *dev,
+	       const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+void pen_events_restore(struct pen_daemon *d, const struct pen_event_row *row);
+const struct pen_event_row *pen_events_next(const struct pen_daemon *d, uint64_t after);   /* NULL: no more */
+uint64_t pen_events_last(const struct pen_daemon *d);
+double pen_unix_now(void);
+
+/* ---- meter.c: once a second -------------------------------------------------------------------------------------------------- */
+
+void pen_meter_second(struct pen_daemon *d);
+void pen_place_recent(const struct pen_place *p, struct pen_recent *ret);   /* responses of the last minute */
+
+/* ---- probe.c -------------------------------------------------------------------------------------------------------------------- */
+
+#define PEN_PROBE_LIMIT_MS 20000
+int pen_probe_start(struct pen_daemon *d);        /* calls pen_daemon_probed() in the end, whatever comes */
+bool pen_probe_running(const struct pen_daemon *d);
+void pen_probe_free(struct pen_daemon *d);
+void pen_daemon_probed(struct pen_daemon *d);     /* main.c */
+void pen_config_contracts(struct pen_daemon *d);   /* reload.c: those of the configuration come into force */
+int pen_daemon_reload(struct pen_daemon *d, struct pen_diff *ret_diff, struct pen_err *err);   /* reload.c */
+void pen_daemon_quit(struct pen_daemon *d, const char *why);
+
+#endif

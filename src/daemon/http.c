@@ -1,0 +1,436 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/http.h"
+
+#include "base/auto.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "daemon/api.h"
+
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <errno.h>
+#include <event2/buffer.h>
+#include <event2/bufferevent.h>
+#include <event2/event.h>
+#include <event2/http.h>
+#include <event2/keyvalq_struct.h>
+#include <event2/listener.h>
+#include <grp.h>
+#include <netinet/in.h>
+#include <pwd.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <utlist.h>
+
+#define HEADERS_MAX 16384
+#define IDLE_S 30
+#define CONNECTIONS_MAX 192    /* of both doors, their listeners counted */
+#define STREAMS_MAX 32
+#define STREAM_BACKLOG_MAX (256 * 1024)   /* a reader that does not read is let go */
+#define PARKED_MAX 256
+
+struct door {
+	struct pen_daemon *d;
+	struct evhttp *http;
+	struct evconnlistener *listener;
+	bool local;                /* the control socket: SO_PEERCRED says who it is */
+};
+
+struct stream {
+	struct pen_daemon *d;
+	struct evhttp_request *req;
+	struct stream *prev, *next;
+};
+
+struct parked {
+	struct door *door;
+	struct evhttp_request *req;
+	struct parked *prev, *next;
+};
+
+struct pen_http {
+	struct door control, reader;
+	struct stream *streams;
+	unsigned n_streams, n_parked;
+	struct parked *parked;
+	gid_t group;
+	bool has_group;
+	unsigned room;             /* connections that may come before they are counted again */
+	bool paused;
+};
+
+/* ---- who is calling --------------------------------------------------------------------------------------------------- */
+
+static bool in_group(const struct ucred *cred, gid_t group)
+{
+	if (cred->gid == group)
+		return true;
+	char buf[4096];
+	struct passwd pw, *found = NULL;
+	if (getpwuid_r(cred->uid, &pw, buf, sizeof(buf), &found) != 0 || !found)
+		return false;
+	gid_t list[64];
+	int n = PEN_ARRAY_LEN(list);
+	if (getgrouplist(pw.pw_name, pw.pw_gid, list, &n) < 0)
+		n = PEN_ARRAY_LEN(list);
+	for (int i = 0; i < n; i++)
+		if (list[i] == group)
+			return true;
+	return false;
+}
+
+static void identify(const struct door *door, struct evhttp_request *req, struct pen_api_call *call)
+{
+	call->uid = geteuid();
+	call->gid = getegid();
+	if (!door->local)
+		return;
+	struct bufferevent *bev = evhttp_connection_get_bufferevent(evhttp_request_get_connection(req));
+	struct ucred cred;
+	socklen_t len = sizeof(cred);
+	if (getsockopt(bufferevent_getfd(bev), SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0)
+		return;
+	const struct pen_http *h = door->d->http;
+	call->uid = cred.uid;
+	call->gid = cred.gid;
+	call->may_change = cred.uid == 0 || cred.uid == geteuid() || (h->has_group && in_group(&cred, h->group));
+}
+
+/* ---- answers ------------------------------------------------------------------------------------------------------------ */
+
+static void send_answer(struct evhttp_request *req, struct pen_api_call *call)
+{
+	struct evbuffer *out = evhttp_request_get_output_buffer(req);
+	struct evkeyvalq *headers = evhttp_request_get_output_headers(req);
+	if (call->text) {
+		evhttp_add_header(headers, "Content-Type", "text/plain; version=0.0.4; charset=utf-8");
+		evbuffer_add(out, call->text, strlen(call->text));
+	} else {
+		pen_auto_free char *text = json_dumps(call->answer, JSON_COMPACT);
+		evhttp_add_header(headers, "Content-Type", "application/json");
+		evbuffer_add_printf(out, "%s\n", text ? text : "{}");
+	}
+	evhttp_add_header(headers, "Cache-Control", "no-store");
+	evhttp_add_header(headers, "X-Content-Type-Options", "nosniff");
+	evhttp_send_reply(req, call->status, NULL, NULL);
+}
+
+static enum pen_api_method method_of(struct evhttp_request *req)
+{
+	switch (evhttp_request_get_command(req)) {
+	case EVHTTP_REQ_GET: return PEN_API_GET;
+	case EVHTTP_REQ_POST: return PEN_API_POST;
+	case EVHTTP_REQ_PATCH: return PEN_API_PATCH;
+	case EVHTTP_REQ_DELETE: return PEN_API_DELETE;
+	default: return PEN_API_OTHER;
+	}
+}
+
+static void fill_call(const struct door *door, struct evhttp_request *req, struct pen_api_call *call)
+{
+	const struct evhttp_uri *uri = evhttp_request_get_evhttp_uri(req);
+	const char *path = uri ? evhttp_uri_get_path(uri) : NULL;
+	struct evbuffer *in = evhttp_request_get_input_buffer(req);
+	*call = (struct pen_api_call){ .d = door->d, .method = method_of(req), .path = path ? path : "" };
+	call->query = uri ? evhttp_uri_get_query(uri) : NULL;
+	call->body_len = evbuffer_get_length(in);
+	call->body = call->body_len ? (const char *)evbuffer_pullup(in, -1) : "";
+	identify(door, req, call);
+}
+
+static void run_request(const struct door *door, struct evhttp_request *req)
+{
+	struct pen_api_call call;
+	fill_call(door, req, &call);
+	pen_api_run(&call);
+	send_answer(req, &call);
+	pen_api_finish(&call);
+}
+
+/* ---- streams -------------------------------------------------------------------------------------------------------------- */
+
+static void stream_closed(struct evhttp_connection *conn, void *arg)
+{
+	struct stream *s = arg;
+	struct pen_http *h = s->d->http;
+	(void)conn;   /* evhttp frees the request with its connection */
+	DL_DELETE(h->streams, s);
+	h->n_streams--;
+	free(s);
+}
+
+static void stream_put(struct stream *s, const char *event, json_t *data)
+{
+	struct evhttp_connection *conn = evhttp_request_get_connection(s->req);
+	struct evbuffer *out = bufferevent_get_output(evhttp_connection_get_bufferevent(conn));
+	if (evbuffer_get_length(out) > STREAM_BACKLOG_MAX)
+		return;   /* its time-out ends it if it never reads */
+	pen_auto_free char *text = json_dumps(data, JSON_COMPACT);
+	struct evbuffer *buf = evbuffer_new();
+	if (text && buf) {
+		evbuffer_add_printf(buf, "event: %s\ndata: %s\n\n", event, text);
+		evhttp_send_reply_chunk(s->req, buf);
+	}
+	if (buf)
+		evbuffer_free(buf);
+}
+
+static json_t *tenants_json(struct pen_daemon *d)
+{
+	json_t *list = json_array();
+	for (struct pen_tenant *t = d->tenants; t; t = t->hh.next)
+		json_array_append_new(list, pen_api_tenant_json(d, t, false));
+	return json_pack("{s:s, s:o}", "schema", "penstock/v1", "tenants", list);
+}
+
+static void open_stream(struct door *door, struct evhttp_request *req)
+{
+	struct pen_http *h = door->d->http;
+	struct stream *s = h->n_streams < STREAMS_MAX ? calloc(1, sizeof(*s)) : NULL;
+	if (!s) {
+		evhttp_send_error(req, 503, "too many streams");
+		return;
+	}
+	s->d = door->d;
+	s->req = req;
+	DL_APPEND(h->streams, s);
+	h->n_streams++;
+	struct evhttp_connection *conn = evhttp_request_get_connection(req);
+	evhttp_connection_set_closecb(conn, stream_closed, s);
+	evhttp_add_header(evhttp_request_get_output_headers(req), "Content-Type", "text/event-stream");
+	evhttp_add_header(evhttp_request_get_output_headers(req), "Cache-Control", "no-store");
+	evhttp_send_reply_start(req, 200, NULL);
+	json_t *o = tenants_json(door->d);
+	stream_put(s, "tenants", o);
+	json_decref(o);
+}
+
+void pen_http_event(struct pen_daemon *d, const struct pen_event_row *row)
+{
+	struct stream *s, *next;
+	if (!d->http->streams)
+		return;
+	json_t *o = pen_api_event_json(row);
+	DL_FOREACH_SAFE(d->http->streams, s, next)
+		stream_put(s, "event", o);
+	json_decref(o);
+}
+
+/* ---- requests ---------------------------------------------------------------------------------------------------------------- */
+
+static void parked_closed(struct evhttp_connection *conn, void *arg)
+{
+	struct parked *p = arg;
+	struct pen_http *h = p->door->d->http;
+	(void)conn;
+	DL_DELETE(h->parked, p);
+	h->n_parked--;
+	free(p);
+}
+
+static bool park(struct door *door, struct evhttp_request *req)
+{
+	struct pen_http *h = door->d->http;
+	struct parked *p = h->n_parked < PARKED_MAX ? calloc(1, sizeof(*p)) : NULL;
+	if (!p)
+		return false;
+	p->door = door;
+	p->req = req;
+	DL_APPEND(h->parked, p);
+	h->n_parked++;
+	evhttp_connection_set_closecb(evhttp_request_get_connection(req), parked_closed, p);
+	return true;
+}
+
+void pen_http_unpark(struct pen_daemon *d)
+{
+	struct pen_http *h = d->http;
+	struct parked *p;
+	while (h && (p = h->parked)) {
+		struct door *door = p->door;
+		struct evhttp_request *req = p->req;
+		evhttp_connection_set_closecb(evhttp_request_get_connection(req), NULL, NULL);
+		DL_DELETE(h->parked, p);
+		h->n_parked--;
+		free(p);
+		run_request(door, req);
+	}
+}
+
+static void on_request(struct evhttp_request *req, void *arg)
+{
+	struct door *door = arg;
+	struct pen_api_call call;
+	fill_call(door, req, &call);
+	if (call.method == PEN_API_GET && !strcmp(call.path, "/v1/stream"))
+		open_stream(door, req);
+	else if (pen_api_needs_devices(&call) && pen_probe_running(door->d) && park(door, req))
+		return;
+	else
+		run_request(door, req);
+}
+
+/* ---- doors ------------------------------------------------------------------------------------------------------------------ */
+
+/* Connections of both doors: the daemon's only stream sockets, for tenants attach by SOCK_SEQPACKET. */
+static unsigned count_connections(void)
+{
+	unsigned n = 0;
+	DIR *dir = opendir("/proc/self/fd");
+	const struct dirent *e;
+	while (dir && (e = readdir(dir))) {
+		int type = 0;
+		socklen_t len = sizeof(type);
+		n += getsockopt(atoi(e->d_name), SOL_SOCKET, SO_TYPE, &type, &len) == 0 && type == SOCK_STREAM;
+	}
+	if (dir)
+		closedir(dir);
+	return n;
+}
+
+static void pause_doors(struct pen_http *h, bool pause)
+{
+	struct door *doors[] = { &h->control, &h->reader };
+	h->paused = pause;
+	for (size_t i = 0; i < PEN_ARRAY_LEN(doors); i++) {
+		if (!doors[i]->listener)
+			continue;
+		if (pause)
+			evconnlistener_disable(doors[i]->listener);
+		else
+			evconnlistener_enable(doors[i]->listener);
+	}
+}
+
+/*
+ * evhttp (2.1.12) neither limits connections nor tells when one ends, so they are counted, but only when as many have
+ * come since the last count as then were free. At the limit the listeners pause until the next second.
+ */
+static struct bufferevent *new_connection(struct event_base *base, void *arg)
+{
+	struct door *door = arg;
+	struct pen_http *h = door->d->http;
+	if (!h->room) {
+		unsigned n = count_connections();
+		h->room = n < CONNECTIONS_MAX ? CONNECTIONS_MAX - n : 0;
+	}
+	if (h->room)
+		h->room--;
+	if (!h->room && count_connections() >= CONNECTIONS_MAX)
+		pause_doors(h, true);
+	return bufferevent_socket_new(base, -1, BEV_OPT_CLOSE_ON_FREE);
+}
+
+static int open_door(struct door *door, struct pen_daemon *d, struct evconnlistener *l, struct pen_err *err)
+{
+	door->d = d;
+	door->listener = l;
+	door->http = evhttp_new(d->base);
+	if (!door->http || !evhttp_bind_listener(door->http, l)) {
+		evconnlistener_free(l);
+		door->listener = NULL;
+		return pen_err_sys(err, -ENOMEM, "http");
+	}
+	evhttp_set_max_body_size(door->http, PEN_API_BODY_MAX);
+	evhttp_set_max_headers_size(door->http, HEADERS_MAX);
+	evhttp_set_timeout(door->http, IDLE_S);
+	evhttp_set_allowed_methods(door->http, door->local ? EVHTTP_REQ_GET | EVHTTP_REQ_POST | EVHTTP_REQ_PATCH |
+								      EVHTTP_REQ_DELETE :
+							      EVHTTP_REQ_GET);
+	evhttp_set_bevcb(door->http, new_connection, door);
+	evhttp_set_gencb(door->http, on_request, door);
+	return 0;
+}
+
+static int open_control(struct pen_daemon *d, struct pen_err *err)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	const char *path = d->cfg.socket;
+	if (strlen(path) >= sizeof(sa.sun_path))
+		return pen_err_x(err, -ENAMETOOLONG, "socket '%s': too long", path);
+	strcpy(sa.sun_path, path);
+	unlink(path);   /* the lock on the runtime directory says that nobody serves it */
+	/* Made unreachable first: between bind and chmod nobody may slip in. */
+	mode_t old = umask(0177);
+	struct evconnlistener *l = evconnlistener_new_bind(d->base, NULL, NULL,
+							   LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, 128,
+							   (struct sockaddr *)&sa, sizeof(sa));
+	int e = errno;
+	umask(old);
+	if (!l)
+		return pen_err_sys(err, -e, "socket '%s'", path);
+	struct pen_http *h = d->http;
+	if (d->cfg.group[0]) {
+		struct group *g = getgrnam(d->cfg.group);
+		if (!g)
+			pen_log(PEN_LOG_WARN, "group '%s' does not exist", d->cfg.group);
+		h->has_group = g != NULL;
+		h->group = g ? g->gr_gid : 0;
+	}
+	/* Everybody may look at a system daemon's tenants; who may change is decided by SO_PEERCRED. */
+	if (chmod(path, d->opt.is_private ? 0600 : 0666) < 0)
+		pen_log(PEN_LOG_WARN, "mode of '%s': %s", path, strerror(errno));
+	h->control.local = true;
+	return open_door(&h->control, d, l, err);
+}
+
+static int open_reader(struct pen_daemon *d, struct pen_err *err)
+{
+	struct sockaddr_storage sa;
+	int len = sizeof(sa);
+	if (!d->cfg.http_listen[0])
+		return 0;
+	if (evutil_parse_sockaddr_port(d->cfg.http_listen, (struct sockaddr *)&sa, &len) < 0)
+		return pen_err_x(err, -EINVAL, "http.listen: '%s'", d->cfg.http_listen);
+	struct evconnlistener *l = evconnlistener_new_bind(
+		d->base, NULL, NULL, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_REUSEABLE, 64,
+		(struct sockaddr *)&sa, len);
+	if (!l)
+		return pen_err_sys(err, -errno, "http.listen: '%s'", d->cfg.http_listen);
+	return open_door(&d->http->reader, d, l, err);
+}
+
+void pen_http_second(struct pen_daemon *d)
+{
+	struct stream *s, *next;
+	struct pen_http *h = d->http;
+	if (h && h->paused && count_connections() < CONNECTIONS_MAX)
+		pause_doors(h, false);
+	if (!h || !h->streams)
+		return;
+	json_t *o = tenants_json(d);
+	DL_FOREACH_SAFE(d->http->streams, s, next)
+		stream_put(s, "tenants", o);
+	json_decref(o);
+}
+
+int pen_http_open(struct pen_daemon *d, struct pen_err *err)
+{
+	d->http = calloc(1, sizeof(*d->http));
+	if (!d->http)
+		return pen_err_sys(err, -ENOMEM, "http");
+	int r = open_control(d, err);
+	if (r < 0)
+		return r;
+	/* A port that is taken must not keep tenants from being served. */
+	struct pen_err e = PEN_ERR_INIT;
+	if (open_reader(d, &e) < 0)
+		pen_event(d, PEN_EVENT_ALERT, NULL, NULL, "no read-only HTTP: %s", e.text);
+	return 0;
+}
+
+void pen_http_close(struct pen_daemon *d)
+{
+	struct pen_http *h = d->http;
+	if (!h)
+		return;
+	if (h->control.http)
+		evhttp_free(h->control.http);
+	if (h->reader.http)
+		evhttp_free(h->reader.http);
+	d->http = NULL;
+	free(h);
+}

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* /metrics: Prometheus text format 0.0.4. Names of tenants and devices hold no character that a label must escape but \ and ". */
+#include "base/auto.h"
+#include "daemon/api.h"
+#include "daemon/store.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct out {
+	FILE *f;
+	struct pen_daemon *d;
+};
+
+static void put_label(FILE *f, const char *key, const char *value)
+{
+	fprintf(f, "%s=\"", key);
+	for (; *value; value++) {
+		if (*value == '"' || *value == '\\')
+			fputc('\\', f);
+		fputc(*value, f);
+	}
+	fputc('"', f);
+}
+
+static void head(FILE *f, const char *name, const char *type, const char *help)
+{
+	fprintf(f, "# HELP penstock_%s %s\n# TYPE penstock_%s %s\n", name, help, name, type);
+}
+
+static void put_place(FILE *f, const char *name, const struct pen_place *p, const char *extra, const char *extra_value,
+		      double v)
+{
+	fprintf(f, "penstock_%s{", name);
+	put_label(f, "tenant", p->tenant->name);
+	fputc(',', f);
+	put_label(f, "device", p->device->key);
+	if (extra) {
+		fputc(',', f);
+		put_label(f, extra, extra_value);
+	}
+	fprintf(f, "} %.17g\n", v);
+}
+
+#define FOR_EACH_PLACE(d, p)                                                   \
+	for (struct pen_tenant *t_ = (d)->tenants; t_; t_ = t_->hh.next)       \
+		for (unsigned i_ = 0; i_ < PEN_DAEMON_DEVICES; i_++)           \
+			if (((p) = t_->place[i_]))
+
+/* name, type, help, expression of p (place), t (its totals). One list: what is printed is what is described. */
+#define PLACE_METRICS(X)                                                                                                \
+	X("memory_used_bytes", "gauge", "device memory charged to the tenant", (double)pen_place_mem_used(p))          \
+	X("memory_limit_bytes", "gauge", "device memory that the tenant may have", (double)pen_place_mem_limit(p))     \
+	X("denials_total", "counter", "allocations denied", (double)(p->ledger ? atomic_load(&p->ledger->denials) : 0)) \
+	X("device_seconds_total", "counter", "device time charged", (double)t.device_ns / 1e9)                         \
+	X("commands_total", "counter", "commands admitted", (double)t.commands)                                        \
+	X("chunks_total", "counter", "pieces of commands admitted", (double)t.chunks)                                  \
+	X("copied_bytes_total", "counter", "bytes moved by copies", (double)t.bytes)                                   \
+	X("debts_total", "counter", "commands admitted without the wait that was due", (double)t.debts)                \
+	X("uncut_total", "counter", "commands longer than the chunk target that could not be cut", (double)t.uncut)    \
+	X("share_ratio", "gauge", "device time of the last second, of one device", (double)p->share_ppm_1s / 1e6)      \
+	X("entitled_ratio", "gauge", "device time due to it now, of one device",                                       \
+	  (double)p->device->table->tenant[p->slot].entitled_ppm / 1e6)                                                \
+	X("rank", "gauge", "0 is the most urgent", (double)p->device->table->tenant[p->slot].rank)
+
+static void put_places(const struct out *o)
+{
+	struct pen_place *p;
+#define X(name, type, help, value)                             \
+	head(o->f, name, type, help);                          \
+	FOR_EACH_PLACE(o->d, p)                                \
+	{                                                      \
+		struct pen_totals t;                           \
+		pen_place_totals(p, &t);                       \
+		put_place(o->f, name, p, NULL, NULL, (value)); \
+	}
+	PLACE_METRICS(X)
+#undef X
+}
+
+static void put_held(const struct out *o)
+{
+#define HOLD_NAME(id, name, text) name,
+	static const char *const hold[] = { PEN_HOLD_REASONS(HOLD_NAME) };
+	struct pen_place *p;
+	head(o->f, "held_seconds_total", "counter", "time that commands were held, by reason");
+	FOR_EACH_PLACE(o->d, p)
+	{
+		struct pen_totals t;
+		pen_place_totals(p, &t);
+		for (unsigned k = 0; k < PEN_HOLD_MAX_; k++)
+			put_place(o->f, "held_seconds_total", p, "reason", hold[k], (double)t.held_ns[k] / 1e9);
+	}
+}
+
+static void put_response(const struct out *o)
+{
+	static const struct {
+		const char *name;
+		uint32_t ppm;
+	} q[] = { { "0.5", 500000 }, { "0.9", 900000 }, { "0.99", 990000 } };
+	struct pen_place *p;
+	head(o->f, "response_seconds", "summary", "response times of the last minute; sum and count of all time");
+	FOR_EACH_PLACE(o->d, p)
+	{
+		struct pen_recent recent;
+		struct pen_hist_snap all = { 0 };
+		pen_place_recent(p, &recent);
+		if (p->ledger)
+			pen_hist_take(&p->ledger->response, &all);
+		for (size_t k = 0; k < PEN_ARRAY_LEN(q); k++)
+			put_place(o->f, "response_seconds", p, "quantile", q[k].name,
+				  (double)pen_hist_quantile(&recent.snap, q[k].ppm) / 1e9);
+		put_place(o->f, "response_seconds_sum", p, NULL, NULL, (double)all.sum_ns / 1e9);
+		put_place(o->f, "response_seconds_count", p, NULL, NULL, (double)pen_hist_samples(&all));
+	}
+	head(o->f, "response_missed_total", "counter", "responses above the target");
+	FOR_EACH_PLACE(o->d, p)
+	put_place(o->f, "response_missed_total", p, NULL, NULL, p->ledger ? (double)atomic_load(&p->ledger->response.missed) : 0);
+}
+
+static void put_devices(const struct out *o)
+{
+	head(o->f, "device_busy_ratio", "gauge", "part of the last second in which a tenant had commands on the device");
+	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++) {
+		const struct pen_device *dev = o->d->device[i];
+		if (!dev)
+			continue;
+		fputs("penstock_device_busy_ratio{", o->f);
+		put_label(o->f, "device", dev->key);
+		fprintf(o->f, "} %.17g\n", (double)dev->busy_ppm / 1e6);
+	}
+	head(o->f, "device_memory_bytes", "gauge", "memory of the device");
+	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++) {
+		const struct pen_device *dev = o->d->device[i];
+		if (!dev)
+			continue;
+		fputs("penstock_device_memory_bytes{", o->f);
+		put_label(o->f, "device", dev->key);
+		fprintf(o->f, "} %.17g\n", (double)dev->mem_bytes);
+	}
+}
+
+static void put_daemon(const struct out *o)
+{
+	const struct pen_table *t = o->d->table;
+	struct pen_store_stats s = { 0 };
+	if (o->d->store)
+		pen_store_stats(o->d->store, &s);
+	const struct {
+		const char *name, *type, *help;
+		double v;
+	} m[] = {
+		{ "ticks_total", "counter", "policy ticks", (double)atomic_load(&t->ticks) },
+		{ "ticks_late_total", "counter", "ticks that began a whole tick too late", (double)atomic_load(&t->late) },
+		{ "tick_longest_seconds", "gauge", "longest tick so far", (double)atomic_load(&t->longest_ns) / 1e9 },
+		{ "tenants", "gauge", "contracts in force or waiting", (double)HASH_COUNT(o->d->tenants) },
+		{ "store_rows_written_total", "counter", "rows written to the database", (double)s.written },
+		{ "store_rows_dropped_total", "counter", "rows dropped because the disk did not follow", (double)s.dropped },
+		{ "store_errors_total", "counter", "failed transactions", (double)s.errors },
+		{ "store_bytes", "gauge", "size of the database with its log", (double)s.bytes },
+	};
+	for (size_t i = 0; i < PEN_ARRAY_LEN(m); i++) {
+		head(o->f, m[i].name, m[i].type, m[i].help);
+		fprintf(o->f, "penstock_%s %.17g\n", m[i].name, m[i].v);
+	}
+}
+
+char *pen_metrics_text(struct pen_daemon *d)
+{
+	pen_auto_free char *text = NULL;
+	size_t len = 0;
+	struct out o = { open_memstream(&text, &len), d };
+	if (!o.f)
+		return NULL;
+	put_daemon(&o);
+	put_devices(&o);
+	put_places(&o);
+	put_held(&o);
+	put_response(&o);
+	if (fclose(o.f) != 0)
+		return NULL;
+	return PEN_TAKE_PTR(text);
+}

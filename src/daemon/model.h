@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef PEN_DAEMON_MODEL_H
+#define PEN_DAEMON_MODEL_H
+/*
+ * What the daemon knows. Everything here belongs to the main thread (libevent loop) and is never locked; what the tick
+ * thread needs is copied into table.h.
+ *
+ *   daemon ── tenants (by name) ── clients (processes) ── seats (client on a device)
+ *         └── devices ── places (tenant on a device: terms and ledger page)
+ */
+#include "board/hist.h"
+#include "board/layout.h"
+#include "board/peer.h"
+#include "board/proto.h"
+#include "contract/config.h"
+#include "daemon/options.h"
+#include "daemon/table.h"
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <sys/types.h>
+#include <uthash.h>
+
+struct event;
+struct event_base;
+struct pen_http;
+struct pen_store;
+struct pen_events;
+struct pen_probe;
+struct pen_tick;
+struct pen_daemon;
+struct pen_usage_row;
+
+#define PEN_TENANT_STATES(X)                                     \
+	X(WAITING, "waiting") /* queued for admission */         \
+	X(IDLE, "idle")       /* no client */                    \
+	X(ACTIVE, "active")                                      \
+	X(ENDED, "ended")     /* its last clients are leaving */
+enum pen_tenant_state {
+#define X(id, name) PEN_TENANT_##id,
+	PEN_TENANT_STATES(X)
+#undef X
+};
+
+#define PEN_DEVICE_STATES(X)                                                \
+	X(OK, "ok")                                                         \
+	X(LOST, "lost")             /* the probe does not find it any more */ \
+	X(DRAINED, "drained")                                               \
+	X(UNPROBED, "unprobed")     /* known only from what a tenant said */
+enum pen_device_state {
+#define X(id, name) PEN_DEVICE_##id,
+	PEN_DEVICE_STATES(X)
+#undef X
+};
+
+/* Sums over the clients of one tenant on one device; also what dead clients leave behind. */
+#define PEN_TOTALS(X) \
+	X(device_ns) X(commands) X(chunks) X(batches) X(bytes) X(debts) X(tainted) X(holds) X(denials) X(uncut)
+struct pen_totals {
+#define X(name) uint64_t name;
+	PEN_TOTALS(X)
+#undef X
+	uint64_t held_ns[PEN_HOLD_MAX_];
+	uint64_t max_command_ns;
+};
+
+struct pen_recent {
+	uint64_t at_ns;
+	struct pen_hist_snap snap;
+};
+#define PEN_USAGE_MINUTES 180
+#define PEN_RECENT_SLOTS 7   /* one every 10 s: the newest that is a minute old or more is subtracted */
+
+struct pen_place {
+	struct pen_tenant *tenant;
+	struct pen_device *device;
+	uint32_t slot;
+	int terms_fd, ledger_fd;               /* ledger_fd -1: not back yet after a restart */
+	struct pen_terms_page *terms;
+	struct pen_ledger_page *ledger;
+	uint64_t clients_used;                 /* bit per index of the ledger's accounts */
+	uint64_t adopt_until_ns;               /* 0 = nothing is waited for */
+	struct pen_totals retired;             /* of clients that are gone */
+	struct pen_totals minute;              /* at the last row of usage */
+	uint64_t sample_ns, sample_device_ns;  /* a second ago */
+	uint32_t share_ppm_1s;
+	struct pen_recent *recent[PEN_RECENT_SLOTS];
+	unsigned recent_at;
+	struct pen_usage_row *usage;           /* ring of PEN_USAGE_MINUTES, made when the first minute is over */
+	unsigned usage_n;
+	uint64_t minute_nr, minute_peak_bytes;
+	bool square;                           /* memory to be squared again */
+};
+
+struct pen_seat {
+	struct pen_client *client;
+	struct pen_place *place;
+	uint32_t seat, generation, index;      /* index: account in the ledger */
+	int signal_fd, signal_ro_fd;
+	struct pen_signal_page *signal;
+	bool signal_writable;                  /* false: adopted, sealed before it came to us */
+	bool shown, told_stale;
+	struct pen_seat *sibling;              /* next of the client */
+};
+
+#define PEN_CLIENT_ADOPTS 16
+struct pen_adopt {
+	struct pen_msg_adopt msg;
+	int fd[2];
+};
+
+struct pen_client {
+	struct pen_tenant *tenant;
+	int fd;                                /* -1: it hung up, the process lives */
+	struct pen_peer peer;
+	struct event *read_ev, *death_ev, *timer_ev;
+	char comm[16];
+	bool greeted;
+	uint32_t want_adopts, n_adopts;
+	struct pen_adopt *adopt;
+	struct pen_seat *seats;
+	struct pen_msg_device *parked;         /* DEVICE that waits for the probe or for an adoption */
+	uint64_t resend;                       /* bit per device: neighbours that could not be sent yet */
+	struct pen_daemon *daemon;
+	struct pen_client *prev, *next;
+};
+
+struct pen_tenant {
+	char name[PEN_NAME_MAX + 1];
+	struct pen_contract contract;
+	enum pen_tenant_state state;
+	uint64_t covers;                       /* bit per device on which the contract is held */
+	uid_t owner_uid;
+	gid_t owner_gid;
+	double created;                        /* Unix time, for display */
+	bool ephemeral, from_config, seen_client, stop_alloc;
+	pid_t watch_pid;
+	uint64_t watch_start;
+	int watch_pidfd;
+	struct event *watch_ev;
+	uint8_t token[PEN_TOKEN_BYTES];
+	char dir[PEN_CONFIG_PATH_MAX + PEN_NAME_MAX + 16];
+	int listen_fd;
+	struct event *listen_ev;
+	struct pen_client *clients;
+	struct pen_place *place[PEN_DAEMON_DEVICES];
+	uint64_t queue_nr;                     /* order of the waiting */
+	struct pen_daemon *daemon;
+	UT_hash_handle hh;
+};
+
+struct pen_device {
+	unsigned index;
+	uint64_t id;                           /* from the key: the same after a restart */
+	char key[PEN_DEVKEY_MAX], model[128], api[16];
+	uint64_t mem_bytes;
+	uint32_t units;
+	enum pen_device_state state;
+	struct pen_device_policy policy;
+	struct pen_place *slot[PEN_TENANT_SLOTS];
+	struct pen_seat *seat[PEN_SEATS];
+	uint64_t fds_epoch;
+	struct pen_table_device *table;
+	uint64_t sample_busy_ns, sample_seen_ns;
+	uint32_t busy_ppm;
+};
+
+struct pen_daemon {
+	struct pen_options opt;
+	struct pen_config cfg;
+	struct event_base *base;
+	struct pen_table *table;
+	struct pen_tick *tick;
+	struct pen_tenant *tenants;
+	struct pen_device *device[PEN_DAEMON_DEVICES];
+	unsigned n_devices;
+	uint32_t generation;                   /* of the next client */
+	uint64_t queue_nr;
+	uint64_t adopt_until_ns;               /* after a start: old clients may come back */
+	struct pen_events *events;
+	struct pen_store *store;
+	struct pen_http *http;
+	struct pen_probe *probe;
+	struct event *second_ev, *term_ev, *int_ev, *hup_ev, *square_ev, *adopt_ev;
+	bool had_tenant, quitting, restored;
+	double started;
+	uint64_t started_ns;
+	uint8_t boot[16];
+	int exit_code;
+};
+
+#endif

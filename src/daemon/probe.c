@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Runs penstock-probe and reads the devices that it prints. It may crash, hang or print rubbish: it is killed after
+ * PEN_PROBE_LIMIT_MS, at most PROBE_MAX bytes are read, and the daemon goes on with what it knows.
+ */
+#include "base/auto.h"
+#include "base/log.h"
+#include "daemon/daemon.h"
+
+#include <errno.h>
+#include <event2/event.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#define PROBE_MAX 65536
+
+struct pen_probe {
+	pid_t pid;
+	int fd;
+	struct event *read_ev, *limit_ev;
+	size_t len;
+	char text[PROBE_MAX];
+};
+
+bool pen_probe_running(const struct pen_daemon *d)
+{
+	return d->probe != NULL;
+}
+
+void pen_probe_free(struct pen_daemon *d)
+{
+	struct pen_probe *p = d->probe;
+	if (!p)
+		return;
+	d->probe = NULL;
+	if (p->read_ev)
+		event_free(p->read_ev);
+	if (p->limit_ev)
+		event_free(p->limit_ev);
+	if (p->fd >= 0)
+		close(p->fd);
+	if (p->pid > 0) {
+		kill(p->pid, SIGKILL);
+		waitpid(p->pid, NULL, 0);   /* killed: returns at once */
+	}
+	free(p);
+}
+
+static const char *text_of(const json_t *o, const char *key)
+{
+	const char *s = json_string_value(json_object_get(o, key));
+	return s ? s : "";
+}
+
+static void learn(struct pen_daemon *d, const json_t *o)
+{
+	struct pen_device_facts f = { .key = text_of(o, "key"), .model = text_of(o, "model"), .api = text_of(o, "api") };
+	json_int_t mem = json_integer_value(json_object_get(o, "mem_bytes"));
+	json_int_t units = json_integer_value(json_object_get(o, "units"));
+	if (!*f.key || strlen(f.key) >= PEN_DEVKEY_MAX || mem < 0 || units < 0 || units > UINT16_MAX)
+		return;
+	f.mem_bytes = (uint64_t)mem;
+	f.units = (uint32_t)units;
+	struct pen_device *dev;
+	pen_device_learn(d, &f, PEN_DEVICE_OK, &dev);
+}
+
+static void take_answer(struct pen_daemon *d, const struct pen_probe *p)
+{
+	json_error_t je;
+	json_t *o = json_loadb(p->text, p->len, JSON_REJECT_DUPLICATES, &je);
+	if (!o) {
+		pen_event(d, PEN_EVENT_ALERT, NULL, NULL, "device discovery gave no answer (%s)",
+			  p->len ? je.text : "nothing was printed");
+		return;
+	}
+	size_t i;
+	json_t *v;
+	json_array_foreach(json_object_get(o, "devices"), i, v)
+		learn(d, v);
+	json_array_foreach(json_object_get(o, "backends"), i, v)
+		if (*text_of(v, "error"))
+			pen_log(PEN_LOG_INFO, "%s: %s", text_of(v, "api"), text_of(v, "error"));
+	json_decref(o);
+}
+
+static void finish(struct pen_daemon *d)
+{
+	struct pen_probe *p = d->probe;
+	take_answer(d, p);
+	pen_probe_free(d);
+	pen_daemon_probed(d);
+}
+
+static void on_read(evutil_socket_t fd, short what, void *arg)
+{
+	struct pen_daemon *d = arg;
+	struct pen_probe *p = d->probe;
+	(void)what;
+	ssize_t n = read(fd, p->text + p->len, sizeof(p->text) - p->len);
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n > 0) {
+		p->len += (size_t)n;
+		if (p->len < sizeof(p->text))
+			return;
+	}
+	finish(d);
+}
+
+static void on_limit(evutil_socket_t fd, short what, void *arg)
+{
+	struct pen_daemon *d = arg;
+	(void)fd, (void)what;
+	pen_log(PEN_LOG_WARN, "device discovery took more than %d s and is ended", PEN_PROBE_LIMIT_MS / 1000);
+	d->probe->len = 0;
+	finish(d);
+}
+
+/* Beside this program in the build tree and where `make install` puts it. */
+static int find_probe(const struct pen_daemon *d, char *buf, size_t n)
+{
+	if (d->opt.probe)
+		return snprintf(buf, n, "%s", d->opt.probe) < (int)n ? 0 : -ENAMETOOLONG;
+	char self[512];
+	ssize_t len = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	if (len < 0)
+		return -errno;
+	self[len] = 0;
+	char *slash = strrchr(self, '/');
+	if (slash)
+		*slash = 0;
+	static const char *const places[] = { "penstock-probe", "../backend/penstock-probe",
+					      "../libexec/penstock/penstock-probe" };
+	for (size_t i = 0; i < PEN_ARRAY_LEN(places); i++) {
+		if (snprintf(buf, n, "%s/%s", self, places[i]) < (int)n && access(buf, X_OK) == 0)
+			return 0;
+	}
+	return -ENOENT;
+}
+
+int pen_probe_start(struct pen_daemon *d)
+{
+	char path[1024];
+	int r = d->probe ? -EALREADY : find_probe(d, path, sizeof(path));
+	if (r < 0)
+		return r;
+	int ends[2];
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return -errno;
+	pen_auto_close int in = ends[0], out = ends[1];
+	struct pen_probe *p = calloc(1, sizeof(*p));
+	if (!p)
+		return -ENOMEM;
+	p->fd = -1;
+
+	posix_spawn_file_actions_t fa;
+	posix_spawn_file_actions_init(&fa);
+	posix_spawn_file_actions_adddup2(&fa, out, STDOUT_FILENO);
+	/* The layer must not act in the probe, whatever environment the daemon was started in. */
+	unsetenv("OPENCL_LAYERS");
+	unsetenv(PEN_TENANT_ENV);
+	char *const argv[] = { path, NULL };
+	posix_spawnattr_t attr;
+	posix_spawnattr_init(&attr);
+	sigset_t none;
+	sigemptyset(&none);
+	posix_spawnattr_setsigmask(&attr, &none);
+	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK);
+	r = -posix_spawn(&p->pid, path, &fa, &attr, argv, environ);
+	posix_spawnattr_destroy(&attr);
+	posix_spawn_file_actions_destroy(&fa);
+	if (r < 0) {
+		free(p);
+		return r;
+	}
+	d->probe = p;
+	fcntl(in, F_SETFL, O_NONBLOCK);
+	p->read_ev = event_new(d->base, in, EV_READ | EV_PERSIST, on_read, d);
+	p->fd = PEN_TAKE_FD(in);
+	/* The limit is for the whole run: a probe that prints a byte now and then must not go on for ever. */
+	struct timeval limit = { .tv_sec = PEN_PROBE_LIMIT_MS / 1000 };
+	p->limit_ev = evtimer_new(d->base, on_limit, d);
+	if (!p->read_ev || !p->limit_ev || event_add(p->read_ev, NULL) < 0 || event_add(p->limit_ev, &limit) < 0) {
+		pen_probe_free(d);
+		return -ENOMEM;
+	}
+	return 0;
+}

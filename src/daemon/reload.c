@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Contracts of the configuration, and what changes when it is read again. */
+#include "base/auto.h"
+#include "base/log.h"
+#include "daemon/daemon.h"
+#include "daemon/store.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static void create_one(struct pen_daemon *d, const struct pen_config_contract *c)
+{
+	struct pen_tenant_new n = { .contract = c->contract, .uid = geteuid(), .gid = getegid(), .from_config = true,
+				    .wait = true };
+	struct pen_err err = PEN_ERR_INIT;
+	struct pen_tenant *t;
+	if (pen_tenant_create(d, &n, &t, &err) < 0)
+		pen_event(d, PEN_EVENT_ALERT, NULL, NULL, "%s: %s", c->origin, err.text);
+}
+
+static const struct pen_config_contract *find(const struct pen_config *cfg, const char *name)
+{
+	for (size_t i = 0; i < cfg->n_contracts; i++)
+		if (!strcmp(cfg->contracts[i].contract.name, name))
+			return &cfg->contracts[i];
+	return NULL;
+}
+
+static void change_one(struct pen_daemon *d, struct pen_tenant *t, const struct pen_config_contract *c)
+{
+	struct pen_err err = PEN_ERR_INIT;
+	t->from_config = true;
+	if (pen_tenant_change(d, t, &c->contract, false, &err) < 0)
+		pen_event(d, PEN_EVENT_ALERT, t, NULL, "%s: %s", c->origin, err.text);
+}
+
+void pen_config_contracts(struct pen_daemon *d)
+{
+	struct pen_tenant *t, *next;
+	for (t = d->tenants; t; t = next) {
+		next = t->hh.next;
+		if (t->from_config && t->state != PEN_TENANT_ENDED && !find(&d->cfg, t->name))
+			pen_tenant_end(d, t, "no longer configured");
+	}
+	for (size_t i = 0; i < d->cfg.n_contracts; i++) {
+		const struct pen_config_contract *c = &d->cfg.contracts[i];
+		t = pen_tenant_find(d, c->contract.name);
+		if (!t)
+			create_one(d, c);
+		else if (t->state != PEN_TENANT_ENDED)
+			change_one(d, t, c);
+	}
+}
+
+/* Keys that need a restart keep their values: the diff says so, and the next diff says it again. */
+static void keep_fixed(const struct pen_config *old, struct pen_config *new)
+{
+	memcpy(new->state_dir, old->state_dir, sizeof(new->state_dir));
+	memcpy(new->runtime_dir, old->runtime_dir, sizeof(new->runtime_dir));
+	memcpy(new->socket, old->socket, sizeof(new->socket));
+	memcpy(new->group, old->group, sizeof(new->group));
+	memcpy(new->http_listen, old->http_listen, sizeof(new->http_listen));
+}
+
+int pen_daemon_reload(struct pen_daemon *d, struct pen_diff *ret_diff, struct pen_err *err)
+{
+	struct pen_config cfg;
+	struct pen_diff diff = { 0 };
+	int r = pen_options_config(&d->opt, &cfg, err);
+	if (r < 0)
+		return r;
+	r = pen_config_diff(&d->cfg, &cfg, &diff);
+	if (r < 0) {
+		pen_config_free(&cfg);
+		return pen_err_sys(err, r, "compare");
+	}
+	keep_fixed(&d->cfg, &cfg);
+	pen_config_free(&d->cfg);
+	d->cfg = cfg;
+	pen_log_set_level(d->cfg.log_level);
+	pen_lock(&d->table->lock);
+	d->table->tick_ns = d->cfg.tick_ns;
+	pen_unlock(&d->table->lock);
+	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++)
+		if (d->device[i])
+			pen_device_configure(d, d->device[i]);
+	if (d->store)
+		pen_store_limits(d->store, d->cfg.retention_days, d->cfg.retention_max_size);
+	for (size_t i = 0; i < diff.n; i++)
+		pen_event(d, PEN_EVENT_CONFIG, NULL, NULL, "%s: %s -> %s%s", diff.v[i].what, diff.v[i].from, diff.v[i].to,
+			  diff.v[i].restart ? " (after a restart)" : "");
+	pen_config_contracts(d);
+	*ret_diff = diff;
+	return 0;
+}

@@ -1,0 +1,381 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/store.h"
+
+#include "base/auto.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "daemon/store_db.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+#include <utlist.h>
+
+#define QUEUE_MAX 4096          /* events and usage rows; states of contracts and places do not count */
+#define BATCH_MAX 512
+#define FLUSH_EVERY_S 2         /* rows of events and usage may wait so long, to be written together */
+#define TRIM_EVERY_S 60
+#define CLOSE_LIMIT_S 2
+
+struct pen_store {
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t wake;
+	/* under the lock */
+	struct pen_store_op *ops;       /* oldest first */
+	unsigned n_rows;                /* of them events and usage */
+	bool stop, urgent, done;
+	uint32_t retention_days;
+	uint64_t max_bytes;
+	struct pen_store_stats stats;
+	uint64_t busy_since_ns;         /* of the transaction under way, 0 = none */
+	/* the thread's own */
+	struct pen_db db;
+};
+
+/* ---- queue -------------------------------------------------------------------------------------------------------- */
+
+static bool is_row(const struct pen_store_op *op)
+{
+	return op->kind == PEN_OP_EVENT || op->kind == PEN_OP_USAGE;
+}
+
+static void drop_oldest_row(struct pen_store *s)
+{
+	struct pen_store_op *op;
+	DL_FOREACH(s->ops, op) {
+		/* Usage first goes; an event only if there is no usage: one list, so look for usage from the front. */
+		if (op->kind == PEN_OP_USAGE)
+			break;
+	}
+	if (!op)
+		DL_FOREACH(s->ops, op)
+			if (is_row(op))
+				break;
+	if (!op)
+		return;
+	DL_DELETE(s->ops, op);
+	s->n_rows--;
+	s->stats.dropped++;
+	free(op);
+}
+
+/* A newer state of the same contract or place takes the older one's turn. */
+static void drop_same(struct pen_store *s, const struct pen_store_op *op)
+{
+	struct pen_store_op *o, *next;
+	DL_FOREACH_SAFE(s->ops, o, next) {
+		if (is_row(o) || strcmp(o->tenant, op->tenant))
+			continue;
+		if (o->kind == op->kind && strcmp(o->device, op->device))
+			continue;
+		if (o->kind != op->kind && op->kind == PEN_OP_PLACE)
+			continue;
+		if (o->kind == PEN_OP_PLACE && op->kind == PEN_OP_TENANT)
+			continue;
+		/* A contract that ends and begins anew under its name: both must be seen, places of the old one go. */
+		if (o->kind == PEN_OP_GONE && op->kind == PEN_OP_TENANT)
+			continue;
+		DL_DELETE(s->ops, o);
+		free(o);
+	}
+}
+
+static void put(struct pen_store *s, struct pen_store_op *op)
+{
+	pthread_mutex_lock(&s->lock);
+	if (is_row(op)) {
+		if (s->n_rows >= QUEUE_MAX)
+			drop_oldest_row(s);
+		s->n_rows++;
+	} else {
+		drop_same(s, op);
+		s->urgent = true;
+		pthread_cond_signal(&s->wake);
+	}
+	DL_APPEND(s->ops, op);
+	pthread_mutex_unlock(&s->lock);
+}
+
+static struct pen_store_op *new_op(enum pen_store_op_kind kind, const char *tenant, const char *device)
+{
+	struct pen_store_op *op = calloc(1, sizeof(*op));
+	if (!op) {
+		pen_log(PEN_LOG_ERROR, "store: out of memory");
+		return NULL;
+	}
+	op->kind = kind;
+	snprintf(op->tenant, sizeof(op->tenant), "%s", tenant);
+	snprintf(op->device, sizeof(op->device), "%s", device);
+	return op;
+}
+
+void pen_store_tenant(struct pen_store *s, const struct pen_tenant *t)
+{
+	struct pen_store_op *op = new_op(PEN_OP_TENANT, t->name, "");
+	json_t *c = pen_contract_to_json(&t->contract);
+	char *text = c ? json_dumps(c, JSON_COMPACT) : NULL;
+	json_decref(c);
+	if (!op || !text || strlen(text) >= sizeof(op->u.tenant.contract)) {
+		free(text);
+		free(op);
+		return;
+	}
+	strcpy(op->u.tenant.contract, text);
+	free(text);
+	memcpy(op->u.tenant.token, t->token, sizeof(t->token));
+	op->u.tenant.uid = t->owner_uid;
+	op->u.tenant.gid = t->owner_gid;
+	op->u.tenant.ephemeral = t->ephemeral;
+	op->u.tenant.from_config = t->from_config;
+	op->u.tenant.waiting = t->state == PEN_TENANT_WAITING;
+	op->u.tenant.watch_pid = t->watch_pid;
+	op->u.tenant.watch_start = t->watch_start;
+	op->u.tenant.created = t->created;
+	put(s, op);
+}
+
+void pen_store_tenant_gone(struct pen_store *s, const char *name)
+{
+	struct pen_store_op *op = new_op(PEN_OP_GONE, name, "");
+	if (op)
+		put(s, op);
+}
+
+void pen_store_place(struct pen_store *s, const struct pen_place *p)
+{
+	struct pen_store_op *op = new_op(PEN_OP_PLACE, p->tenant->name, p->device->key);
+	if (!op)
+		return;
+	snprintf(op->u.place.model, sizeof(op->u.place.model), "%s", p->device->model);
+	snprintf(op->u.place.api, sizeof(op->u.place.api), "%s", p->device->api);
+	op->u.place.mem_bytes = p->device->mem_bytes;
+	op->u.place.units = p->device->units;
+	op->u.place.slot = p->slot;
+	put(s, op);
+}
+
+void pen_store_event(struct pen_store *s, const struct pen_event_row *row)
+{
+	struct pen_store_op *op = new_op(PEN_OP_EVENT, row->tenant, row->device);
+	if (!op)
+		return;
+	op->u.event = *row;
+	put(s, op);
+}
+
+void pen_store_usage(struct pen_store *s, const struct pen_usage_row *row)
+{
+	struct pen_store_op *op = new_op(PEN_OP_USAGE, row->tenant, row->device);
+	if (!op)
+		return;
+	op->u.usage = *row;
+	put(s, op);
+}
+
+void pen_store_limits(struct pen_store *s, uint32_t retention_days, uint64_t max_bytes)
+{
+	pthread_mutex_lock(&s->lock);
+	s->retention_days = retention_days;
+	s->max_bytes = max_bytes;
+	pthread_mutex_unlock(&s->lock);
+}
+
+void pen_store_stats(struct pen_store *s, struct pen_store_stats *ret)
+{
+	pthread_mutex_lock(&s->lock);
+	*ret = s->stats;
+	ret->queued = 0;
+	const struct pen_store_op *op;
+	DL_FOREACH(s->ops, op)
+		ret->queued++;
+	ret->stalled = s->busy_since_ns && pen_mono_ns() - s->busy_since_ns > PEN_S;
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* ---- the thread ------------------------------------------------------------------------------------------------------ */
+
+/* Waits for work: at once for contracts and places, else after FLUSH_EVERY_S. Called and left with the lock held. */
+static void wait_for_work(struct pen_store *s)
+{
+	struct timespec until;
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += FLUSH_EVERY_S;
+	while (!s->stop && !s->urgent)
+		if (pthread_cond_timedwait(&s->wake, &s->lock, &until) == ETIMEDOUT)
+			break;
+	s->urgent = false;
+}
+
+static struct pen_store_op *take_batch(struct pen_store *s)
+{
+	struct pen_store_op *batch = NULL, *op;
+	for (unsigned i = 0; i < BATCH_MAX && (op = s->ops); i++) {
+		DL_DELETE(s->ops, op);
+		s->n_rows -= is_row(op);
+		DL_APPEND(batch, op);
+	}
+	return batch;
+}
+
+/* Puts back what could not be written; states that were overtaken meanwhile are left out. */
+static void put_back(struct pen_store *s, struct pen_store_op *batch)
+{
+	struct pen_store_op *op, *next;
+	struct pen_store_op *newer = s->ops;
+	s->ops = NULL;
+	DL_CONCAT(s->ops, batch);
+	DL_FOREACH(s->ops, op)
+		s->n_rows += is_row(op);
+	DL_FOREACH_SAFE(newer, op, next) {
+		DL_DELETE(newer, op);
+		if (!is_row(op))
+			drop_same(s, op);
+		DL_APPEND(s->ops, op);
+	}
+	while (s->n_rows > QUEUE_MAX)
+		drop_oldest_row(s);
+}
+
+static void free_batch(struct pen_store_op *batch)
+{
+	struct pen_store_op *op, *next;
+	DL_FOREACH_SAFE(batch, op, next)
+		free(op);
+}
+
+/* One transaction, without the lock. Return: 0; negative errno: the batch is back in the queue. */
+static int write_batch(struct pen_store *s, struct pen_store_op *batch)
+{
+	unsigned n = 0;
+	struct pen_store_op *op;
+	DL_FOREACH(batch, op)
+		n++;
+	s->busy_since_ns = pen_mono_ns();
+	pthread_mutex_unlock(&s->lock);
+	struct pen_err err = PEN_ERR_INIT;
+	int r = pen_db_write(&s->db, batch, &err);
+	uint64_t bytes = pen_db_bytes(&s->db);
+	pthread_mutex_lock(&s->lock);
+	s->busy_since_ns = 0;
+	s->stats.bytes = bytes;
+	if (r == 0) {
+		if (s->stats.errors_now)
+			pen_log(PEN_LOG_INFO, "store: writes again");
+		s->stats.errors_now = 0;
+		s->stats.written += n;
+		free_batch(batch);
+		return 0;
+	}
+	s->stats.errors++;
+	if (!s->stats.errors_now++)   /* once: a full disk would fill the log as well */
+		pen_log(PEN_LOG_ERROR, "store: %s; it is tried again", err.text);
+	put_back(s, batch);
+	return r;
+}
+
+static void *store_main(void *arg)
+{
+	struct pen_store *s = arg;
+	pthread_setname_np(pthread_self(), "store");
+	uint64_t trimmed_ns = 0;
+	pthread_mutex_lock(&s->lock);
+	for (;;) {
+		wait_for_work(s);
+		int r = 0;
+		while (s->ops && r == 0)
+			r = write_batch(s, take_batch(s));
+		if (s->stop)
+			break;
+		if (r < 0) {   /* no busy loop on a full disk */
+			s->urgent = false;
+			continue;
+		}
+		if (pen_mono_ns() - trimmed_ns > TRIM_EVERY_S * PEN_S) {
+			trimmed_ns = pen_mono_ns();
+			uint32_t days = s->retention_days;
+			uint64_t max = s->max_bytes;
+			pthread_mutex_unlock(&s->lock);
+			pen_db_trim(&s->db, days, max);
+			pthread_mutex_lock(&s->lock);
+		}
+	}
+	s->done = true;
+	pthread_cond_broadcast(&s->wake);
+	pthread_mutex_unlock(&s->lock);
+	return NULL;
+}
+
+/* ---- open and close ----------------------------------------------------------------------------------------------------- */
+
+int pen_store_open(struct pen_daemon *d, struct pen_err *err)
+{
+	struct pen_store *s = calloc(1, sizeof(*s));
+	if (!s)
+		return pen_err_sys(err, -ENOMEM, "store");
+	char path[PEN_CONFIG_PATH_MAX + 32];
+	snprintf(path, sizeof(path), "%s/penstock.db", d->cfg.state_dir);
+	char aside[PEN_CONFIG_PATH_MAX + 80] = "";
+	int r = pen_db_open(&s->db, path, aside, sizeof(aside), err);
+	if (r < 0) {
+		free(s);
+		return r;
+	}
+	if (aside[0])
+		pen_event(d, PEN_EVENT_ALERT, NULL, NULL, "the database was damaged and is kept as '%s'", aside);
+	pen_db_restore(&s->db, d);
+	s->retention_days = d->cfg.retention_days;
+	s->max_bytes = d->cfg.retention_max_size;
+	pthread_mutex_init(&s->lock, NULL);
+	pthread_condattr_t attr;
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&s->wake, &attr);
+	pthread_condattr_destroy(&attr);
+	sigset_t all, old;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	r = -pthread_create(&s->thread, NULL, store_main, s);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (r < 0) {
+		pen_db_close(&s->db);
+		free(s);
+		return pen_err_sys(err, r, "store thread");
+	}
+	d->store = s;
+	return 0;
+}
+
+void pen_store_close(struct pen_daemon *d)
+{
+	struct pen_store *s = d->store;
+	if (!s)
+		return;
+	d->store = NULL;
+	struct timespec until;
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += CLOSE_LIMIT_S;
+	pthread_mutex_lock(&s->lock);
+	s->stop = true;
+	pthread_cond_broadcast(&s->wake);
+	while (!s->done)
+		if (pthread_cond_timedwait(&s->wake, &s->lock, &until) == ETIMEDOUT)
+			break;
+	bool done = s->done;
+	pthread_mutex_unlock(&s->lock);
+	if (!done) {
+		pen_log(PEN_LOG_WARN, "store: the disk does not answer, what was queued is lost");
+		return;   /* the thread is inside SQLite: its memory is left to the end of the process */
+	}
+	pthread_join(s->thread, NULL);
+	free_batch(s->ops);
+	pen_db_close(&s->db);
+	pthread_mutex_destroy(&s->lock);
+	pthread_cond_destroy(&s->wake);
+	free(s);
+}

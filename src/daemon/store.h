@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef PEN_DAEMON_STORE_H
+#define PEN_DAEMON_STORE_H
+/*
+ * State that outlives the daemon: contracts, places, events and usage per minute, in SQLite (WAL).
+ *
+ * One helper thread writes; everybody else puts rows into a queue and goes on. The queue is bounded: of usage and events
+ * the oldest are dropped and counted when the disk does not follow; of contracts and places only the newest state
+ * of each is kept, so they are never dropped. Reading happens once, at the start. Threads: main calls everything here.
+ */
+#include "base/err.h"
+#include "daemon/daemon.h"
+
+struct pen_store;
+
+struct pen_usage_row {
+	char tenant[PEN_NAME_MAX + 1], device[PEN_DEVKEY_MAX];
+	uint64_t minute;   /* Unix time / 60 */
+	uint64_t device_ns, mem_peak_bytes, commands, held_ns, bytes;
+};
+
+struct pen_store_stats {
+	uint64_t written, dropped, errors, errors_now, bytes;   /* errors_now: in a row; bytes: of the database file with its log */
+	unsigned queued;
+	bool stalled;                               /* the thread has been in one transaction for over a second */
+};
+
+/*
+ * Opens, checks, restores what it holds into @d, starts the thread. A damaged file is kept aside as
+ * NAME.damaged-TIME and a new one made. Return: 0; negative errno (no directory, no space): the daemon runs without a store.
+ */
+int pen_store_open(struct pen_daemon *d, struct pen_err *err);
+void pen_store_close(struct pen_daemon *d);   /* writes what is queued; bounded: gives up after 2 s of a stalled disk */
+
+void pen_store_tenant(struct pen_store *s, const struct pen_tenant *t);
+void pen_store_tenant_gone(struct pen_store *s, const char *name);
+void pen_store_place(struct pen_store *s, const struct pen_place *p);
+void pen_store_event(struct pen_store *s, const struct pen_event_row *row);
+void pen_store_usage(struct pen_store *s, const struct pen_usage_row *row);
+void pen_store_limits(struct pen_store *s, uint32_t retention_days, uint64_t max_bytes);
+void pen_store_stats(struct pen_store *s, struct pen_store_stats *ret);
+
+#endif

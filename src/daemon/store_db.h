@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef PEN_DAEMON_STORE_DB_H
+#define PEN_DAEMON_STORE_DB_H
+/*
+ * The database itself: schema, transactions, what is read at the start. Blocks on the disk.
+ * Threads: open and restore on main before the thread is started; afterwards the store's thread only.
+ */
+#include "daemon/store.h"
+
+struct sqlite3;
+
+struct pen_db {
+	struct sqlite3 *sql;
+	char path[PEN_CONFIG_PATH_MAX + 32];
+};
+
+enum pen_store_op_kind { PEN_OP_TENANT, PEN_OP_GONE, PEN_OP_PLACE, PEN_OP_EVENT, PEN_OP_USAGE };
+
+struct pen_store_op {
+	enum pen_store_op_kind kind;
+	char tenant[PEN_NAME_MAX + 1], device[PEN_DEVKEY_MAX];
+	union {
+		struct {
+			char contract[2048];
+			uint8_t token[PEN_TOKEN_BYTES];
+			uid_t uid;
+			gid_t gid;
+			bool ephemeral, from_config, waiting;
+			pid_t watch_pid;
+			uint64_t watch_start;
+			double created;
+		} tenant;
+		struct {
+			char model[128], api[16];
+			uint64_t mem_bytes;
+			uint32_t units, slot;
+		} place;
+		struct pen_event_row event;
+		struct pen_usage_row usage;
+	} u;
+	struct pen_store_op *prev, *next;
+};
+
+/* @ret_aside: name under which a damaged file was kept, "" if none was. */
+int pen_db_open(struct pen_db *db, const char *path, char *ret_aside, size_t n, struct pen_err *err);
+void pen_db_close(struct pen_db *db);
+void pen_db_restore(struct pen_db *db, struct pen_daemon *d);
+int pen_db_write(struct pen_db *db, const struct pen_store_op *batch, struct pen_err *err);   /* one transaction */
+void pen_db_trim(struct pen_db *db, uint32_t retention_days, uint64_t max_bytes);
+uint64_t pen_db_bytes(const struct pen_db *db);
+
+#endif

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef PEN_DAEMON_TABLE_H
+#define PEN_DAEMON_TABLE_H
+/*
+ * What the tick thread shares with the rest of the daemon: one fixed-size table per device, locked in memory.
+ *
+ * The main thread changes "in", the tick thread changes "out"; both under the table's lock, and neither makes a system
+ * call or allocates while it holds it, so that the tick is never late for a disk, a client or an allocator.
+ * A page pointer is taken out of "in" under the lock before the page is unmapped.
+ *
+ * Units: ns of CLOCK_MONOTONIC, ppm of one device, bytes.
+ */
+#include "base/lock.h"
+#include "board/layout.h"
+#include "contract/config.h"
+
+#include <stdbool.h>
+
+#define PEN_DAEMON_DEVICES 64
+
+struct pen_table_tenant {
+	/* in */
+	bool used;
+	uint32_t stop_flags;                 /* PEN_TERMS_STOP, PEN_TERMS_STOP_ALLOC */
+	struct pen_contract contract;
+	struct pen_terms_page *terms;
+	struct pen_ledger_page *ledger;      /* NULL: known from before a restart, not back yet */
+	/* out */
+	uint16_t rank;
+	uint32_t entitled_ppm;
+	bool busy;                           /* a client is ready or running */
+	uint64_t last_busy_ns;
+	/* tick's own */
+	uint64_t last_used_ns;
+	const struct pen_terms_page *last_page;
+	struct pen_terms last;               /* published last on last_page */
+};
+
+struct pen_table_seat {
+	/* in */
+	bool used;                           /* its signal page has been shown to the others */
+	uint16_t slot;
+	uint32_t generation;
+	const struct pen_signal_page *signal;
+	/* tick's own */
+	uint32_t seen_word;
+	uint64_t seen_progress;
+	uint64_t still_since_ns;
+	bool stale;                          /* out */
+};
+
+struct pen_table_device {
+	/* in */
+	struct pen_device_policy policy;
+	uint64_t id, mem_bytes, fds_epoch;
+	uint32_t units;
+	bool drained;
+	struct pen_table_tenant tenant[PEN_TENANT_SLOTS];
+	struct pen_table_seat seat[PEN_SEATS];
+	/* out */
+	uint64_t busy_ns;                    /* ticks in which somebody ran, added up */
+	uint64_t seen_ns;                    /* ticks, added up */
+	uint64_t changes;                    /* terms published */
+};
+
+struct pen_table {
+	struct pen_lock lock;
+	struct pen_table_device *device[PEN_DAEMON_DEVICES];   /* in; NULL = none */
+	uint64_t tick_ns, lease_ns;                            /* in */
+	/* out */
+	_Atomic uint64_t ticks, late, last_tick_ns, longest_ns;
+	_Atomic int sched;                                     /* enum pen_tick_sched */
+	_Atomic bool stop;
+};
+
+#endif

@@ -1,0 +1,396 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/auto.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "daemon/daemon.h"
+#include "daemon/store.h"
+
+#include <errno.h>
+#include <event2/event.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/random.h>
+
+#define TENANTS_MAX 4096
+#define WAITING_MAX 256
+
+static const char *const state_name[] = {
+#define X(id, name) name,
+	PEN_TENANT_STATES(X)
+#undef X
+};
+
+const char *pen_tenant_state_name(enum pen_tenant_state s)
+{
+	return state_name[s];
+}
+
+struct pen_tenant *pen_tenant_find(struct pen_daemon *d, const char *name)
+{
+	struct pen_tenant *t;
+	HASH_FIND_STR(d->tenants, name, t);
+	return t;
+}
+
+/* ---- admission --------------------------------------------------------------------------------------------------- */
+
+bool pen_contract_means(const struct pen_contract *c, const struct pen_device *dev)
+{
+	const char *colon = strchr(dev->key, ':');
+	return !c->device[0] || !strcasecmp(c->device, dev->key) || (colon && !strcasecmp(c->device, colon + 1)) ||
+	       !strcasecmp(c->device, dev->model);
+}
+
+static int admit_on(struct pen_daemon *d, const struct pen_device *dev, const struct pen_contract *c,
+		    const struct pen_tenant *self, struct pen_err *err)
+{
+	const struct pen_contract **held = calloc(HASH_COUNT(d->tenants) + 1, sizeof(*held));
+	if (!held)
+		return pen_err_sys(err, -ENOMEM, "admission");
+	size_t n = 0;
+	for (struct pen_tenant *t = d->tenants; t; t = t->hh.next)
+		if (t != self && (t->covers >> dev->index & 1))
+			held[n++] = &t->contract;
+	struct pen_capacity cap = { .memory = dev->mem_bytes ? dev->mem_bytes : PEN_UNLIMITED,
+				    .reserve = PEN_MIN(dev->policy.reserve, dev->mem_bytes),
+				    .units = dev->units };
+	int r = pen_contract_admit(held, n, &cap, c, err);
+	free(held);
+	return r;
+}
+
+int pen_tenant_cover(struct pen_daemon *d, struct pen_tenant *t, struct pen_device *dev, struct pen_err *err)
+{
+	if (!pen_contract_means(&t->contract, dev))
+		return pen_err_x(err, -ENODEV, "the contract is for device '%s'", t->contract.device);
+	int r = admit_on(d, dev, &t->contract, t, err);
+	if (r == 0)
+		t->covers |= UINT64_C(1) << dev->index;
+	return r;
+}
+
+/*
+ * On which devices can this contract be kept? "any" needs one that can, and is held on every one that can.
+ * No device known yet: held nowhere, decided when one is brought along. Return: 0; -EAGAIN; -ERANGE; -ENODEV.
+ */
+static int admit_everywhere(struct pen_daemon *d, const struct pen_contract *c, const struct pen_tenant *self,
+			    uint64_t *ret_covers, struct pen_err *err)
+{
+	uint64_t covers = 0;
+	int why = 0;
+	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++) {
+		struct pen_err e = PEN_ERR_INIT;
+		struct pen_device *dev = d->device[i];
+		if (!dev || dev->state == PEN_DEVICE_LOST || !pen_contract_means(c, dev))
+			continue;
+		int r = admit_on(d, dev, c, self, &e);
+		if (r == 0)
+			covers |= UINT64_C(1) << i;
+		else if (!why || r == -EAGAIN)   /* of several reasons one that waiting can mend */
+			why = pen_err_x(err, r, "%s", e.text);
+	}
+	if (!covers && why)
+		return why;
+	if (!covers && c->device[0] && d->n_devices)
+		return pen_err_x(err, -ENODEV, "device: '%s' is not known here; `penstock device ls` lists what is",
+				 c->device);
+	*ret_covers = covers;
+	return 0;
+}
+
+int pen_tenant_would_admit(struct pen_daemon *d, const struct pen_tenant *t, struct pen_err *err)
+{
+	uint64_t covers;
+	return admit_everywhere(d, &t->contract, t, &covers, err);
+}
+
+/* ---- create ------------------------------------------------------------------------------------------------------- */
+
+static int make_up_name(struct pen_daemon *d, struct pen_contract *c)
+{
+	for (int i = 0; i < 100; i++) {
+		uint16_t r;
+		if (getrandom(&r, sizeof(r), 0) != sizeof(r))
+			return -errno;
+		snprintf(c->name, sizeof(c->name), "run-%04x", r);
+		if (!pen_tenant_find(d, c->name))
+			return 0;
+	}
+	return -EBUSY;
+}
+
+static void on_watched_end(evutil_socket_t fd, short what, void *arg)
+{
+	struct pen_tenant *t = arg;
+	(void)fd, (void)what;
+	event_free(t->watch_ev);
+	t->watch_ev = NULL;
+	close(t->watch_pidfd);
+	t->watch_pidfd = -1;
+	pen_tenant_settle(t->daemon, t);
+}
+
+static int watch(struct pen_daemon *d, struct pen_tenant *t, pid_t pid, struct pen_err *err)
+{
+	if (!pid)
+		return 0;
+	int fd = pid > 0 ? pen_process_open(pid) : -ESRCH;
+	if (fd < 0)
+		return pen_err_sys(err, fd, "pid: process %d", (int)pid);
+	t->watch_pid = pid;
+	t->watch_pidfd = fd;
+	pen_peer_start_time(pid, &t->watch_start);
+	t->watch_ev = event_new(d->base, fd, EV_READ, on_watched_end, t);
+	if (!t->watch_ev || event_add(t->watch_ev, NULL) < 0)
+		return pen_err_sys(err, -ENOMEM, "watch");
+	return 0;
+}
+
+static void tenant_free(struct pen_daemon *d, struct pen_tenant *t)
+{
+	while (t->clients)
+		pen_client_free(d, t->clients);
+	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++)
+		if (t->place[i])
+			pen_place_free(d, t->place[i]);
+	if (t->watch_ev)
+		event_free(t->watch_ev);
+	if (t->watch_pidfd >= 0)
+		close(t->watch_pidfd);
+	if (t->listen_ev)
+		event_free(t->listen_ev);
+	if (t->listen_fd >= 0)
+		close(t->listen_fd);
+	free(t);
+}
+
+static int set_up(struct pen_daemon *d, struct pen_tenant *t, const struct pen_tenant_new *n, struct pen_err *err)
+{
+	t->daemon = d;
+	t->listen_fd = t->watch_pidfd = -1;
+	memcpy(t->name, t->contract.name, sizeof(t->name));
+	t->owner_uid = n->uid;
+	t->owner_gid = n->gid;
+	t->created = n->created > 0 ? n->created : pen_unix_now();
+	t->ephemeral = n->ephemeral;
+	t->from_config = n->from_config;
+	t->state = PEN_TENANT_IDLE;
+	snprintf(t->dir, sizeof(t->dir), "%s/tenants/%s", d->cfg.runtime_dir, t->name);
+	if (n->token)
+		memcpy(t->token, n->token, sizeof(t->token));
+	else if (getrandom(t->token, sizeof(t->token), 0) != sizeof(t->token))
+		return pen_err_sys(err, -EIO, "random numbers");
+	return watch(d, t, n->watch_pid, err);
+}
+
+static unsigned count_waiting(const struct pen_daemon *d)
+{
+	unsigned n = 0;
+	for (struct pen_tenant *t = d->tenants; t; t = t->hh.next)
+		n += t->state == PEN_TENANT_WAITING;
+	return n;
+}
+
+int pen_tenant_create(struct pen_daemon *d, const struct pen_tenant_new *n, struct pen_tenant **ret_tenant,
+		      struct pen_err *err)
+{
+	struct pen_contract c = n->contract;
+	if (!c.name[0] && make_up_name(d, &c) < 0)
+		return pen_err_x(err, -EBUSY, "no name is free");
+	if (pen_tenant_find(d, c.name))
+		return pen_err_x(err, -EEXIST, "name: '%s' exists already", c.name);
+	if (HASH_COUNT(d->tenants) >= TENANTS_MAX)
+		return pen_err_x(err, -ENOSPC, "there are %d tenants, which is the most", TENANTS_MAX);
+	uint64_t covers = 0;
+	int r = admit_everywhere(d, &c, NULL, &covers, err);
+	bool wait = r == -EAGAIN && n->wait && count_waiting(d) < WAITING_MAX;
+	if (r < 0 && !wait) {
+		pen_event(d, PEN_EVENT_REFUSED, NULL, NULL, "%s: %s", c.name, err ? err->text : "");
+		return r;
+	}
+	struct pen_tenant *t = calloc(1, sizeof(*t));
+	if (!t)
+		return pen_err_sys(err, -ENOMEM, "tenant");
+	t->contract = c;
+	r = set_up(d, t, n, err);
+	if (r == 0 && !wait)
+		r = pen_tenant_dir_make(d, t, err);
+	if (r < 0) {
+		tenant_free(d, t);
+		return r;
+	}
+	t->covers = covers;
+	if (wait) {
+		t->state = PEN_TENANT_WAITING;
+		t->queue_nr = ++d->queue_nr;
+	}
+	HASH_ADD_STR(d->tenants, name, t);
+	d->had_tenant = true;
+	if (d->store)
+		pen_store_tenant(d->store, t);
+	if (wait)
+		pen_event(d, PEN_EVENT_TENANT_WAITING, t, NULL, "waits: %s", err ? err->text : "");
+	else if (!n->token)
+		pen_event(d, PEN_EVENT_TENANT_CREATED, t, NULL, "contract begins");
+	*ret_tenant = t;
+	return 0;
+}
+
+void pen_tenant_admit_waiting(struct pen_daemon *d)
+{
+	/* In order, and nobody overtakes: a large contract would otherwise wait for ever behind small ones. */
+	for (;;) {
+		struct pen_tenant *first = NULL;
+		for (struct pen_tenant *t = d->tenants; t; t = t->hh.next)
+			if (t->state == PEN_TENANT_WAITING && (!first || t->queue_nr < first->queue_nr))
+				first = t;
+		uint64_t covers = 0;
+		if (!first || admit_everywhere(d, &first->contract, first, &covers, NULL) < 0)
+			return;
+		struct pen_err err = PEN_ERR_INIT;
+		if (pen_tenant_dir_make(d, first, &err) < 0) {
+			pen_event(d, PEN_EVENT_ALERT, first, NULL, "%s", err.text);
+			return;
+		}
+		first->covers = covers;
+		first->state = PEN_TENANT_IDLE;
+		if (d->store)
+			pen_store_tenant(d->store, first);
+		pen_event(d, PEN_EVENT_TENANT_CREATED, first, NULL, "contract begins, after waiting");
+	}
+}
+
+/* ---- change and end -------------------------------------------------------------------------------------------------- */
+
+static int check_memory(struct pen_tenant *t, const struct pen_contract *c, bool force, bool *ret_below,
+			struct pen_err *err)
+{
+	*ret_below = false;
+	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++) {
+		uint64_t used = t->place[i] && t->place[i]->ledger ? pen_place_mem_used(t->place[i]) : 0;
+		if (used <= c->memory.cap)
+			continue;
+		*ret_below = true;
+		if (!force)
+			return pen_err_x(err, -EBUSY,
+					 "memory: %llu MiB are in use on %s, the new limit is %llu MiB; "
+					 "--force stops new allocations until it fits",
+					 (unsigned long long)(used >> 20), t->place[i]->device->key,
+					 (unsigned long long)(c->memory.cap >> 20));
+	}
+	return 0;
+}
+
+static void tell_change(struct pen_daemon *d, struct pen_tenant *t, const struct pen_contract *old)
+{
+	struct pen_diff diff = { 0 };
+	pen_contract_diff(old, &t->contract, "", &diff);
+	for (size_t i = 0; i < diff.n; i++)
+		pen_event(d, PEN_EVENT_TENANT_CHANGED, t, NULL, "%s: %s -> %s", diff.v[i].what, diff.v[i].from,
+			  diff.v[i].to);
+	pen_diff_clear(&diff);
+}
+
+int pen_tenant_change(struct pen_daemon *d, struct pen_tenant *t, const struct pen_contract *c, bool force,
+		      struct pen_err *err)
+{
+	if (t->state == PEN_TENANT_ENDED)
+		return pen_err_x(err, -ESHUTDOWN, "the contract has ended");
+	if (strcmp(c->name, t->name) || strcasecmp(c->device, t->contract.device))
+		return pen_err_x(err, -EINVAL, "%s cannot change while the tenant runs",
+				 strcmp(c->name, t->name) ? "name" : "device");
+	bool below;
+	uint64_t covers = t->covers;
+	int r = check_memory(t, c, force, &below, err);
+	if (r == 0 && t->state != PEN_TENANT_WAITING) {
+		r = admit_everywhere(d, c, t, &covers, err);
+		/* A device on which it has clients must still be able to keep it. */
+		for (unsigned i = 0; r == 0 && i < PEN_DAEMON_DEVICES; i++)
+			if (t->place[i] && !(covers >> i & 1))
+				r = admit_on(d, d->device[i], c, t, err);
+	}
+	if (r < 0)
+		return r;
+	struct pen_contract old = t->contract;
+	t->contract = *c;
+	t->covers = covers;
+	t->stop_alloc = below;
+	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++)
+		if (t->place[i])
+			pen_place_publish(d, t->place[i]);
+	if (d->store)
+		pen_store_tenant(d->store, t);
+	tell_change(d, t, &old);
+	pen_tenant_admit_waiting(d);
+	return 0;
+}
+
+static void forget(struct pen_daemon *d, struct pen_tenant *t)
+{
+	HASH_DEL(d->tenants, t);
+	tenant_free(d, t);
+	pen_tenant_admit_waiting(d);
+	if (d->opt.is_private && !d->tenants && !d->quitting)
+		pen_daemon_quit(d, "the last tenant is gone");
+}
+
+void pen_tenant_end(struct pen_daemon *d, struct pen_tenant *t, const char *why)
+{
+	if (t->state != PEN_TENANT_ENDED) {
+		pen_event(d, PEN_EVENT_TENANT_ENDED, t, NULL, "%s", why);
+		if (t->state != PEN_TENANT_WAITING)
+			pen_tenant_dir_remove(t);
+		t->state = PEN_TENANT_ENDED;
+		if (d->store)
+			pen_store_tenant_gone(d->store, t->name);
+		for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++)
+			if (t->place[i])
+				pen_place_publish(d, t->place[i]);
+	}
+	pen_tenant_settle(d, t);
+}
+
+static bool has_clients(const struct pen_tenant *t)
+{
+	for (const struct pen_client *c = t->clients; c; c = c->next)
+		if (c->greeted)
+			return true;
+	return false;
+}
+
+/* Does anything keep an ephemeral tenant? One without a watched process waits for its first client. */
+static bool is_over(const struct pen_daemon *d, const struct pen_tenant *t)
+{
+	if (!t->ephemeral && !t->watch_pid)
+		return false;
+	if (t->watch_ev || d->adopt_until_ns)
+		return false;
+	return t->watch_pid || t->seen_client;
+}
+
+void pen_tenant_settle(struct pen_daemon *d, struct pen_tenant *t)
+{
+	bool clients = has_clients(t);
+	if (t->state == PEN_TENANT_ENDED) {
+		if (!clients)
+			forget(d, t);
+		return;
+	}
+	if (!clients && is_over(d, t)) {
+		pen_tenant_end(d, t, "its processes are gone");
+		return;
+	}
+	if (t->state != PEN_TENANT_WAITING)
+		t->state = clients ? PEN_TENANT_ACTIVE : PEN_TENANT_IDLE;
+}
+
+void pen_tenant_free_all(struct pen_daemon *d)
+{
+	struct pen_tenant *t, *next;
+	for (t = d->tenants; t; t = next) {
+		next = t->hh.next;
+		HASH_DEL(d->tenants, t);
+		tenant_free(d, t);
+	}
+}

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Tenant directories: <runtime>/tenants/NAME with the attach socket and the token; they are what makes a process managed. */
+#include "base/auto.h"
+#include "daemon/daemon.h"
+
+#include <errno.h>
+#include <event2/event.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int make_dir(const char *path, mode_t mode, struct pen_err *err)
+{
+	if (mkdir(path, mode) < 0 && errno != EEXIST)
+		return pen_err_sys(err, -errno, "directory '%s'", path);
+	struct stat st;
+	/* Not through a link, and nobody else's: the token will lie there. */
+	if (lstat(path, &st) < 0 || !S_ISDIR(st.st_mode))
+		return pen_err_x(err, -ENOTDIR, "'%s' is not a directory", path);
+	return 0;
+}
+
+static int write_token(const struct pen_tenant *t, struct pen_err *err)
+{
+	char path[sizeof(t->dir) + 16], hex[2 * PEN_TOKEN_BYTES + 2];
+	for (unsigned i = 0; i < PEN_TOKEN_BYTES; i++)
+		snprintf(hex + 2 * i, 3, "%02x", t->token[i]);
+	memcpy(hex + sizeof(hex) - 2, "\n", 2);
+	snprintf(path, sizeof(path), "%s/" PEN_TOKEN_FILE, t->dir);
+	unlink(path);
+	pen_auto_close int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0400);
+	if (fd < 0 || write(fd, hex, sizeof(hex) - 1) != (ssize_t)sizeof(hex) - 1)
+		return pen_err_sys(err, -(errno ? errno : EIO), "'%s'", path);
+	if (geteuid() == 0 && fchown(fd, t->owner_uid, t->owner_gid) < 0)
+		return pen_err_sys(err, -errno, "owner of '%s'", path);
+	return 0;
+}
+
+static int give_to_owner(const struct pen_tenant *t, struct pen_err *err)
+{
+	char sock[sizeof(t->dir) + 16];
+	snprintf(sock, sizeof(sock), "%s/" PEN_ATTACH_SOCK, t->dir);
+	/* In a container the tenant may run as anybody: the token is the key, so the socket itself is open to all who see it. */
+	if (chmod(sock, 0666) < 0)
+		return pen_err_sys(err, -errno, "mode of '%s'", sock);
+	if (geteuid() == 0 && (chown(t->dir, t->owner_uid, t->owner_gid) < 0 ||
+			       lchown(sock, t->owner_uid, t->owner_gid) < 0))
+		return pen_err_sys(err, -errno, "owner of '%s'", t->dir);
+	return 0;
+}
+
+int pen_tenant_dir_make(struct pen_daemon *d, struct pen_tenant *t, struct pen_err *err)
+{
+	char above[PEN_CONFIG_PATH_MAX + 16];
+	snprintf(above, sizeof(above), "%s/tenants", d->cfg.runtime_dir);
+	int r = make_dir(above, 0755, err);
+	if (r == 0)
+		r = make_dir(t->dir, 0755, err);
+	if (r == 0)
+		r = write_token(t, err);
+	if (r == 0)
+		r = pen_attach_listen(d, t, err);
+	if (r == 0)
+		r = give_to_owner(t, err);
+	if (r < 0)
+		pen_tenant_dir_remove(t);
+	return r;
+}
+
+void pen_tenant_dir_remove(struct pen_tenant *t)
+{
+	static const char *const files[] = { PEN_ATTACH_SOCK, PEN_TOKEN_FILE };
+	if (t->listen_ev)
+		event_free(t->listen_ev);
+	t->listen_ev = NULL;
+	if (t->listen_fd >= 0)
+		close(t->listen_fd);
+	t->listen_fd = -1;
+	for (size_t i = 0; i < PEN_ARRAY_LEN(files); i++) {
+		char path[sizeof(t->dir) + 16];
+		snprintf(path, sizeof(path), "%s/%s", t->dir, files[i]);
+		unlink(path);
+	}
+	rmdir(t->dir);
+}
