@@ -303,6 +303,10 @@ static void print_device_use(const struct run *run, const json_t *dev, uint64_t 
 	const json_t *response = json_object_get(dev, "response");
 	uint64_t p99_ns = (uint64_t)pen_json_int(response, "p99_ns");
 	double share = wall_ns ? (double)device_ns / (double)wall_ns : 0;
+	if (pen_json_int(dev, "commands") == 0 && peak == 0) {
+		fprintf(stderr, _("penstock: %s looked at %s and did not use it\n"), run->contract.name, pen_json_str(dev, "key"));
+		return;
+	}
 
 	fprintf(stderr, _("penstock: %s used %s of memory"), run->contract.name, pen_format_bytes(used, sizeof(used), peak));
 	if (run->contract.memory.cap != PEN_UNLIMITED)

@@ -249,6 +249,7 @@ static void tell_ready(struct pen_daemon *d)
 	pen_auto_close int log = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (log >= 0)
 		dup2(log, STDERR_FILENO);
+	pen_log_set_level(d->cfg.log_level);
 	ssize_t n = write(d->opt.ready_fd, "", 1);
 	(void)n;   /* nobody waits any more: no fault of ours */
 	close(d->opt.ready_fd);
@@ -267,7 +268,8 @@ int main(int argc, char **argv)
 		pen_log(PEN_LOG_ERROR, "%s", err.text);
 		return 2;
 	}
-	pen_log_set_level(d.cfg.log_level);
+	/* Until it is ready it writes to the terminal of whoever started it: only what is wrong. */
+	pen_log_set_level(d.opt.ready_fd < 0 ? d.cfg.log_level : PEN_LOG_WARN);
 	signal(SIGPIPE, SIG_IGN);
 	if (start(&d, &err) < 0) {
 		pen_log(PEN_LOG_ERROR, "%s", err.text);
