@@ -9,7 +9,8 @@
  *   FAKEGATE_UNITS=n         units of the terms
  *   FAKEGATE_FAST=1          pen_gate_fast() admits
  *   FAKEGATE_CUT=n           kernels are cut into pieces of about n slices (whole waves)
- *   FAKEGATE_MARKS=1         a mark for each piece, checked for being told or polled exactly once
+ *   FAKEGATE_MARKS=1         a mark for each piece; released, and its storage re-used, as often as not before it is done
+ *   FAKEGATE_PAUSE_MS=n      with marks and cuts: waits for each piece, then this long before the next
  */
 #include "shim/fakegate.h"
 
@@ -19,6 +20,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 struct pen_gate {
 	const struct pen_adapter *adapter;
@@ -75,6 +77,8 @@ int pen_gate_open(const struct pen_adapter *adapter, const struct pen_gate_devic
 		g->device_bytes = dev->mem_bytes;
 		g->limit = option("FAKEGATE_LIMIT", UINT64_MAX);
 		g->terms.units = (uint32_t)option("FAKEGATE_UNITS", 0);
+		atomic_store(&g->epoch, 1);
+		atomic_store(&g->hot.seen_epoch, 1);
 		g->hot.epoch = &g->epoch;
 		atomic_store(&ngates, n + 1);
 	}
@@ -151,6 +155,14 @@ static int one_piece(struct pen_gate_queue *q, const struct pen_gate_cmd *cmd, c
 	}
 	int r = a->submit(q, cmd->native, p, m);
 	atomic_fetch_add(&fake_stats.pieces, 1);
+	uint64_t pause = option("FAKEGATE_PAUSE_MS", 0);
+	if (m && r == 0 && pause && !p->whole) {
+		a->flush_all(q->gate->native);
+		while (a->mark_poll(m) == 0)
+			pen_futex_wait(&m->done, 0, UINT64_C(1000000));
+		if (!p->last)
+			usleep((useconds_t)pause * 1000);
+	}
 	if (m && r == 0) {
 		end_mark(a, m);
 	} else if (m) {

@@ -211,7 +211,6 @@ struct pen_cl_shape {
 	cl_uint dim;
 	cl_uint cut_dim;
 	uint32_t slices, wave;       /* 1, 1: cannot be cut */
-	size_t cut_local[3];         /* local size to use when cut */
 };
 
 struct pen_cl_kernel {
@@ -219,7 +218,6 @@ struct pen_cl_kernel {
 	_Atomic uint32_t nshapes;
 	uint64_t hash;
 	bool cuttable;
-	size_t reqd[3];              /* reqd_work_group_size, 0 = none */
 	_Atomic uint32_t refs;
 };
 #define PEN_CL_SHAPES 256        /* of one kernel; further shapes share the last record of their size */
@@ -228,7 +226,7 @@ extern struct pen_cl_map pen_cl_kernels;
 /* Record of a kernel that came by an unknown way too. NULL: out of memory. */
 struct pen_cl_kernel *pen_cl_kernel(cl_kernel id);
 bool pen_cl_source_cuttable(const char *text, size_t len, bool *ret_include);
-/* Fills slices, wave, cut_dim, cut_local. */
+/* Fills slices, wave, cut_dim. */
 void pen_cl_cut_plan(const struct pen_cl_kernel *k, const struct pen_cl_device *d, struct pen_cl_shape *s);
 
 /* ---- event.c -------------------------------------------------------------------------------------------------- */

@@ -71,7 +71,9 @@ bool pen_cl_source_cuttable(const char *text, size_t len, bool *ret_include)
 
 /*
  * Along the slowest dimension that has more than one group; a wave is as many slices as fill all compute units. Only whole
- * groups: a remainder is refused by devices without non-uniform groups, and must be refused for the whole launch then.
+ * groups: a remainder is refused by devices without non-uniform groups, and must be refused for the whole launch then. And
+ * only with a local size from the application: else the driver chooses it from the global size, or refuses the launch of a
+ * kernel with reqd_work_group_size (PoCL does).
  */
 void pen_cl_cut_plan(const struct pen_cl_kernel *k, const struct pen_cl_device *d, struct pen_cl_shape *s)
 {
@@ -79,20 +81,19 @@ void pen_cl_cut_plan(const struct pen_cl_kernel *k, const struct pen_cl_device *
 	if (!k->cuttable || d->device_version < 11)
 		return;
 	for (cl_uint i = 0; i < s->dim; i++) {
-		size_t local = s->local[i] ? s->local[i] : k->reqd[i];
+		size_t local = s->local[i];
 		if (!local || !s->global[i] || s->global[i] % local)
 			return;
-		s->cut_local[i] = local;
 	}
 	cl_uint dim = s->dim;
 	while (dim-- > 0)
-		if (s->global[dim] > s->cut_local[dim])
+		if (s->global[dim] > s->local[dim])
 			break;
 	if (dim >= s->dim)
 		return;
-	uint64_t slices = s->global[dim] / s->cut_local[dim], per_slice = 1;
+	uint64_t slices = s->global[dim] / s->local[dim], per_slice = 1;
 	for (cl_uint i = 0; i < dim; i++)
-		per_slice *= s->global[i] / s->cut_local[i];
+		per_slice *= s->global[i] / s->local[i];
 	uint32_t units = atomic_load(&d->sub_units);
 	if (!units)
 		units = d->units ? d->units : 1;

@@ -341,8 +341,11 @@ cl_context pen_clCreateContext(const cl_context_properties *props, cl_uint n, co
 			       void (CL_CALLBACK *notify)(const char *, const void *, size_t, void *), void *user,
 			       cl_int *err)
 {
-	cl_context ctx = BELOW(clCreateContext)(props, n, ids, notify, user, err);
-	return ctx ? admit_context(ctx, err) : NULL;
+	cl_int code = CL_SUCCESS;
+	cl_context ctx = BELOW(clCreateContext)(props, n, ids, notify, user, &code);
+	if (err)
+		*err = code;
+	return ctx && code == CL_SUCCESS ? admit_context(ctx, err) : ctx;
 }
 
 static cl_platform_id platform_of(const cl_context_properties *props)
@@ -361,10 +364,10 @@ cl_context pen_clCreateContextFromType(const cl_context_properties *props, cl_de
 {
 	cl_int code = CL_SUCCESS;
 	cl_context ctx = BELOW(clCreateContextFromType)(props, type, notify, user, &code);
-	if (!ctx) {
+	if (!ctx || code != CL_SUCCESS) {   /* PoCL 3.1 gives both a code and a pointer that is none */
 		if (err)
 			*err = code;
-		return NULL;
+		return ctx;
 	}
 	if (learn_context(ctx)) {
 		if (err)

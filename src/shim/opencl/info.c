@@ -172,14 +172,14 @@ static cl_int answer_free(struct pen_cl_device *d, cl_device_id id, size_t size,
 	return pen_cl_answer(kib, n, size, value, ret_size);
 }
 
-/* A number that the contract bounds. */
-static cl_int answer_bound(cl_device_id id, cl_device_info what, size_t width, uint64_t bound, size_t size, void *value,
-			   size_t *ret_size)
+/* A number that the contract bounds, as wide as the driver has it (PoCL answers some bit fields with four bytes). */
+static cl_int answer_bound(cl_device_id id, cl_device_info what, uint64_t bound, size_t size, void *value, size_t *ret_size)
 {
-	uint64_t real = 0;   /* little endian: the low bytes are the value of either width */
-	cl_int r = BELOW(clGetDeviceInfo)(id, what, width, &real, NULL);
-	if (r != CL_SUCCESS)
-		return r;
+	uint64_t real = 0;   /* little endian: the low bytes are the value of any width */
+	size_t width = 0;
+	cl_int r = BELOW(clGetDeviceInfo)(id, what, sizeof(real), &real, &width);
+	if (r != CL_SUCCESS || width > sizeof(real))
+		return r == CL_SUCCESS ? CL_INVALID_VALUE : r;
 	real = PEN_MIN(real, bound);
 	return pen_cl_answer(&real, width, size, value, ret_size);
 }
@@ -205,12 +205,12 @@ cl_int pen_clGetDeviceInfo(cl_device_id id, cl_device_info what, size_t size, vo
 					 value, ret_size);
 	case CL_DEVICE_DEVICE_ENQUEUE_CAPABILITIES:
 	case CL_DEVICE_QUEUE_ON_DEVICE_PROPERTIES:
-		return answer_bound(id, what, sizeof(cl_bitfield), 0, size, value, ret_size);
+		return answer_bound(id, what, 0, size, value, ret_size);
 	case CL_DEVICE_QUEUE_ON_DEVICE_PREFERRED_SIZE:
 	case CL_DEVICE_QUEUE_ON_DEVICE_MAX_SIZE:
 	case CL_DEVICE_MAX_ON_DEVICE_QUEUES:
 	case CL_DEVICE_MAX_ON_DEVICE_EVENTS:
-		return answer_bound(id, what, sizeof(cl_uint), 0, size, value, ret_size);
+		return answer_bound(id, what, 0, size, value, ret_size);
 	case CL_DEVICE_GLOBAL_MEM_SIZE:
 	case CL_DEVICE_MAX_MEM_ALLOC_SIZE:
 	case CL_DEVICE_GLOBAL_FREE_MEMORY_AMD_:
@@ -229,12 +229,12 @@ cl_int pen_clGetDeviceInfo(cl_device_id id, cl_device_info what, size_t size, vo
 	switch (what) {
 	case CL_DEVICE_GLOBAL_MEM_SIZE:
 	case CL_DEVICE_MAX_MEM_ALLOC_SIZE:
-		return answer_bound(id, what, sizeof(cl_ulong), pen_cl_mem_limit(d), size, value, ret_size);
+		return answer_bound(id, what, pen_cl_mem_limit(d), size, value, ret_size);
 	case CL_DEVICE_GLOBAL_FREE_MEMORY_AMD_:
 		return answer_free(d, id, size, value, ret_size);
 	case CL_DEVICE_PARENT_DEVICE:
 		return answer_parent(d, id, size, value, ret_size);
 	default:
-		return answer_bound(id, what, sizeof(cl_uint), pen_cl_units(d), size, value, ret_size);
+		return answer_bound(id, what, pen_cl_units(d), size, value, ret_size);
 	}
 }

@@ -27,9 +27,9 @@ static cl_int run_piece(struct pen_cl_cmd *c, const struct pen_piece *p, cl_uint
 	memcpy(global, s->global, sizeof(global));
 	if (l->offset)
 		memcpy(offset, l->offset, l->dim * sizeof(offset[0]));
-	offset[s->cut_dim] += (size_t)p->first * s->cut_local[s->cut_dim];
-	global[s->cut_dim] = (size_t)p->count * s->cut_local[s->cut_dim];
-	return BELOW(clEnqueueNDRangeKernel)(c->queue->id, l->kernel, l->dim, offset, global, s->cut_local, nwait, wait, event);
+	offset[s->cut_dim] += (size_t)p->first * s->local[s->cut_dim];
+	global[s->cut_dim] = (size_t)p->count * s->local[s->cut_dim];
+	return BELOW(clEnqueueNDRangeKernel)(c->queue->id, l->kernel, l->dim, offset, global, s->local, nwait, wait, event);
 }
 
 static bool same_shape(const struct pen_cl_shape *s, const struct pen_gate *gate, cl_uint dim, const size_t *global,

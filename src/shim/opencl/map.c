@@ -40,10 +40,10 @@ void *pen_cl_map_find(struct pen_cl_map *m, const void *key)
 	for (uint32_t i = place((uintptr_t)key);; i++) {
 		struct slot *s = &t->slot[i & t->mask];
 		uintptr_t k = atomic_load_explicit(&s->key, memory_order_acquire);
+		if (!k)   /* before the comparison: a NULL handle is nowhere */
+			return NULL;
 		if (k == (uintptr_t)key)
 			return atomic_load_explicit(&s->value, memory_order_acquire);
-		if (!k)
-			return NULL;
 	}
 }
 
@@ -76,10 +76,10 @@ static struct slot *find_slot(struct pen_cl_table *t, uintptr_t key)
 	for (uint32_t i = place(key);; i++) {
 		struct slot *s = &t->slot[i & t->mask];
 		uintptr_t k = atomic_load_explicit(&s->key, memory_order_relaxed);
-		if (k == key)
-			return s;
 		if (!k)
 			return NULL;
+		if (k == key)
+			return s;
 	}
 }
 

@@ -172,14 +172,6 @@ struct pen_cl_kernel *pen_cl_kernel(cl_kernel id)
 	k->hash = pen_cl_hash(rec ? rec->hash : PEN_CL_HASH_INIT, name, strlen(name));
 	k->cuttable = rec && rec->cuttable;
 	atomic_init(&k->refs, 1);
-	/* The same for every device of the program: it is an attribute in the source. */
-	size_t reqd[3] = { 0 };
-	cl_device_id ids[64];
-	size_t got = 0;
-	if (p && BELOW(clGetProgramInfo)(p, CL_PROGRAM_DEVICES, sizeof(ids), ids, &got) == CL_SUCCESS && got &&
-	    BELOW(clGetKernelWorkGroupInfo)(id, ids[0], CL_KERNEL_COMPILE_WORK_GROUP_SIZE, sizeof(reqd), reqd, NULL) ==
-		    CL_SUCCESS)
-		memcpy(k->reqd, reqd, sizeof(reqd));
 	if (pen_cl_map_put(&pen_cl_kernels, id, k)) {
 		free(k);
 		return NULL;
