@@ -61,7 +61,7 @@ class Man(unittest.TestCase):
             options = set(re.findall(r'^ +(?:-\w, )?(--[a-z-]+)', output(PENSTOCK, command, '--help'), re.M))
             self.assertGreater(len(options), 8)
             for option in options:
-                self.assertIn(option, page(f'penstock-{command}.1'), command)
+                self.assertTrue(option in page(f'penstock-{command}.1'), f'penstock-{command}(1) lacks {option}')
 
     def test_options_of_the_daemon_are_in_the_page(self):
         if not os.path.exists(PENSTOCKD):
@@ -69,7 +69,7 @@ class Man(unittest.TestCase):
         options = set(re.findall(r'^ +(--[a-z-]+)', output(PENSTOCKD, '--help'), re.M))
         self.assertGreater(len(options), 8)
         for option in options:
-            self.assertIn(option, page('penstockd.8'))
+            self.assertTrue(option in page('penstockd.8'), f'penstockd(8) lacks {option}')
 
 
 if __name__ == '__main__':
