@@ -512,15 +512,16 @@ static void check_answer(struct world *w, struct w_proc *p)
 static void hostile(struct world *w, struct w_proc *p)
 {
 	static const enum pen_busy_state states[] = {PEN_BUSY_RUN, PEN_BUSY_RUN, PEN_BUSY_WANT, PEN_BUSY_CLAIM, PEN_BUSY_IDLE};
-	bool still = w->seed % 3 == 0;   /* says RUN for ever */
-	p->word = PEN_BUSY_NEXT(p->word, still ? PEN_BUSY_RUN : states[w_range(w, 0, 4)]);
-	if (!still && w_one_in(w, 2))
+	bool still = w->seed % 3 == 0;    /* says RUN for ever */
+	bool keeps = w->seed % 3 == 1;    /* moves all the time and never lets go */
+	p->word = PEN_BUSY_NEXT(p->word, still || keeps ? PEN_BUSY_RUN : states[w_range(w, 0, 4)]);
+	if (keeps || (!still && w_one_in(w, 2)))
 		p->progress++;
 	p->service_vns = w_one_in(w, 2) ? 0 : w_rand(w) >> w_range(w, 0, 60);
 	p->busy_since_ns = w_one_in(w, 2) ? 0 : w_rand(w);
 	p->last_busy_ns = w_rand(w);
 	p->inflight_ns = w_rand(w);
-	p->next_ns = still ? NEVER : w->now_ns + w_range(w, 1 * US, w_one_in(w, 20) ? 100 * MS : 3 * MS);
+	p->next_ns = still ? NEVER : w->now_ns + w_range(w, 1 * US, !keeps && w_one_in(w, 20) ? 100 * MS : 3 * MS);
 }
 
 static void act(struct world *w, struct w_proc *p)
