@@ -14,6 +14,7 @@
 #include "daemon/daemon.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <event2/event.h>
 #include <stdlib.h>
 #include <string.h>
@@ -395,7 +396,7 @@ static void on_read(evutil_socket_t fd, short what, void *arg)
 			r = on_packet(d, c, &p);
 		else if (r == 0)
 			r = -ECONNRESET;
-		else if (r == -EPROTO && !c->greeted)
+		else if ((r == -EPROTO || r == -EPROTONOSUPPORT) && !c->greeted)
 			answer_hello(c, -EPROTO, "unknown protocol");
 		if (r < 0) {
 			connection_over(d, c);
@@ -455,8 +456,14 @@ static void on_accept(evutil_socket_t listener, short what, void *arg)
 int pen_attach_listen(struct pen_daemon *d, struct pen_tenant *t, struct pen_err *err)
 {
 	struct sockaddr_un sa = { .sun_family = AF_UNIX };
-	if (snprintf(sa.sun_path, sizeof(sa.sun_path), "%s/" PEN_ATTACH_SOCK, t->dir) >= (int)sizeof(sa.sun_path))
-		return pen_err_x(err, -ENAMETOOLONG, "'%s' is too long for a socket", t->dir);
+	pen_auto_close int dir = -1;
+	if (snprintf(sa.sun_path, sizeof(sa.sun_path), "%s/" PEN_ATTACH_SOCK, t->dir) >= (int)sizeof(sa.sun_path)) {
+		/* Longer than a socket address holds: through a descriptor of the directory, as the client does. */
+		dir = open(t->dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		if (dir < 0)
+			return pen_err_sys(err, -errno, "'%s'", t->dir);
+		snprintf(sa.sun_path, sizeof(sa.sun_path), "/proc/self/fd/%d/" PEN_ATTACH_SOCK, dir);
+	}
 	pen_auto_close int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return pen_err_sys(err, -errno, "socket");

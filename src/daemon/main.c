@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "board/feature.h"
+#include "contract/text.h"
 #include "daemon/daemon.h"
 #include "daemon/http.h"
 #include "daemon/store.h"
@@ -260,6 +261,7 @@ int main(int argc, char **argv)
 {
 	static struct pen_daemon d;
 	struct pen_err err = PEN_ERR_INIT;
+	pen_text_init(PEN_LOCALEDIR);   /* a private daemon's refusals are read by the person who typed the command */
 	pen_log_set_prefix("penstockd");
 	int r = pen_options_parse(&d.opt, argc, argv, &err);
 	if (r == PEN_OPTIONS_DONE)
