@@ -50,14 +50,6 @@ static int error_answer(struct pen_api_call *call, int status, const char *code,
 	return pen_api_answer(call, status, json_pack("{s:o}", "error", e));
 }
 
-/* What goes into JSON must be UTF-8; texts may quote what a caller sent. */
-static void printable(char *s)
-{
-	for (; *s; s++)
-		if ((unsigned char)*s < 0x20 || (unsigned char)*s >= 0x7f)
-			*s = '?';
-}
-
 int pen_api_error(struct pen_api_call *call, int status, const char *code, const char *fmt, ...)
 {
 	char text[PEN_ERR_TEXT];
@@ -65,7 +57,7 @@ int pen_api_error(struct pen_api_call *call, int status, const char *code, const
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	printable(text);
+	pen_text_clean(text);   /* JSON must be UTF-8; texts may quote what a caller sent */
 	return error_answer(call, status, code, text, NULL, NULL);
 }
 

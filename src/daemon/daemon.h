@@ -176,5 +176,7 @@ void pen_daemon_probed(struct pen_daemon *d);     /* main.c */
 void pen_config_contracts(struct pen_daemon *d);   /* reload.c: those of the configuration come into force */
 int pen_daemon_reload(struct pen_daemon *d, struct pen_diff *ret_diff, struct pen_err *err);   /* reload.c */
 void pen_daemon_quit(struct pen_daemon *d, const char *why);
+/* A private daemon without a tenant ends, a moment later: who asked gets the answer, and who comes just now a tenant. */
+void pen_daemon_maybe_quit(struct pen_daemon *d);
 
 #endif

@@ -83,10 +83,7 @@ void pen_event(struct pen_daemon *d, enum pen_event_kind kind, const struct pen_
 	va_start(ap, fmt);
 	vsnprintf(row->text, sizeof(row->text), fmt, ap);
 	va_end(ap);
-	/* Texts hold names that tenants chose; the log and JSON get printable ones only. */
-	for (char *s = row->text; *s; s++)
-		if ((unsigned char)*s < 0x20 || (unsigned char)*s >= 0x7f)
-			*s = '?';
+	pen_text_clean(row->text);   /* texts hold names that tenants chose */
 	enum pen_log_level level = kind == PEN_EVENT_ALERT ? PEN_LOG_ERROR :
 				   kind == PEN_EVENT_CLIENT_ATTACHED || kind == PEN_EVENT_CLIENT_GONE ? PEN_LOG_DEBUG :
 												       PEN_LOG_INFO;

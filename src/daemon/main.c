@@ -28,6 +28,7 @@
 
 /* A private daemon that nobody gives a tenant ends by itself. */
 #define PRIVATE_UNUSED_NS (30 * PEN_S)
+#define LINGER_MS 200
 
 void pen_daemon_quit(struct pen_daemon *d, const char *why)
 {
@@ -35,6 +36,24 @@ void pen_daemon_quit(struct pen_daemon *d, const char *why)
 		pen_log(PEN_LOG_INFO, "ends: %s", why);
 	d->quitting = true;
 	event_base_loopbreak(d->base);
+}
+
+static void on_linger(evutil_socket_t fd, short what, void *arg)
+{
+	struct pen_daemon *d = arg;
+	(void)fd, (void)what;
+	if (!d->tenants)
+		pen_daemon_quit(d, "the last tenant is gone");
+}
+
+void pen_daemon_maybe_quit(struct pen_daemon *d)
+{
+	if (!d->opt.is_private || d->tenants || d->quitting)
+		return;
+	if (!d->linger_ev)
+		d->linger_ev = evtimer_new(d->base, on_linger, d);
+	if (!d->linger_ev || event_add(d->linger_ev, &(struct timeval){ .tv_usec = LINGER_MS * 1000 }) < 0)
+		pen_daemon_quit(d, "the last tenant is gone");
 }
 
 static void on_end_signal(evutil_socket_t sig, short what, void *arg)
@@ -209,7 +228,7 @@ static void free_event(struct event **ev)
 /* Clients keep running on their last terms; contracts stay in the store and their directories in place. */
 static void finish(struct pen_daemon *d)
 {
-	struct event **evs[] = { &d->second_ev, &d->term_ev, &d->int_ev, &d->hup_ev, &d->square_ev, &d->adopt_ev };
+	struct event **evs[] = { &d->second_ev, &d->term_ev, &d->int_ev, &d->hup_ev, &d->square_ev, &d->adopt_ev, &d->linger_ev };
 	d->quitting = true;
 	if (d->http)
 		pen_event(d, PEN_EVENT_STOPPED, NULL, NULL, "penstockd ends");

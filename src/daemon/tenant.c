@@ -331,8 +331,7 @@ static void forget(struct pen_daemon *d, struct pen_tenant *t)
 	HASH_DEL(d->tenants, t);
 	tenant_free(d, t);
 	pen_tenant_admit_waiting(d);
-	if (d->opt.is_private && !d->tenants && !d->quitting)
-		pen_daemon_quit(d, "the last tenant is gone");
+	pen_daemon_maybe_quit(d);
 }
 
 void pen_tenant_end(struct pen_daemon *d, struct pen_tenant *t, const char *why)

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The control API: contracts, refusals, queue, changes, configuration, streams, rights, the life of a private daemon."""
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+
+import fake
+from fake import Client, Daemon, wait_for
+
+PROBE = '''#!/bin/sh
+echo '{"devices":[{"api":"test","key":"test:p/one#0","model":"One","mem_bytes":1073741824,"units":8},
+{"api":"test","key":"test:p/two#0","model":"Two","mem_bytes":2147483648,"units":4}],"backends":[{"api":"test","error":""}]}'
+'''
+
+
+def probe(text=PROBE):
+    fd, path = tempfile.mkstemp(prefix='pd-probe-')
+    os.write(fd, text.encode())
+    os.close(fd)
+    os.chmod(path, 0o700)
+    return path
+
+
+def with_devices(**more):
+    return Daemon('--probe', probe(), **more)
+
+
+def test_devices():
+    with with_devices() as d:
+        status, t = d.create('a', memory='512M', device='two')     # a POST waits for the probe
+        assert status == 201, t
+        v = {x['key']: x for x in d.get('/v1/devices')['devices']}
+        assert v['test:p/two#0']['mem_guaranteed_bytes'] == 512 << 20 and v['test:p/one#0']['mem_guaranteed_bytes'] == 0
+        assert v['test:p/one#0']['state'] == 'ok' and v['test:p/one#0']['units'] == 8
+        # the contract is for one device
+        c = Client(t['dir'])
+        assert c.greet() == 0
+        c.ask('test:p/one#0')
+        assert c.take_seat() == -19                                # ENODEV
+        c.ask('test:p/two#0', mem=1)                               # what the probe says counts
+        assert c.take_seat() == 0 and c.copy(32, '<Q') == 2 << 30
+        status, e = d.create('b', device='nowhere')
+        assert status == 409 and 'nowhere' in e['error']['message']
+
+
+def test_probe_failures():
+    for text in ('#!/bin/sh\nkill -SEGV $$\n', '#!/bin/sh\necho rubbish\n', '#!/bin/sh\nhead -c 200000 /dev/zero\n'):
+        with Daemon('--probe', probe(text)) as d:
+            assert 'discovery' in d.wait_event('alert')['text']
+            assert d.create('a')[0] == 201
+    with Daemon('--probe', '/nowhere/probe') as d:
+        assert d.create('a')[0] == 201
+
+
+def test_refusals():
+    with with_devices() as d:
+        assert d.create('a', compute='70%', device='One')[0] == 201
+        status, e = d.create('b', compute='50%', device='One')
+        assert status == 409 and e['error']['code'] == 'refused' and e['error']['field'] == 'compute'
+        assert "'a'" in e['error']['message'], e                   # who holds what
+        assert d.create('a')[1]['error']['code'] == 'exists'
+        for body, field in (({'contract': {'name': 'x', 'memory': 'nine'}}, 'memory'),
+                            ({'contract': {'name': '../x'}}, 'name')):
+            status, e = d.request('POST', '/v1/tenants', body)
+            assert status == 400 and e['error']['field'] == field and e['error']['allowed'], e
+        for raw in ('', '{', '[]', '"x"', '{"contract": 1}', '{"contract":{},"contract":{}}', '{"what":1}', '\0', '{"pid":-4}',
+                    '{"contract":{"nope":1}}', '{"contract":{"name":"\\u0000"}}', '{"wait":3}'):
+            status, e = d.request('POST', '/v1/tenants', raw=raw)
+            assert status == 400 or raw == '', (raw, status, e)
+        assert d.request('GET', '/v1/tenants/nope')[1]['error']['code'] == 'no-such-tenant'
+        assert d.request('GET', '/v1/what')[0] == 404 and d.request('DELETE', '/v1/events')[0] == 405
+        assert d.request('POST', '/v1/tenants', {'pid': 999999999})[0] == 400
+
+
+def test_queue():
+    with with_devices() as d:
+        d.create('a', compute='70%', device='One')
+        assert d.create('big', compute='90%', device='One', wait=True)[0] == 202
+        assert d.create('small', compute='20%', device='One', wait=True)[0] == 201      # fits beside a: not queued
+        assert d.create('later', compute='20%', device='One', wait=True)[0] == 202
+        assert d.tenant('big')['state'] == 'waiting'
+        assert "'a'" in d.get('/v1/tenants/big/why')['holds'][0]['text']
+        assert d.create('never', compute='20%', memory='900G', device='One', wait=True)[0] == 409
+        d.request('DELETE', '/v1/tenants/small')
+        assert d.tenant('big')['state'] == 'waiting' and d.tenant('later')['state'] == 'waiting'    # nobody overtakes
+        d.request('DELETE', '/v1/tenants/a')
+        assert d.tenant('big')['state'] == 'idle' and d.tenant('later')['state'] == 'waiting'
+        assert os.path.exists(d.tenant('big')['dir'] + '/token')
+        d.request('PATCH', '/v1/tenants/big', {'set': {'compute': '10%'}})
+        assert d.tenant('later')['state'] == 'idle'
+
+
+def test_change():
+    with with_devices() as d:
+        d.create('a', compute='20%')
+        d.create('b', compute='60%')
+        status, e = d.request('PATCH', '/v1/tenants/a', {'set': {'compute': '60%'}})
+        assert status == 409 and d.tenant('a')['contract']['compute'] == '20%', e
+        assert d.request('PATCH', '/v1/tenants/a', {'set': {'name': 'z'}})[0] == 400
+        assert d.request('PATCH', '/v1/tenants/a', {'set': {'class': 'latency', 'sla': '20ms', 'priority': 7}})[0] == 200
+        c = d.tenant('a')['contract']
+        assert (c['class'], c['sla'], c['priority'], c['compute']) == ('latency', '20ms', 7, '20%')
+        assert d.request('PATCH', '/v1/tenants/a', {'set': {'sla': None}})[1]['contract']['sla'] == 'none'
+
+
+def test_watch():
+    with Daemon() as d:
+        p = subprocess.Popen(['sleep', '1000'])
+        where = d.create('a', pid=p.pid)[1]['dir']
+        c = Client(where).attach()
+        p.kill()
+        p.wait()
+        assert d.tenant('a')                                       # this process still is a client
+        pid, out = fake.child(lambda say: None)
+        out.read()
+        os.waitpid(pid, 0)
+        since = d.last_event()
+        c.ref(fake.DETACH)
+        c.close()
+        assert d.wait_event('tenant-ended', since)['tenant'] == 'a'
+        wait_for(lambda: not os.path.exists(where), 'its directory to go')
+
+
+def test_private():
+    """Ends with its last tenant, exit code 0; a second one is refused with 1; usage is 2."""
+    d = Daemon(private=True)
+    assert stat.S_IMODE(os.stat(d.sock).st_mode) == 0o600
+    argv = [os.environ['PENSTOCKD'], '--private', '--no-probe', '--runtime-dir', d.run, '--state-dir', d.state]
+    r = subprocess.run(argv, capture_output=True, text=True, timeout=fake.BOUND, check=False)
+    assert r.returncode == 1 and 'another penstockd' in r.stderr, r
+    r = subprocess.run(argv + ['--what'], capture_output=True, text=True, timeout=fake.BOUND, check=False)
+    assert r.returncode == 2 and '--what' in r.stderr, r
+    d.create('a')
+    d.create('b')
+    d.request('DELETE', '/v1/tenants/a')
+    assert d.answers()
+    d.request('DELETE', '/v1/tenants/b')
+    assert d.proc.wait(fake.BOUND) == 0, d.log()
+    assert not os.path.exists(d.sock)
+    d.close()
+
+
+def test_reload():
+    with with_devices(config='contracts:\n  - name: cam\n    memory: 100M\n') as d:
+        wait_for(lambda: d.tenant('cam'), 'the configured contract')
+        d.create('own')
+        with open(d.config, 'w', encoding='utf-8') as f:
+            f.write('policy:\n  quantum: 20ms\ncontracts:\n  - name: cam\n    memory: 200M\n  - name: new\n')
+        status, r = d.request('POST', '/v1/config/reload')
+        what = {c['what']: (c['from'], c['to']) for c in r['changes']}
+        assert status == 200 and what['policy.quantum'] == ('10ms', '20ms') and any('cam' in w and 'memory' in w for w in what), r
+        assert d.tenant('cam')['contract']['memory'] == '200M' and d.tenant('new') and d.tenant('own')
+        assert d.get('/v1/devices')['devices'][0]['quantum_ns'] == 20000000
+        with open(d.config, 'w', encoding='utf-8') as f:
+            f.write('polici:\n  quantum: 20ms\n')
+        status, e = d.request('POST', '/v1/config/reload')
+        assert status == 400 and ':1' in e['error']['message'] and d.tenant('new'), e
+        with open(d.config, 'w', encoding='utf-8') as f:
+            f.write('')
+        d.request('POST', '/v1/config/reload')
+        assert not d.tenant('cam') and d.tenant('own')
+        assert 'quantum' in d.get('/v1/config')['yaml']
+
+
+def test_rights():
+    """Others may look, and change nothing."""
+    if os.getuid() != 0:
+        print('   not root: nobody else to be')
+        return
+    with Daemon() as d:
+        os.chmod(d.dir, 0o755)
+        d.create('a')
+
+        def other(say):
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            say(str(d.request('GET', '/v1/tenants/a')[0]))
+            say(str(d.request('DELETE', '/v1/tenants/a')[0]))
+            say(str(d.create('mine')[0]))
+            try:
+                open(d.run + '/tenants/a/token', encoding='ascii').close()
+                say('token read')
+            except PermissionError:
+                say('no token')
+        pid, out = fake.child(other)
+        assert out.read().split('\n')[:4] == ['200', '403', '403', 'no token']
+        os.waitpid(pid, 0)
+
+
+def test_stream_and_metrics():
+    with with_devices() as d:
+        s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        s.settimeout(fake.BOUND)
+        s.connect(d.sock)
+        s.sendall(b'GET /v1/stream HTTP/1.1\r\nHost: x\r\n\r\n')
+        f = s.makefile('rb')
+        wait_for(lambda: b'event: tenants' in f.readline(), 'the first state')
+        c = Client(d.create('a', memory='512M')[1]['dir']).attach('test:p/one#0')
+        c.charge(4096)
+
+        def told():
+            line = f.readline()
+            return line.startswith(b'data: ') and json.loads(line[6:]).get('kind') == 'tenant-created'
+        wait_for(told, 'an event')
+        f.close()
+        s.close()
+        text = d.get('/metrics')
+        assert 'penstock_memory_used_bytes{tenant="a",device="test:p/one#0"} 4096' in text, text
+        at = fake.CLIENT_AT + fake.CLIENT_BYTES * c.client
+        c.ledger.put64(at + 48, 123456789)                         # device_ns
+        c.ledger.put64(at + 104 + 8 * 3, 5)                        # held_ns[rank]
+        c.ledger.put32(at + 176, 4)                                # held now, by rank
+        p = d.place('a')
+        assert p['device_ns'] == 123456789 and p['held_ns']['rank'] == 5 and p['clients'][0]['hold']['reason'] == 'rank'
+        w = d.get('/v1/tenants/a/why')
+        assert w['holds'][0]['reason'] == 'rank' and w['suggestion']
+
+
+def test_stale():
+    """Says busy and does nothing: flagged in the terms, told, and nobody waits on it."""
+    with Daemon() as d:
+        c = Client(d.create('a')[1]['dir']).attach()
+        c.busy(3)
+        wait_for(lambda: c.copy(192 + 24 * c.seat + 12, '<I') & 2, 'the flag')
+        assert d.wait_event('client-stale')['tenant'] == 'a'
+        c.busy(0)
+        wait_for(lambda: not c.copy(192 + 24 * c.seat + 12, '<I') & 2, 'the flag to go')
+
+
+def test_many_connections():
+    """Connections that say nothing do not keep others out for ever."""
+    with Daemon() as d:
+        idle = []
+        for _ in range(400):
+            s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            s.setblocking(False)
+            try:
+                s.connect(d.sock)
+            except BlockingIOError:
+                s.close()
+                break
+            idle.append(s)
+        assert len(idle) > 100
+        assert len(os.listdir(f'/proc/{d.proc.pid}/fd')) < 300
+        for s in idle:
+            s.close()
+        wait_for(d.answers, 'an answer')
+
+
+if __name__ == '__main__':
+    fake.run(sys.modules[__name__])

@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attaching: seats, seals, deaths, adoption after a restart, hostile packets."""
+import mmap
+import os
+import random
+import signal
+import socket
+import struct
+import sys
+import time
+
+import fake
+from fake import Client, Daemon, Page, child, kill_child, wait_for
+
+
+def directory(d, name='a', **fields):
+    status, t = d.create(name, **fields)
+    assert status == 201, (status, t)
+    return t['dir']
+
+
+def test_lifecycle():
+    with Daemon() as d:
+        where = directory(d, memory='100M..512M')
+        assert oct(os.stat(where + '/token').st_mode & 0o777) == '0o400'
+        c = Client(where).attach()
+        t = d.tenant('a')
+        assert t['state'] == 'active' and t['devices'][0]['clients'][0]['pid'] == os.getpid()
+        assert c.copy(16, '<Q') == 512 << 20 and c.copy(24, '<Q') == 100 << 20
+        c.charge(5 << 20)
+        assert d.place('a')['mem_used_bytes'] == 5 << 20
+        # the same seat number is in the terms, with this generation
+        assert c.seat_generation(c.seat) == c.generation
+        assert c.neighbours[c.seat][0] == c.generation
+        # PATCH: the terms have it when the answer is there, or one tick later
+        assert d.request('PATCH', '/v1/tenants/a', {'set': {'memory': '..256M'}})[0] == 200
+        wait_for(lambda: c.copy(16, '<Q') == 256 << 20, 'the new limit')
+        # below use: refused, forced
+        status, e = d.request('PATCH', '/v1/tenants/a', {'set': {'memory': '..1M'}})
+        assert status == 409 and e['error']['field'] == 'memory' and 'in use' in e['error']['message'], e
+        assert d.request('PATCH', '/v1/tenants/a', {'set': {'memory': '..1M'}, 'force': True})[0] == 200
+        wait_for(lambda: c.copy(8, '<I') & 1, 'STOP_ALLOC')
+        # detach gives everything back, the process may ask again
+        c.ref(fake.DETACH)
+        wait_for(lambda: d.place('a')['mem_used_bytes'] == 0, 'memory')
+        wait_for(lambda: not c.copy(8, '<I') & 1, 'allocations again')
+        c.ask()
+        assert c.take_seat() == 0
+        # the contract ends: STOP, and the connection stays until the process goes
+        assert d.request('DELETE', '/v1/tenants/a')[0] == 200
+        wait_for(lambda: c.copy(8, '<I') & 2, 'STOP')
+        assert d.tenant('a')['state'] == 'ended' and not os.path.exists(where)
+        c.close()
+
+
+def test_refused():
+    with Daemon() as d:
+        where = directory(d)
+        assert Client(where).greet(bytes(32)) == -13
+        c = Client(where)
+        c.ask()                                        # before HELLO
+        assert c.recv()[0] == 0
+        c = Client(where)
+        c.send(struct.pack('<IHHII', fake.MAGIC, 9, 0, fake.HELLO, fake.SIZE[fake.HELLO]) + bytes(64))
+        data, _ = c.expect(fake.HELLO_REPLY)
+        assert struct.unpack_from('<i', data, 16)[0] == -71   # EPROTO
+        assert d.wait_event('refused')['tenant'] == 'a'
+
+
+def cannot_write(fd, size):
+    """No way from this descriptor to a writable mapping or a write."""
+    tries = 0
+    for flags in (os.O_RDWR, os.O_WRONLY):
+        try:
+            again = os.open(f'/proc/self/fd/{fd}', flags)
+        except OSError:
+            continue
+        tries += 1
+        for attempt in (lambda: mmap.mmap(again, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE),
+                        lambda: os.pwrite(again, b'x', 0), lambda: os.ftruncate(again, 0), lambda: os.ftruncate(again, 1 << 20)):
+            try:
+                attempt()
+            except OSError:
+                continue
+            raise AssertionError('a page of somebody else could be written')
+        os.close(again)
+    return tries
+
+
+def test_seals():
+    with Daemon() as d:
+        a, b = Client(directory(d, 'a')).attach(), Client(directory(d, 'b')).attach()
+        a.ref(fake.RESEND)
+        while b.seat not in a.neighbours:
+            a.note(*a.recv()[1:])
+        opened = 0
+        for c in (a, b):
+            opened += cannot_write(c.fds[0], fake.TERMS_BYTES)
+            opened += cannot_write(c.fds[2], fake.SIGNAL_BYTES)       # one's own, after MAPPED
+            for _, fd in c.neighbours.values():
+                opened += cannot_write(fd, fake.SIGNAL_BYTES)
+        assert opened > 0     # else the attack was not even tried
+
+
+def hold_seat(say, where, n):
+    c = Client(where).attach()
+    c.charge(n)
+    c.busy(3)
+    c.ledger.put32(200, 1)                             # active_clients
+    say(f'{c.seat} {c.generation}')
+    signal.pause()
+
+
+def test_killed():
+    with Daemon() as d:
+        wa, wb = directory(d, 'a', **{'class': 'latency'}), directory(d, 'b')
+        b = Client(wb).attach()
+        pid, out = child(hold_seat, wa, 7 << 20)
+        seat, generation = map(int, out.readline().split())
+        got, data, fds = b.recv()
+        assert got == fake.NEIGHBOUR
+        b.note(data, fds)
+        wait_for(lambda: b.seat_generation(seat) == generation, 'the seat in the terms')
+        assert Page(b.neighbours[seat][1], fake.SIGNAL_BYTES).u32(64) & 3 == 3
+        assert d.place('a')['mem_used_bytes'] == 7 << 20
+        since = d.last_event()
+        began = time.monotonic()
+        kill_child(pid)
+        wait_for(lambda: b.seat_generation(seat) == 0, 'the seat to be free')
+        took = time.monotonic() - began
+        # nobody who waited on the word waits on
+        assert Page(b.neighbours[seat][1], fake.SIGNAL_BYTES).u32(64) & 3 == 0
+        assert d.wait_event('client-gone', since)['tenant'] == 'a'
+        p = d.place('a')
+        assert p['mem_used_bytes'] == 0 and not p['clients']
+        print(f'   freed after {took * 1e3:.1f} ms')
+        # 100 ms is the promise; the bound of the test is that of a machine under load
+        assert took < max(0.1, fake.BOUND / 4)
+
+
+def test_hang_up_keeps_seat():
+    with Daemon() as d:
+        where = directory(d)
+        c = Client(where).attach()
+        c.charge(1 << 20)
+        seat, generation = c.seat, c.generation
+        c.close()
+        again = Client(where)
+        # comes back with its seat, without its descriptors
+        again.hello(nadopt=1)
+        again.send(fake.head(fake.ADOPT) + fake.text(fake.KEY, 128) + struct.pack('<IIQ', seat, generation, 1 << 20))
+        again.expect(fake.HELLO_REPLY)
+        assert again.take_seat() == 0 and again.adopted == 1 and again.seat == seat
+        again.expect(fake.READY)
+        assert d.place('a')['mem_used_bytes'] == 1 << 20
+        # without adopting it is a process that exec'ed: the old seat and memory are free
+        again.close()
+        third = Client(where).attach()
+        assert d.place('a')['mem_used_bytes'] == 0 and len(d.place('a')['clients']) == 1
+        assert third.generation != generation
+
+
+def adopt(where, old, ledger=None, sig=None, **change):
+    c = Client(where)
+    c.hello(nadopt=1)
+    v = {'seat': old.seat, 'generation': old.generation, 'charged': 3 << 20, **change}
+    c.send(fake.head(fake.ADOPT) + fake.text(fake.KEY, 128) + struct.pack('<IIQ', v['seat'], v['generation'], v['charged']),
+           [old.ledger.fd if ledger is None else ledger, old.signal.fd if sig is None else sig])
+    c.expect(fake.HELLO_REPLY)
+    assert c.take_seat() == 0, c.status
+    if not c.adopted:
+        c.ref(fake.MAPPED)
+    c.expect(fake.READY)
+    return c
+
+
+def reconnect(where):
+    """The tenant's socket is there before the daemon answers, or a moment later."""
+    wait_for(lambda: os.path.exists(where + '/attach.sock'), 'the socket')
+
+
+def test_restart():
+    with Daemon() as d:
+        where = directory(d, 'a', memory='64M..512M')
+        token = open(where + '/token', encoding='ascii').read()
+        first = Client(directory(d, 'other')).attach()      # so that ours is not seat 0 in slot 0
+        c = Client(where).attach()
+        c.charge(3 << 20)
+        wait_for(lambda: d.get('/v1/version')['store']['queued'] == 0, 'the store')
+        d.kill()
+        # the lease runs out, and a gate sees it
+        wait_for(lambda: c.lease() < time.clock_gettime_ns(time.CLOCK_MONOTONIC), 'the lease to end')
+        d.start()
+        reconnect(where)
+        assert open(where + '/token', encoding='ascii').read() == token
+        t = d.tenant('a')
+        assert t['contract']['memory'] == '64M..512M'
+        p = t['devices'][0]
+        assert p['waits_for_clients'] and p['mem_used_bytes'] == 512 << 20      # until it is back: all it may have
+        # somebody new of the same tenant waits for the old one's ledger
+        new_pid, out = child(hold_seat, where, 1 << 20)
+        back = adopt(where, c)
+        assert back.adopted == 1 and (back.seat, back.generation, back.slot) == (c.seat, c.generation, c.slot)
+        out.readline()
+        p = d.place('a')
+        assert p['mem_used_bytes'] == 4 << 20 and len(p['clients']) == 2, p
+        assert back.seat_generation(back.seat) == back.generation
+        assert back.lease() > time.clock_gettime_ns(time.CLOCK_MONOTONIC) or wait_for(
+            lambda: back.lease() > time.clock_gettime_ns(time.CLOCK_MONOTONIC), 'a lease')
+        kill_child(new_pid)
+        wait_for(lambda: d.place('a')['mem_used_bytes'] == 3 << 20, 'its memory')
+        first.close()
+
+
+def test_adopt_foreign():
+    """Pages that are not what the daemon had made are not taken: the process gets a new seat, charged as it says."""
+    with Daemon() as d:
+        where = directory(d)
+        c = Client(where).attach()
+        wait_for(lambda: d.get('/v1/version')['store']['queued'] == 0, 'the store')
+        d.kill()
+        d.start()
+        reconnect(where)
+        fd = os.memfd_create('x', os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
+        os.ftruncate(fd, fake.LEDGER_BYTES)
+        os.pwrite(fd, os.pread(c.ledger.fd, 64, 0), 0)
+        back = adopt(where, c, ledger=fd)              # not sealed: could shrink under the daemon
+        assert back.adopted == 0 and d.place('a')['mem_used_bytes'] == 3 << 20
+        back.close()
+        other = os.memfd_create('x', os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
+        os.ftruncate(other, fake.LEDGER_BYTES)
+        page = bytearray(os.pread(c.ledger.fd, 64, 0))
+        struct.pack_into('<H', page, 4, 77)            # another layout
+        os.pwrite(other, page, 0)
+        import fcntl
+        fcntl.fcntl(other, 1033, 0x0001 | 0x0002 | 0x0004)
+        back = adopt(where, c, ledger=other)
+        assert back.adopted == 0
+        back.close()
+        back = adopt(where, c, sig=c.ledger.fd)        # a ledger for a signal page
+        assert back.adopted == 0
+        assert d.answers()
+
+
+def test_garbage():
+    rng = random.Random(7)
+    with Daemon() as d:
+        where = directory(d)
+        good = Client(where).attach()
+        null = os.open('/dev/null', os.O_RDONLY)
+        for i in range(300):
+            c = Client(where)
+            try:
+                if i % 3 == 0:
+                    assert c.greet() == 0
+                for _ in range(rng.randrange(1, 6)):
+                    kind = rng.randrange(0, 12)
+                    body = rng.randbytes(rng.randrange(0, 300))
+                    data = fake.head(kind) + body if kind in fake.SIZE and rng.random() < 0.7 else body
+                    if kind in fake.SIZE and rng.random() < 0.5:
+                        data = data[:fake.SIZE[kind]].ljust(fake.SIZE[kind], b'\0')
+                    c.send(data or b'x', [null] * rng.randrange(0, 4))
+            except OSError:
+                pass
+            c.close()
+        for i in range(100):
+            s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            s.connect(d.sock)
+            s.settimeout(fake.BOUND)
+            try:
+                s.sendall(rng.choice([b'', b'GET ', b'POST /v1/tenants HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n',
+                                      b'GET /' + b'a' * 70000 + b' HTTP/1.1\r\n\r\n']) + rng.randbytes(rng.randrange(0, 400)))
+            except OSError:
+                pass
+            s.close()
+        assert d.answers() and d.proc.poll() is None
+        # the good client never noticed
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        wait_for(lambda: good.lease() > now, 'a lease')
+
+
+def test_many_seats():
+    """More processes than the ledger has accounts: -ENOSPC, and a place comes free with a death."""
+    with Daemon() as d:
+        where = directory(d)
+        kids = [child(hold_seat, where, 1) for _ in range(64)]
+        for _, out in kids:
+            assert len(out.readline().split()) == 2
+        c = Client(where)
+        assert c.greet() == 0
+        c.ask()
+        assert c.take_seat() == -28
+        kill_child(kids.pop()[0])
+        def again():
+            c.ask()
+            return c.take_seat() == 0
+        wait_for(again, 'a seat')
+        for pid, _ in kids:
+            kill_child(pid)
+        wait_for(lambda: d.place('a')['mem_used_bytes'] == 0, 'memory')
+
+
+if __name__ == '__main__':
+    fake.run(sys.modules[__name__])

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""State: what survives kill -9, a damaged or truncated database, a disk that stalls, a disk that is not there."""
+import glob
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+
+import fake
+from fake import Client, Daemon, wait_for
+
+
+def settled(d):
+    return wait_for(lambda: d.get('/v1/version')['store']['queued'] == 0, 'the store')
+
+
+def test_kill_keeps_contracts():
+    with Daemon() as d:
+        d.create('a', memory='1G..2G', **{'class': 'latency', 'sla': '20ms'})
+        d.create('gone')
+        d.request('DELETE', '/v1/tenants/gone')
+        d.request('PATCH', '/v1/tenants/a', {'set': {'priority': '90'}})
+        before = d.tenant('a')['contract']
+        sleeper = subprocess.Popen(['sleep', '1000'])
+        assert d.create('watched', pid=sleeper.pid, ephemeral=True)[0] == 201
+        dead = subprocess.Popen(['sleep', '1000'])
+        assert d.create('dying', pid=dead.pid, ephemeral=True)[0] == 201
+        settled(d)
+        d.kill()
+        dead.kill()
+        dead.wait()
+        d.start()
+        assert d.tenant('a')['contract'] == before and d.tenant('gone') is None
+        assert d.tenant('watched')['state'] == 'idle'
+        # the events of before are still told, and numbers go on
+        assert [e for e in d.get('/v1/events?since=0&limit=1000')['events'] if e['tenant'] == 'gone']
+        d.wait_event('tenant-ended', tenant='dying')            # nobody came back
+        sleeper.kill()
+        sleeper.wait()
+        wait_for(lambda: d.tenant('watched') is None, 'the end of the watched')
+
+
+def test_stop_keeps_contracts():
+    with Daemon() as d:
+        where = d.create('a')[1]['dir']
+        c = Client(where).attach()
+        assert d.stop() == 0
+        assert os.path.exists(where + '/token')                 # programs started now wait for the daemon, not fail closed
+        d.start()
+        assert d.tenant('a') and not c.copy(8, '<I') & 2        # the client was not stopped
+
+
+def damage(d, how):
+    path = d.state + '/penstock.db'
+    for tail in ('-wal', '-shm'):
+        if os.path.exists(path + tail):
+            os.unlink(path + tail)
+    with open(path, 'r+b') as f:
+        how(f, os.path.getsize(path))
+
+
+def check_damaged(how):
+    with Daemon() as d:
+        for i in range(50):
+            d.create(f'a{i}')
+        settled(d)
+        assert d.stop() == 0
+        damage(d, how)
+        d.start()
+        kept = glob.glob(d.state + '/penstock.db.damaged-*')
+        assert len(kept) == 1, kept
+        e = d.wait_event('alert')
+        assert 'damaged' in e['text'] and kept[0] in e['text'], e
+        assert d.create('new')[0] == 201
+        settled(d)
+        d.kill()
+        d.start()
+        assert d.tenant('new') and len(glob.glob(d.state + '/penstock.db.damaged-*')) == 1
+
+
+def test_damaged_header():
+    check_damaged(lambda f, n: f.write(b'not a database at all' * 20))
+
+
+def test_damaged_page():
+    def hit(f, n):
+        for at in range(4096, n, 4096):
+            f.seek(at)
+            f.write(b'\xff' * 200)
+    check_damaged(hit)
+
+
+def test_truncated():
+    check_damaged(lambda f, n: f.truncate(n // 2 + 100))
+
+
+def test_no_state_dir():
+    """Without a place to write the daemon serves and says so."""
+    with Daemon('--state-dir', '/proc/penstock') as d:
+        assert 'without a database' in d.wait_event('alert')['text']
+        Client(d.create('a')[1]['dir']).attach()
+
+
+def test_stalled_disk():
+    """While a flush sleeps two seconds no lease lapses and processes attach."""
+    slow = os.environ['SLOW_FSYNC']
+    switch = ''
+    with Daemon(env={'LD_PRELOAD': slow}) as d:
+        switch = d.dir + '/slow'
+        c = Client(d.create('a')[1]['dir']).attach()
+        settled(d)
+        assert d.stop() == 0
+        d.env['PENSTOCK_SLOW_FSYNC'] = switch
+        d.start()
+        where = d.tenant('a')['dir']
+        wait_for(lambda: not d.get('/v1/version')['store']['queued'], 'the store')
+        with open(switch, 'w', encoding='ascii'):
+            pass
+        c = Client(where)
+        assert c.greet() == 0
+        d.create('b')                                            # has to be flushed
+        wait_for(lambda: os.path.getsize(switch) > 0, 'a flush')
+        c.ask()                                                  # waits for adoption, then is answered
+        assert c.take_seat() == 0
+        c.ref(fake.MAPPED)
+        c.expect(fake.READY)
+        n = 1
+        d.create('c')
+        lapses = looked = 0
+        with open(switch, encoding='ascii') as f:
+            for line in iter(lambda: f.read(), None):
+                n += line.count('begin') - line.count('end')
+                now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+                lapses += c.lease() < now
+                looked += 1
+                if looked % 50 == 0:
+                    other = Client(d.create(f'x{looked}')[1]['dir'])
+                    assert other.greet() == 0
+                    other.close()
+                if looked >= 400:
+                    break
+                time.sleep(0.01)
+        text = open(switch, encoding='ascii').read()
+        assert text.count('begin') > 1 and text.count('end') >= 1, text    # flushes did stall meanwhile
+        assert lapses == 0, lapses
+        os.unlink(switch)
+
+
+def test_size_and_retention():
+    with Daemon(config='retention:\n  days: 1\n  max_size: 1M\n') as d:
+        settled(d)
+        assert d.stop() == 0
+        db = sqlite3.connect(d.state + '/penstock.db')
+        db.executemany('INSERT INTO usage VALUES(?,?,?,1,1,1,1,1)', [('t', 'd', m) for m in range(1000)])        # 1970
+        now = int(time.time()) // 60
+        db.executemany('INSERT INTO usage VALUES(?,?,?,1,1,1,1,1)', [(f't{i}' * 20, 'd' * 100, now - m) for m in range(200)
+                                                                      for i in range(60)])
+        db.commit()
+        assert db.execute('SELECT count(*) FROM usage WHERE minute < 1000').fetchone()[0] == 1000
+        db.close()
+        big = os.path.getsize(d.state + '/penstock.db')
+        assert big > 1 << 20
+        d.start()
+
+        def trimmed():
+            c = sqlite3.connect(f'file:{d.state}/penstock.db?mode=ro', uri=True, timeout=fake.BOUND)
+            try:
+                return c.execute('SELECT count(*) FROM usage WHERE minute < 1000').fetchone()[0] == 0 and \
+                    c.execute('SELECT count(*) FROM usage').fetchone()[0] < 12000
+            finally:
+                c.close()
+        wait_for(trimmed, 'old rows to go')
+
+
+if __name__ == '__main__':
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    fake.run(sys.modules[__name__])
