@@ -71,7 +71,8 @@ static uint64_t run_once(struct lane *l)
 		t1 = now_ns();
 	} else {
 		for (unsigned i = 0; i < n && !err; i++) {
-			err = clEnqueueNDRangeKernel(l->queue, l->kernel, 1, NULL, &global, &local, 0, NULL, NULL);
+			err = clEnqueueNDRangeKernel(l->queue, l->kernel, 1, NULL, &global, &local, 0, NULL,
+						     NULL);
 			if (l->b->kind == SYNC && !err)
 				err = clFinish(l->queue);
 		}
@@ -185,7 +186,8 @@ int main(int argc, char **argv)
 	int failed = 0;
 
 	if (parse(&b, argc, argv)) {
-		fprintf(stderr, "apibench stream|sync|alloc [--threads N] [--count N] [--repeat N] [--live N]\n");
+		fprintf(stderr,
+			"apibench stream|sync|alloc [--threads N] [--count N] [--repeat N] [--live N]\n");
 		return 2;
 	}
 	if (open_bench(&b) || !(live = open_live(&b)))

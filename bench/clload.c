@@ -28,9 +28,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define LATE_NS      100000u /* a periodic request that is late starts this long after the previous one ended */
+#define LATE_NS 100000u /* a periodic request that is late starts this long after the previous one ended */
 #define INFLIGHT_MAX 16
-#define THREADS_MAX  64
+#define THREADS_MAX 64
 
 enum mode { MODE_PERIODIC, MODE_POISSON, MODE_SATURATE };
 
@@ -157,7 +157,8 @@ static int saturate(struct run *r, uint64_t start, uint64_t stop)
 		}
 		unsigned slot = waited % depth;
 
-		if (depth > 1 ? work_wait(r->work, marks[slot]) : work_finish(r->work, waited % r->o->work.queues))
+		if (depth > 1 ? work_wait(r->work, marks[slot])
+			      : work_finish(r->work, waited % r->o->work.queues))
 			return -1;
 		t = now_ns();
 		if (record(r, enqueued[slot], enqueued[slot] > done ? enqueued[slot] : done, t, n))
@@ -189,7 +190,9 @@ static void find_threads(struct cpu_watch *c)
 		int tid = atoi(e->d_name);
 
 		if (tid > 0 && tid != getpid())
-			c->clocks[c->n++] = (clockid_t)((~(unsigned)tid << 3) | 6); /* CPUCLOCK_SCHED of that thread, as glibc makes it */
+			c->clocks[c->n++] =
+				(clockid_t)((~(unsigned)tid << 3) |
+					    6); /* CPUCLOCK_SCHED of that thread, as glibc makes it */
 	}
 	if (d)
 		closedir(d);
@@ -214,7 +217,8 @@ static void *watch_cpu(void *arg)
 	for (;;) {
 		bool last = atomic_load(&c->stop);
 
-		fprintf(c->file, "%s,%llu,%llu\n", c->tag, (unsigned long long)now_ns(), (unsigned long long)cpu_total(c));
+		fprintf(c->file, "%s,%llu,%llu\n", c->tag, (unsigned long long)now_ns(),
+			(unsigned long long)cpu_total(c));
 		if (last)
 			return NULL;
 		next += c->bin_ns;
@@ -239,7 +243,8 @@ static int write_block(struct run *r, const char *tag)
 
 	for (size_t i = 0; r->out && i < r->nrecords; i++)
 		fprintf(r->out, "%s,%llu,%llu,%llu,%u\n", tag, (unsigned long long)r->records[i].release,
-			(unsigned long long)r->records[i].start, (unsigned long long)r->records[i].end, r->records[i].units);
+			(unsigned long long)r->records[i].start, (unsigned long long)r->records[i].end,
+			r->records[i].units);
 	if (r->events) {
 		if (work_stamps(r->work, &stamps, &n))
 			return -1;
@@ -336,7 +341,8 @@ static int live(const struct options *o, int index, FILE *in, FILE *reply)
 
 		fprintf(reply, "READY %d\n", getpid());
 		fflush(reply);
-		rc = run_block(&r, start, o->duration_s > 0 ? start + (uint64_t)(o->duration_s * 1e9) : 0, o->seed, "once") != 0;
+		rc = run_block(&r, start, o->duration_s > 0 ? start + (uint64_t)(o->duration_s * 1e9) : 0,
+			       o->seed, "once") != 0;
 		fprintf(reply, "DONE once %zu\n", r.nrecords);
 	} else {
 		rc = serve(&r, in, reply);
@@ -389,7 +395,8 @@ static int gather(struct child *c, unsigned n)
 
 	for (unsigned i = 0; i < n; i++) {
 		count = 0;
-		if (!fgets(line, sizeof(line), c[i].from) || sscanf(line, "%15s %63s %lu", word, tag, &count) < 2)
+		if (!fgets(line, sizeof(line), c[i].from) ||
+		    sscanf(line, "%15s %63s %lu", word, tag, &count) < 2)
 			return -1;
 		sum += count;
 	}
@@ -431,18 +438,55 @@ static int live_many(const struct options *o)
 	return rc;
 }
 
-enum { OPT_MODE = 1, OPT_INTERVAL, OPT_OPEN, OPT_KERNELS, OPT_GROUPS, OPT_LOCAL, OPT_ITERS, OPT_UNCUTTABLE, OPT_CU, OPT_QUEUES, OPT_PROCS,
-       OPT_FINISH, OPT_INFLIGHT, OPT_MEMORY, OPT_EVENTS, OPT_CPU, OPT_SEED, OPT_OUT, OPT_CALIBRATE, OPT_START, OPT_DURATION, OPT_COUNT };
+enum {
+	OPT_MODE = 1,
+	OPT_INTERVAL,
+	OPT_OPEN,
+	OPT_KERNELS,
+	OPT_GROUPS,
+	OPT_LOCAL,
+	OPT_ITERS,
+	OPT_UNCUTTABLE,
+	OPT_CU,
+	OPT_QUEUES,
+	OPT_PROCS,
+	OPT_FINISH,
+	OPT_INFLIGHT,
+	OPT_MEMORY,
+	OPT_EVENTS,
+	OPT_CPU,
+	OPT_SEED,
+	OPT_OUT,
+	OPT_CALIBRATE,
+	OPT_START,
+	OPT_DURATION,
+	OPT_COUNT
+};
 
 static const struct option long_options[] = {
-	{ "mode", 1, NULL, OPT_MODE },         { "interval-ms", 1, NULL, OPT_INTERVAL }, { "open", 0, NULL, OPT_OPEN },
-	{ "kernels", 1, NULL, OPT_KERNELS },   { "groups", 1, NULL, OPT_GROUPS },        { "local", 1, NULL, OPT_LOCAL },
-	{ "iters", 1, NULL, OPT_ITERS },       { "uncuttable", 0, NULL, OPT_UNCUTTABLE }, { "cu", 1, NULL, OPT_CU },
-	{ "queues", 1, NULL, OPT_QUEUES },     { "procs", 1, NULL, OPT_PROCS },          { "finish-every", 1, NULL, OPT_FINISH },
-	{ "inflight", 1, NULL, OPT_INFLIGHT }, { "memory", 1, NULL, OPT_MEMORY },        { "events", 0, NULL, OPT_EVENTS },
-	{ "cpu-bins", 1, NULL, OPT_CPU },      { "seed", 1, NULL, OPT_SEED },            { "out", 1, NULL, OPT_OUT },
-	{ "calibrate", 1, NULL, OPT_CALIBRATE }, { "start", 1, NULL, OPT_START },        { "duration", 1, NULL, OPT_DURATION },
-	{ "count", 1, NULL, OPT_COUNT },       { 0 },
+	{ "mode", 1, NULL, OPT_MODE },
+	{ "interval-ms", 1, NULL, OPT_INTERVAL },
+	{ "open", 0, NULL, OPT_OPEN },
+	{ "kernels", 1, NULL, OPT_KERNELS },
+	{ "groups", 1, NULL, OPT_GROUPS },
+	{ "local", 1, NULL, OPT_LOCAL },
+	{ "iters", 1, NULL, OPT_ITERS },
+	{ "uncuttable", 0, NULL, OPT_UNCUTTABLE },
+	{ "cu", 1, NULL, OPT_CU },
+	{ "queues", 1, NULL, OPT_QUEUES },
+	{ "procs", 1, NULL, OPT_PROCS },
+	{ "finish-every", 1, NULL, OPT_FINISH },
+	{ "inflight", 1, NULL, OPT_INFLIGHT },
+	{ "memory", 1, NULL, OPT_MEMORY },
+	{ "events", 0, NULL, OPT_EVENTS },
+	{ "cpu-bins", 1, NULL, OPT_CPU },
+	{ "seed", 1, NULL, OPT_SEED },
+	{ "out", 1, NULL, OPT_OUT },
+	{ "calibrate", 1, NULL, OPT_CALIBRATE },
+	{ "start", 1, NULL, OPT_START },
+	{ "duration", 1, NULL, OPT_DURATION },
+	{ "count", 1, NULL, OPT_COUNT },
+	{ 0 },
 };
 
 static bool parse_mode(const char *s, enum mode *ret_mode)
@@ -463,43 +507,93 @@ static bool parse_option(struct options *o, int c, const char *arg)
 	unsigned n = arg ? (unsigned)strtoul(arg, NULL, 0) : 0;
 
 	switch (c) {
-	case OPT_MODE: return parse_mode(arg, &o->mode);
-	case OPT_INTERVAL: o->interval_ms = atof(arg); break;
-	case OPT_OPEN: o->open_loop = true; break;
-	case OPT_KERNELS: o->kernels = n; break;
-	case OPT_GROUPS: o->work.groups = n; break;
-	case OPT_LOCAL: o->work.local = n; break;
-	case OPT_ITERS: o->work.iters = n; break;
-	case OPT_UNCUTTABLE: o->work.uncuttable = true; break;
-	case OPT_CU: o->work.units = n; break;
-	case OPT_QUEUES: o->work.queues = n; break;
-	case OPT_PROCS: o->procs = n; break;
-	case OPT_FINISH: o->finish_every = n; break;
-	case OPT_INFLIGHT: o->inflight = n; break;
-	case OPT_MEMORY: o->work.memory_bytes = strtoull(arg, NULL, 0); break;
-	case OPT_EVENTS: o->work.events = true; break;
-	case OPT_CPU: o->cpu_bin_ns = (uint64_t)(atof(arg) * 1e6); break;
-	case OPT_SEED: o->seed = strtoull(arg, NULL, 0); break;
-	case OPT_OUT: o->out = arg; break;
-	case OPT_CALIBRATE: o->calibrate_ns = (uint64_t)(atof(arg) * 1e6); break;
-	case OPT_START: o->once = true; o->start_ns = strcmp(arg, "now") ? strtoull(arg, NULL, 0) : 0; break;
-	case OPT_DURATION: o->duration_s = atof(arg); break;
-	case OPT_COUNT: o->count = n; break;
-	default: return false;
+	case OPT_MODE:
+		return parse_mode(arg, &o->mode);
+	case OPT_INTERVAL:
+		o->interval_ms = atof(arg);
+		break;
+	case OPT_OPEN:
+		o->open_loop = true;
+		break;
+	case OPT_KERNELS:
+		o->kernels = n;
+		break;
+	case OPT_GROUPS:
+		o->work.groups = n;
+		break;
+	case OPT_LOCAL:
+		o->work.local = n;
+		break;
+	case OPT_ITERS:
+		o->work.iters = n;
+		break;
+	case OPT_UNCUTTABLE:
+		o->work.uncuttable = true;
+		break;
+	case OPT_CU:
+		o->work.units = n;
+		break;
+	case OPT_QUEUES:
+		o->work.queues = n;
+		break;
+	case OPT_PROCS:
+		o->procs = n;
+		break;
+	case OPT_FINISH:
+		o->finish_every = n;
+		break;
+	case OPT_INFLIGHT:
+		o->inflight = n;
+		break;
+	case OPT_MEMORY:
+		o->work.memory_bytes = strtoull(arg, NULL, 0);
+		break;
+	case OPT_EVENTS:
+		o->work.events = true;
+		break;
+	case OPT_CPU:
+		o->cpu_bin_ns = (uint64_t)(atof(arg) * 1e6);
+		break;
+	case OPT_SEED:
+		o->seed = strtoull(arg, NULL, 0);
+		break;
+	case OPT_OUT:
+		o->out = arg;
+		break;
+	case OPT_CALIBRATE:
+		o->calibrate_ns = (uint64_t)(atof(arg) * 1e6);
+		break;
+	case OPT_START:
+		o->once = true;
+		o->start_ns = strcmp(arg, "now") ? strtoull(arg, NULL, 0) : 0;
+		break;
+	case OPT_DURATION:
+		o->duration_s = atof(arg);
+		break;
+	case OPT_COUNT:
+		o->count = n;
+		break;
+	default:
+		return false;
 	}
 	return true;
 }
 
 static bool options_make_sense(const struct options *o)
 {
-	return o->work.groups && o->work.local && o->kernels && o->finish_every && o->inflight && o->inflight <= INFLIGHT_MAX &&
-	       o->procs <= 64 && o->interval_ms > 0 && (!o->once || o->count || o->duration_s > 0);
+	return o->work.groups && o->work.local && o->kernels && o->finish_every && o->inflight &&
+	       o->inflight <= INFLIGHT_MAX && o->procs <= 64 && o->interval_ms > 0 &&
+	       (!o->once || o->count || o->duration_s > 0);
 }
 
 int main(int argc, char **argv)
 {
-	struct options o = { .work = { .groups = 16, .local = 64, .iters = 1000, .queues = 1 }, .interval_ms = 50, .kernels = 8,
-			     .finish_every = 75, .inflight = 1, .seed = 1 };
+	struct options o = { .work = { .groups = 16, .local = 64, .iters = 1000, .queues = 1 },
+			     .interval_ms = 50,
+			     .kernels = 8,
+			     .finish_every = 75,
+			     .inflight = 1,
+			     .seed = 1 };
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", long_options, NULL)) != -1) {

@@ -8,9 +8,9 @@
 #include <string.h>
 #include <time.h>
 
-#define WARM_UPS       5
+#define WARM_UPS 5
 #define CALIBRATE_RUNS 20
-#define QUEUES_MAX     16
+#define QUEUES_MAX 16
 
 struct work {
 	struct work_config config;
@@ -27,17 +27,16 @@ struct work {
 };
 
 /* CUT_ID is the only difference between the two kernels. */
-static const char source[] =
-	"__kernel void load(__global uint *count, uint n, uint iters)\n"
-	"{\n"
-	"	size_t i = CUT_ID;\n"
-	"	if (i >= n)\n"
-	"		return;\n"
-	"	float x = (float)(i & 63) * 0.015625f;\n"
-	"	for (uint k = 0; k < iters; k++)\n"
-	"		x = x * 0.999f + 0.001f;\n"
-	"	count[i] += x == 12345.0f ? 2 : 1;\n"
-	"}\n";
+static const char source[] = "__kernel void load(__global uint *count, uint n, uint iters)\n"
+			     "{\n"
+			     "	size_t i = CUT_ID;\n"
+			     "	if (i >= n)\n"
+			     "		return;\n"
+			     "	float x = (float)(i & 63) * 0.015625f;\n"
+			     "	for (uint k = 0; k < iters; k++)\n"
+			     "		x = x * 0.999f + 0.001f;\n"
+			     "	count[i] += x == 12345.0f ? 2 : 1;\n"
+			     "}\n";
 
 uint64_t now_ns(void)
 {
@@ -49,7 +48,8 @@ uint64_t now_ns(void)
 
 void sleep_until_ns(uint64_t t)
 {
-	const struct timespec ts = { .tv_sec = (time_t)(t / 1000000000u), .tv_nsec = (long)(t % 1000000000u) };
+	const struct timespec ts = { .tv_sec = (time_t)(t / 1000000000u),
+				     .tv_nsec = (long)(t % 1000000000u) };
 
 	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL) == EINTR)
 		;
@@ -72,7 +72,8 @@ static int open_device(struct work *w)
 	if (err)
 		return failed("no device", err);
 	if (w->config.units) {
-		const cl_device_partition_property by[] = { CL_DEVICE_PARTITION_BY_COUNTS, (intptr_t)w->config.units,
+		const cl_device_partition_property by[] = { CL_DEVICE_PARTITION_BY_COUNTS,
+							    (intptr_t)w->config.units,
 							    CL_DEVICE_PARTITION_BY_COUNTS_LIST_END, 0 };
 
 		err = clCreateSubDevices(w->device, by, 1, &w->part, NULL);
@@ -95,7 +96,9 @@ static int open_kernels(struct work *w)
 		return failed("program", err);
 	/* quoted by the option, not by the source: a layer sees options as well */
 	err = clBuildProgram(w->program, 1, &d,
-			     w->config.uncuttable ? "-DCUT_ID=(get_group_id(0)*get_local_size(0)+get_local_id(0))" : "-DCUT_ID=get_global_id(0)",
+			     w->config.uncuttable
+				     ? "-DCUT_ID=(get_group_id(0)*get_local_size(0)+get_local_id(0))"
+				     : "-DCUT_ID=get_global_id(0)",
 			     NULL, NULL);
 	if (err) {
 		clGetProgramBuildInfo(w->program, d, CL_PROGRAM_BUILD_LOG, sizeof(log) - 1, log, NULL);
@@ -110,13 +113,15 @@ static int open_queue(struct work *w, unsigned q)
 	cl_uint n = (cl_uint)(w->config.groups * w->config.local), zero = 0, iters = w->config.iters;
 	cl_int err;
 
-	w->queue[q] = clCreateCommandQueue(w->context, w->part ? w->part : w->device, w->config.events ? CL_QUEUE_PROFILING_ENABLE : 0, &err);
+	w->queue[q] = clCreateCommandQueue(w->context, w->part ? w->part : w->device,
+					   w->config.events ? CL_QUEUE_PROFILING_ENABLE : 0, &err);
 	if (!w->queue[q])
 		return failed("queue", err);
 	w->counter[q] = clCreateBuffer(w->context, CL_MEM_READ_WRITE, n * sizeof(cl_uint), NULL, &err);
 	if (!w->counter[q])
 		return failed("buffer", err);
-	err = clEnqueueFillBuffer(w->queue[q], w->counter[q], &zero, sizeof(zero), 0, n * sizeof(cl_uint), 0, NULL, NULL);
+	err = clEnqueueFillBuffer(w->queue[q], w->counter[q], &zero, sizeof(zero), 0, n * sizeof(cl_uint), 0,
+				  NULL, NULL);
 	if (err)
 		return failed("fill", err);
 	w->kernel[q] = clCreateKernel(w->program, "load", &err);
@@ -138,7 +143,8 @@ static int open_memory(struct work *w)
 	w->extra = clCreateBuffer(w->context, CL_MEM_READ_WRITE, w->config.memory_bytes, NULL, &err);
 	if (!w->extra)
 		return failed("memory", err);
-	err = clEnqueueFillBuffer(w->queue[0], w->extra, &one, sizeof(one), 0, w->config.memory_bytes & ~(uint64_t)3, 0, NULL, NULL);
+	err = clEnqueueFillBuffer(w->queue[0], w->extra, &one, sizeof(one), 0,
+				  w->config.memory_bytes & ~(uint64_t)3, 0, NULL, NULL);
 	return err ? failed("touch memory", err) : work_finish(w, 0);
 }
 
@@ -203,7 +209,8 @@ int work_launch(struct work *w, unsigned q, void **ret_mark)
 	bool wants = ret_mark || w->config.events;
 	uint64_t t = w->config.events ? now_ns() : 0;
 	cl_event e = NULL;
-	cl_int err = clEnqueueNDRangeKernel(w->queue[q], w->kernel[q], 1, NULL, &global, &local, 0, NULL, wants ? &e : NULL);
+	cl_int err = clEnqueueNDRangeKernel(w->queue[q], w->kernel[q], 1, NULL, &global, &local, 0, NULL,
+					    wants ? &e : NULL);
 
 	if (err)
 		return failed("launch", err);
@@ -243,10 +250,12 @@ int work_stamps(struct work *w, const struct work_stamp **ret_stamps, size_t *re
 {
 	for (size_t i = 0; i < w->npending; i++) {
 		cl_ulong start = 0, end = 0;
-		cl_int err = clGetEventProfilingInfo(w->pending[i], CL_PROFILING_COMMAND_START, sizeof(start), &start, NULL);
+		cl_int err = clGetEventProfilingInfo(w->pending[i], CL_PROFILING_COMMAND_START, sizeof(start),
+						     &start, NULL);
 
 		if (!err)
-			err = clGetEventProfilingInfo(w->pending[i], CL_PROFILING_COMMAND_END, sizeof(end), &end, NULL);
+			err = clGetEventProfilingInfo(w->pending[i], CL_PROFILING_COMMAND_END, sizeof(end),
+						      &end, NULL);
 		clReleaseEvent(w->pending[i]);
 		if (err)
 			return failed("profiling", err);
@@ -279,7 +288,8 @@ static int time_launch(struct work *w, cl_uint iters, double *ret_ns)
 	cl_int err = clSetKernelArg(w->kernel[0], 2, sizeof(iters), &iters);
 
 	if (!err)
-		err = clGetDeviceInfo(w->part ? w->part : w->device, CL_DEVICE_MAX_COMPUTE_UNITS, sizeof(units), &units, NULL);
+		err = clGetDeviceInfo(w->part ? w->part : w->device, CL_DEVICE_MAX_COMPUTE_UNITS,
+				      sizeof(units), &units, NULL);
 	if (err)
 		return failed("arguments", err);
 	double before = driver_cpu_ns();
@@ -321,7 +331,8 @@ int work_verify(struct work *w)
 	if (!count)
 		return failed("memory", CL_OUT_OF_HOST_MEMORY);
 	for (unsigned q = 0; q < w->config.queues; q++) {
-		cl_int err = clEnqueueReadBuffer(w->queue[q], w->counter[q], CL_TRUE, 0, n * sizeof(*count), count, 0, NULL, NULL);
+		cl_int err = clEnqueueReadBuffer(w->queue[q], w->counter[q], CL_TRUE, 0, n * sizeof(*count),
+						 count, 0, NULL, NULL);
 
 		if (err) {
 			free(count);

@@ -17,9 +17,9 @@ struct work_config {
 	size_t groups, local; /* global size = groups * local */
 	unsigned iters;
 	unsigned queues;
-	unsigned units;        /* compute units to use; 0: the whole device */
-	bool uncuttable;       /* the kernel asks for its group id, which a cut launch would see changed */
-	bool events;           /* keep device stamps of every launch */
+	unsigned units; /* compute units to use; 0: the whole device */
+	bool uncuttable; /* the kernel asks for its group id, which a cut launch would see changed */
+	bool events; /* keep device stamps of every launch */
 	uint64_t memory_bytes; /* extra buffer */
 };
 

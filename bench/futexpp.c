@@ -112,7 +112,8 @@ int main(int argc, char **argv)
 	}
 	waitpid(child, NULL, 0);
 	qsort(one_way, (size_t)count, sizeof(*one_way), compare_u64);
-	printf("p50 %llu p90 %llu p99 %llu\n", (unsigned long long)one_way[count / 2], (unsigned long long)one_way[count * 9 / 10],
+	printf("p50 %llu p90 %llu p99 %llu\n", (unsigned long long)one_way[count / 2],
+	       (unsigned long long)one_way[count * 9 / 10],
 	       (unsigned long long)one_way[(size_t)((double)count * 0.99)]);
 	free(one_way);
 	return 0;

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""memory: create and release of a small buffer beside 0, 1,000 and 100,000 live ones; null driver, with and without the layer."""
+"""memory: create and release of a small buffer beside 0, 1,000 and 100,000 live ones, on the null driver."""
 import arms
 from harness import Surroundings
 from stats import Report, interval, median, pooled, table
@@ -10,26 +10,27 @@ FLAT = 1.25  # what is added beside 100,000 objects, against none
 
 
 def run(bench):
-	report = Report(bench.name, bench.out, bench.full)
-	around = Surroundings(bench, report)
-	found = arms.ways(bench)
-	env = bench.env(None, OCL_ICD_VENDORS=arms.null_icd(bench))
-	rounds, repeats = (15, 20) if bench.full else (3, 8)
-	rows, blocks = [], {}
-	for live in LIVE:
-		blocks[live] = arms.interleave(bench, found, env, ['alloc', '--live', live, '--count', 2000, '--repeat', repeats], rounds)
-		for way, b in blocks[live].items():
-			v = median(pooled(b))
-			report.figure(f'pair beside {live} live, {way}', v, unit='ns')
-			rows.append([f'beside {live} live, {way}', f'{v:.0f}', f'{v - median(pooled(blocks[live]["bare"])):+.0f}'])
-	table(['create + release', 'ns, median', 'added'], rows)
-	around.finish()
-	if 'managed' in found:
-		for live in LIVE:
-			value = interval(lambda m, b: median(m) - median(b), blocks[live]['managed'], blocks[live]['bare'])
-			report.goal(f'memory: added beside {live} live objects', *value, LIMIT_NS, unit='ns')
-		first, last = blocks[LIVE[0]], blocks[LIVE[-1]]
-		value = interval(lambda a, b, c, d: (median(a) - median(b)) / max(1.0, median(c) - median(d)), last['managed'], last['bare'],
-				 first['managed'], first['bare'])
-		report.goal('memory: added beside 100,000 / added beside none', *value, FLAT)
-	report.save()
+    report = Report(bench.name, bench.out, bench.full)
+    around = Surroundings(bench, report)
+    found = arms.ways(bench)
+    env = bench.env(None, OCL_ICD_VENDORS=arms.null_icd(bench))
+    rounds, repeats = (15, 20) if bench.full else (3, 8)
+    rows, blocks = [], {}
+    for live in LIVE:
+        argv = ['alloc', '--live', live, '--count', 2000, '--repeat', repeats]
+        blocks[live] = arms.interleave(bench, found, env, argv, rounds)
+        for way, b in blocks[live].items():
+            v = median(pooled(b))
+            report.figure(f'pair beside {live} live, {way}', v, unit='ns')
+            rows.append([f'beside {live} live, {way}', f'{v:.0f}', f'{v - median(pooled(blocks[live]["bare"])):+.0f}'])
+    table(['create + release', 'ns, median', 'added'], rows)
+    around.finish()
+    if 'managed' in found:
+        for live in LIVE:
+            value = interval(lambda m, b: median(m) - median(b), blocks[live]['managed'], blocks[live]['bare'])
+            report.goal(f'memory: added beside {live} live objects', *value, LIMIT_NS, unit='ns')
+        first, last = blocks[LIVE[0]], blocks[LIVE[-1]]
+        value = interval(lambda a, b, c, d: (median(a) - median(b)) / max(1.0, median(c) - median(d)),
+                         last['managed'], last['bare'], first['managed'], first['bare'])
+        report.goal('memory: added beside 100,000 / added beside none', *value, FLAT)
+    report.save()

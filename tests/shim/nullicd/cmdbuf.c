@@ -9,7 +9,8 @@
 #include <string.h>
 
 #define SYNC_PARAMS \
-	cl_uint nwait, const cl_sync_point_khr *wait, cl_sync_point_khr *ret_point, cl_mutable_command_khr *ret_handle
+	cl_uint nwait, const cl_sync_point_khr *wait, cl_sync_point_khr *ret_point, \
+		cl_mutable_command_khr *ret_handle
 #define PARTS_MAX 4096
 
 struct _cl_command_buffer_khr {
@@ -21,7 +22,8 @@ struct _cl_command_buffer_khr {
 };
 
 cl_command_buffer_khr nl_clCreateCommandBufferKHR(cl_uint n, const cl_command_queue *queues,
-						  const cl_command_buffer_properties_khr *properties, cl_int *ret_err)
+						  const cl_command_buffer_properties_khr *properties,
+						  cl_int *ret_err)
 {
 	cl_command_buffer_khr b;
 
@@ -100,8 +102,8 @@ static void run_parts(const struct nl_op *op)
 	unpin(b);
 }
 
-cl_int nl_clEnqueueCommandBufferKHR(cl_uint n, cl_command_queue *queues, cl_command_buffer_khr b, cl_uint nwait, const cl_event *wait,
-				    cl_event *ret_event)
+cl_int nl_clEnqueueCommandBufferKHR(cl_uint n, cl_command_queue *queues, cl_command_buffer_khr b,
+				    cl_uint nwait, const cl_event *wait, cl_event *ret_event)
 {
 	struct nl_op op = { .run = run_parts, .ptr = { b } };
 	cl_command_queue q;
@@ -158,8 +160,10 @@ static cl_int record(cl_command_buffer_khr b, cl_command_queue q, const struct n
 	return CL_SUCCESS;
 }
 
-cl_int nl_clCommandNDRangeKernelKHR(cl_command_buffer_khr b, cl_command_queue q, const cl_ndrange_kernel_command_properties_khr *properties,
-				    cl_kernel k, cl_uint dim, const size_t *offset, const size_t *global, const size_t *local, SYNC_PARAMS)
+cl_int nl_clCommandNDRangeKernelKHR(cl_command_buffer_khr b, cl_command_queue q,
+				    const cl_ndrange_kernel_command_properties_khr *properties, cl_kernel k,
+				    cl_uint dim, const size_t *offset, const size_t *global,
+				    const size_t *local, SYNC_PARAMS)
 {
 	struct nl_op op;
 	cl_int r;
@@ -176,8 +180,8 @@ cl_int nl_clCommandNDRangeKernelKHR(cl_command_buffer_khr b, cl_command_queue q,
 	return record(b, q, &op, nwait, wait, ret_point, ret_handle);
 }
 
-cl_int nl_clCommandCopyBufferKHR(cl_command_buffer_khr b, cl_command_queue q, cl_mem src, cl_mem dst, size_t src_at, size_t dst_at,
-				 size_t bytes, SYNC_PARAMS)
+cl_int nl_clCommandCopyBufferKHR(cl_command_buffer_khr b, cl_command_queue q, cl_mem src, cl_mem dst,
+				 size_t src_at, size_t dst_at, size_t bytes, SYNC_PARAMS)
 {
 	cl_int r;
 
@@ -189,14 +193,17 @@ cl_int nl_clCommandCopyBufferKHR(cl_command_buffer_khr b, cl_command_queue q, cl
 		r = nl_check_buffer(b->queue, dst, dst_at, bytes);
 	if (r)
 		return r;
-	const struct nl_op op = { .run = nl_run_rect, .mem = { src, dst }, .ptr = { src->data, dst->data },
-				  .n = { src_at, dst_at, bytes, 1, 1 }, .cost_ns = nl_copy_cost(bytes) };
+	const struct nl_op op = { .run = nl_run_rect,
+				  .mem = { src, dst },
+				  .ptr = { src->data, dst->data },
+				  .n = { src_at, dst_at, bytes, 1, 1 },
+				  .cost_ns = nl_copy_cost(bytes) };
 
 	return record(b, q, &op, nwait, wait, ret_point, ret_handle);
 }
 
-cl_int nl_clCommandFillBufferKHR(cl_command_buffer_khr b, cl_command_queue q, cl_mem m, const void *pattern, size_t pattern_size,
-				 size_t offset, size_t bytes, SYNC_PARAMS)
+cl_int nl_clCommandFillBufferKHR(cl_command_buffer_khr b, cl_command_queue q, cl_mem m, const void *pattern,
+				 size_t pattern_size, size_t offset, size_t bytes, SYNC_PARAMS)
 {
 	cl_int r;
 
@@ -206,8 +213,12 @@ cl_int nl_clCommandFillBufferKHR(cl_command_buffer_khr b, cl_command_queue q, cl
 	r = nl_check_buffer(b->queue, m, offset, bytes);
 	if (r || !pattern || pattern_size == 0 || pattern_size > 128 || bytes % pattern_size)
 		return r ? r : CL_INVALID_VALUE;
-	struct nl_op op = { .run = nl_run_fill, .mem = { m }, .ptr = { m->data }, .n = { offset, bytes, pattern_size },
-			    .heap = malloc(pattern_size), .cost_ns = nl_copy_cost(bytes) };
+	struct nl_op op = { .run = nl_run_fill,
+			    .mem = { m },
+			    .ptr = { m->data },
+			    .n = { offset, bytes, pattern_size },
+			    .heap = malloc(pattern_size),
+			    .cost_ns = nl_copy_cost(bytes) };
 
 	if (!op.heap)
 		return CL_OUT_OF_HOST_MEMORY;
@@ -223,7 +234,8 @@ cl_int nl_clCommandBarrierWithWaitListKHR(cl_command_buffer_khr b, cl_command_qu
 	return record(b, q, &op, nwait, wait, ret_point, ret_handle);
 }
 
-cl_int nl_clGetCommandBufferInfoKHR(cl_command_buffer_khr b, cl_command_buffer_info_khr name, size_t size, void *value, size_t *ret_size)
+cl_int nl_clGetCommandBufferInfoKHR(cl_command_buffer_khr b, cl_command_buffer_info_khr name, size_t size,
+				    void *value, size_t *ret_size)
 {
 	NL_ENTER(clGetCommandBufferInfoKHR);
 	if (!NL_IS(b, NL_MAGIC_CMDBUF))
@@ -236,8 +248,8 @@ cl_int nl_clGetCommandBufferInfoKHR(cl_command_buffer_khr b, cl_command_buffer_i
 	case CL_COMMAND_BUFFER_REFERENCE_COUNT_KHR:
 		return NL_PUT(cl_uint, atomic_load(&b->o.refs));
 	case CL_COMMAND_BUFFER_STATE_KHR:
-		return NL_PUT(cl_command_buffer_state_khr,
-			      b->final ? CL_COMMAND_BUFFER_STATE_EXECUTABLE_KHR : CL_COMMAND_BUFFER_STATE_RECORDING_KHR);
+		return NL_PUT(cl_command_buffer_state_khr, b->final ? CL_COMMAND_BUFFER_STATE_EXECUTABLE_KHR
+								    : CL_COMMAND_BUFFER_STATE_RECORDING_KHR);
 	case CL_COMMAND_BUFFER_PROPERTIES_ARRAY_KHR:
 		return nl_put(NULL, 0, size, value, ret_size);
 	default:

@@ -25,7 +25,8 @@ static cl_int check_properties(const cl_context_properties *properties)
 }
 
 cl_context nl_clCreateContext(const cl_context_properties *properties, cl_uint n, const cl_device_id *devices,
-			      void(CL_CALLBACK *notify)(const char *, const void *, size_t, void *), void *user, cl_int *ret_err)
+			      void(CL_CALLBACK *notify)(const char *, const void *, size_t, void *),
+			      void *user, cl_int *ret_err)
 {
 	cl_int r = check_properties(properties);
 	cl_context c;
@@ -53,7 +54,8 @@ cl_context nl_clCreateContext(const cl_context_properties *properties, cl_uint n
 }
 
 cl_context nl_clCreateContextFromType(const cl_context_properties *properties, cl_device_type type,
-				      void(CL_CALLBACK *notify)(const char *, const void *, size_t, void *), void *user, cl_int *ret_err)
+				      void(CL_CALLBACK *notify)(const char *, const void *, size_t, void *),
+				      void *user, cl_int *ret_err)
 {
 	cl_device_id devices[8];
 	cl_uint n = 0;
@@ -141,7 +143,8 @@ cl_int nl_clGetContextInfo(cl_context c, cl_context_info name, size_t size, void
 #define QUEUE_KNOWN (CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE | CL_QUEUE_PROFILING_ENABLE)
 #define QUEUE_DEVICE (CL_QUEUE_ON_DEVICE | CL_QUEUE_ON_DEVICE_DEFAULT)
 
-static cl_command_queue queue_new(cl_context c, cl_device_id d, cl_command_queue_properties properties, cl_int *ret_err)
+static cl_command_queue queue_new(cl_context c, cl_device_id d, cl_command_queue_properties properties,
+				  cl_int *ret_err)
 {
 	cl_command_queue q;
 
@@ -165,13 +168,15 @@ static cl_command_queue queue_new(cl_context c, cl_device_id d, cl_command_queue
 	return q;
 }
 
-cl_command_queue nl_clCreateCommandQueue(cl_context c, cl_device_id d, cl_command_queue_properties properties, cl_int *ret_err)
+cl_command_queue nl_clCreateCommandQueue(cl_context c, cl_device_id d, cl_command_queue_properties properties,
+					 cl_int *ret_err)
 {
 	NL_ENTER_PTR(clCreateCommandQueue, ret_err);
 	return queue_new(c, d, properties, ret_err);
 }
 
-cl_command_queue nl_clCreateCommandQueueWithProperties(cl_context c, cl_device_id d, const cl_queue_properties *properties, cl_int *ret_err)
+cl_command_queue nl_clCreateCommandQueueWithProperties(cl_context c, cl_device_id d,
+						       const cl_queue_properties *properties, cl_int *ret_err)
 {
 	cl_command_queue_properties bits = 0;
 	size_t n = nl_list_length((const intptr_t *)properties);
@@ -225,8 +230,8 @@ cl_int nl_clReleaseCommandQueue(cl_command_queue q)
 	return CL_SUCCESS;
 }
 
-cl_int nl_clSetCommandQueueProperty(cl_command_queue q, cl_command_queue_properties properties, cl_bool enable,
-				    cl_command_queue_properties *ret_old)
+cl_int nl_clSetCommandQueueProperty(cl_command_queue q, cl_command_queue_properties properties,
+				    cl_bool enable, cl_command_queue_properties *ret_old)
 {
 	NL_ENTER(clSetCommandQueueProperty);
 	if (!NL_IS(q, NL_MAGIC_QUEUE))
@@ -250,7 +255,8 @@ cl_int nl_clSetDefaultDeviceCommandQueue(cl_context c, cl_device_id d, cl_comman
 	return CL_INVALID_OPERATION; /* no queue on the device, none can be the default */
 }
 
-cl_int nl_clGetCommandQueueInfo(cl_command_queue q, cl_command_queue_info name, size_t size, void *value, size_t *ret_size)
+cl_int nl_clGetCommandQueueInfo(cl_command_queue q, cl_command_queue_info name, size_t size, void *value,
+				size_t *ret_size)
 {
 	NL_ENTER(clGetCommandQueueInfo);
 	if (!NL_IS(q, NL_MAGIC_QUEUE))

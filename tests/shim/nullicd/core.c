@@ -22,7 +22,7 @@ static const struct {
 	NL_FUNCTIONS(NL_ROW)
 #undef NL_ROW
 #define NL_ROW(fn) { #fn, 0 },
-	NL_EXTENSIONS(NL_ROW)
+		NL_EXTENSIONS(NL_ROW)
 #undef NL_ROW
 };
 
@@ -73,7 +73,8 @@ static void read_faults(const char *list)
 
 static void read_config(void)
 {
-	const char *type = getenv("NULLICD_TYPE"), *trace = getenv("NULLICD_TRACE"), *version = getenv("NULLICD_VERSION");
+	const char *type = getenv("NULLICD_TYPE"), *trace = getenv("NULLICD_TRACE"),
+		   *version = getenv("NULLICD_VERSION");
 
 	nl_config = (struct nl_config){
 		.cost_ns = env_u64("NULLICD_COST_NS", 0),
@@ -106,14 +107,16 @@ static void read_config(void)
 __attribute__((constructor)) static void nl_load(void)
 {
 	read_config();
-#define NL_SLOT(fn, since)                     \
-	if (nl_config.version >= (since))      \
+#define NL_SLOT(fn, since) \
+	if (nl_config.version >= (since)) \
 		nl_dispatch.fn = nl_##fn;
 	NL_FUNCTIONS(NL_SLOT)
 #undef NL_SLOT
 	nl_platform.o.dispatch = &nl_dispatch;
 	for (unsigned i = 0; i < nl_config.ndevices; i++) {
-		nl_devices[i].o = (struct nl_obj){ .dispatch = &nl_dispatch, .magic = NL_MAGIC_DEVICE, .refs = 1, .life = 1 };
+		nl_devices[i].o = (struct nl_obj){
+			.dispatch = &nl_dispatch, .magic = NL_MAGIC_DEVICE, .refs = 1, .life = 1
+		};
 		nl_devices[i].index = i;
 		nl_devices[i].units = nl_config.units;
 	}
@@ -129,7 +132,8 @@ cl_int nl_watch(enum nl_fn fn)
 	return code;
 }
 
-void nl_trace_range(cl_kernel kernel, cl_uint dim, const size_t *offset, const size_t *global, const size_t *local)
+void nl_trace_range(cl_kernel kernel, cl_uint dim, const size_t *offset, const size_t *global,
+		    const size_t *local)
 {
 	char line[256];
 	int n = 0;
@@ -138,7 +142,8 @@ void nl_trace_range(cl_kernel kernel, cl_uint dim, const size_t *offset, const s
 		return;
 	n = snprintf(line, sizeof(line), "range %s", kernel->info->name);
 	for (cl_uint d = 0; d < dim; d++)
-		n += snprintf(line + n, sizeof(line) - (size_t)n, " %zu+%zu/%zu", offset ? offset[d] : 0, global[d], local ? local[d] : 0);
+		n += snprintf(line + n, sizeof(line) - (size_t)n, " %zu+%zu/%zu", offset ? offset[d] : 0,
+			      global[d], local ? local[d] : 0);
 	line[n++] = '\n';
 	/* one write, so that lines of several threads do not mix; a trace that cannot be written is only a test's loss */
 	if (write(trace_fd, line, (size_t)n) < 0)
@@ -194,7 +199,7 @@ size_t nl_list_length(const intptr_t *properties)
 
 static void *extension_address(const char *name)
 {
-#define NL_ROW(fn)              \
+#define NL_ROW(fn) \
 	if (!strcmp(name, #fn)) \
 		return (void *)nl_##fn;
 	NL_EXTENSIONS(NL_ROW)
@@ -204,7 +209,8 @@ static void *extension_address(const char *name)
 
 void *nl_clGetExtensionFunctionAddressForPlatform(cl_platform_id platform, const char *name)
 {
-	return NL_IS(platform, NL_MAGIC_PLATFORM) && name && nl_config.version >= 30 ? extension_address(name) : NULL;
+	return NL_IS(platform, NL_MAGIC_PLATFORM) && name && nl_config.version >= 30 ? extension_address(name)
+										     : NULL;
 }
 
 void *nl_clGetExtensionFunctionAddress(const char *name)
@@ -213,19 +219,20 @@ void *nl_clGetExtensionFunctionAddress(const char *name)
 }
 
 /* The three names that an ICD exports. */
-__attribute__((visibility("default"))) CL_API_ENTRY cl_int CL_API_CALL clIcdGetPlatformIDsKHR(cl_uint n, cl_platform_id *platforms,
-											    cl_uint *ret_n)
+__attribute__((visibility("default"))) CL_API_ENTRY cl_int CL_API_CALL
+clIcdGetPlatformIDsKHR(cl_uint n, cl_platform_id *platforms, cl_uint *ret_n)
 {
 	return nl_clGetPlatformIDs(n, platforms, ret_n);
 }
 
-__attribute__((visibility("default"))) CL_API_ENTRY cl_int CL_API_CALL clGetPlatformInfo(cl_platform_id platform, cl_platform_info name,
-										       size_t size, void *value, size_t *ret_size)
+__attribute__((visibility("default"))) CL_API_ENTRY cl_int CL_API_CALL
+clGetPlatformInfo(cl_platform_id platform, cl_platform_info name, size_t size, void *value, size_t *ret_size)
 {
 	return nl_clGetPlatformInfo(platform, name, size, value, ret_size);
 }
 
-__attribute__((visibility("default"))) CL_API_ENTRY void *CL_API_CALL clGetExtensionFunctionAddress(const char *name)
+__attribute__((visibility("default"))) CL_API_ENTRY void *CL_API_CALL
+clGetExtensionFunctionAddress(const char *name)
 {
 	if (name && !strcmp(name, "clIcdGetPlatformIDsKHR"))
 		return (void *)clIcdGetPlatformIDsKHR;

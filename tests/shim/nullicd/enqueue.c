@@ -27,7 +27,8 @@ void nl_run_fill(const struct nl_op *op)
 		memcpy(dst + i, op->heap, pattern);
 }
 
-static struct nl_op linear(cl_mem a, cl_mem b, const void *src, size_t src_at, void *dst, size_t dst_at, size_t bytes)
+static struct nl_op linear(cl_mem a, cl_mem b, const void *src, size_t src_at, void *dst, size_t dst_at,
+			   size_t bytes)
 {
 	return (struct nl_op){
 		.run = nl_run_rect,
@@ -51,16 +52,16 @@ cl_int nl_check_buffer(cl_command_queue q, cl_mem m, size_t offset, size_t bytes
 	return CL_SUCCESS;
 }
 
-cl_int nl_clEnqueueNDRangeKernel(cl_command_queue q, cl_kernel k, cl_uint dim, const size_t *offset, const size_t *global,
-				 const size_t *local, WAIT_PARAMS)
+cl_int nl_clEnqueueNDRangeKernel(cl_command_queue q, cl_kernel k, cl_uint dim, const size_t *offset,
+				 const size_t *global, const size_t *local, WAIT_PARAMS)
 {
 	struct nl_op op;
 	cl_int r;
 
 	/* the case that the overhead benchmark measures: nothing to wait for, nothing to do, nobody to tell */
-	if (nl_instant && dim == 1 && global && local && local[0] - 1 < 1024 && !wait && !nwait && !ret_event &&
-	    NL_IS(q, NL_MAGIC_QUEUE) && NL_IS(k, NL_MAGIC_KERNEL) && k->plain && k->program->context == q->context &&
-	    atomic_load_explicit(&k->unset, memory_order_relaxed) == 0 &&
+	if (nl_instant && dim == 1 && global && local && local[0] - 1 < 1024 && !wait && !nwait &&
+	    !ret_event && NL_IS(q, NL_MAGIC_QUEUE) && NL_IS(k, NL_MAGIC_KERNEL) && k->plain &&
+	    k->program->context == q->context && atomic_load_explicit(&k->unset, memory_order_relaxed) == 0 &&
 	    atomic_load_explicit(&q->outstanding, memory_order_acquire) == 0)
 		return CL_SUCCESS;
 	NL_ENTER(clEnqueueNDRangeKernel);
@@ -92,8 +93,8 @@ static void run_native(const struct nl_op *op)
 	((void(CL_CALLBACK *)(void *))op->ptr[0])(op->heap);
 }
 
-cl_int nl_clEnqueueNativeKernel(cl_command_queue q, void(CL_CALLBACK *fn)(void *), void *args, size_t size, cl_uint nmem,
-				const cl_mem *list, const void **places, WAIT_PARAMS)
+cl_int nl_clEnqueueNativeKernel(cl_command_queue q, void(CL_CALLBACK *fn)(void *), void *args, size_t size,
+				cl_uint nmem, const cl_mem *list, const void **places, WAIT_PARAMS)
 {
 	struct nl_op op = { .run = run_native, .ptr = { (void *)fn } };
 
@@ -111,12 +112,14 @@ cl_int nl_clEnqueueNativeKernel(cl_command_queue q, void(CL_CALLBACK *fn)(void *
 	if (size)
 		memcpy(op.heap, args, size);
 	for (cl_uint i = 0; i < nmem; i++)
-		memcpy((char *)op.heap + ((const char *)places[i] - (const char *)args), &list[i]->data, sizeof(void *));
+		memcpy((char *)op.heap + ((const char *)places[i] - (const char *)args), &list[i]->data,
+		       sizeof(void *));
 	op.cost_ns = nl_config.cost_ns;
 	return nl_submit(q, CL_COMMAND_NATIVE_KERNEL, &op, false, nwait, wait, ret_event);
 }
 
-cl_int nl_clEnqueueReadBuffer(cl_command_queue q, cl_mem m, cl_bool blocking, size_t offset, size_t bytes, void *ptr, WAIT_PARAMS)
+cl_int nl_clEnqueueReadBuffer(cl_command_queue q, cl_mem m, cl_bool blocking, size_t offset, size_t bytes,
+			      void *ptr, WAIT_PARAMS)
 {
 	cl_int r;
 
@@ -129,7 +132,8 @@ cl_int nl_clEnqueueReadBuffer(cl_command_queue q, cl_mem m, cl_bool blocking, si
 	return nl_submit(q, CL_COMMAND_READ_BUFFER, &op, blocking, nwait, wait, ret_event);
 }
 
-cl_int nl_clEnqueueWriteBuffer(cl_command_queue q, cl_mem m, cl_bool blocking, size_t offset, size_t bytes, const void *ptr, WAIT_PARAMS)
+cl_int nl_clEnqueueWriteBuffer(cl_command_queue q, cl_mem m, cl_bool blocking, size_t offset, size_t bytes,
+			       const void *ptr, WAIT_PARAMS)
 {
 	cl_int r;
 
@@ -142,7 +146,8 @@ cl_int nl_clEnqueueWriteBuffer(cl_command_queue q, cl_mem m, cl_bool blocking, s
 	return nl_submit(q, CL_COMMAND_WRITE_BUFFER, &op, blocking, nwait, wait, ret_event);
 }
 
-cl_int nl_clEnqueueCopyBuffer(cl_command_queue q, cl_mem src, cl_mem dst, size_t src_at, size_t dst_at, size_t bytes, WAIT_PARAMS)
+cl_int nl_clEnqueueCopyBuffer(cl_command_queue q, cl_mem src, cl_mem dst, size_t src_at, size_t dst_at,
+			      size_t bytes, WAIT_PARAMS)
 {
 	cl_int r;
 
@@ -159,8 +164,8 @@ cl_int nl_clEnqueueCopyBuffer(cl_command_queue q, cl_mem src, cl_mem dst, size_t
 	return nl_submit(q, CL_COMMAND_COPY_BUFFER, &op, false, nwait, wait, ret_event);
 }
 
-cl_int nl_clEnqueueFillBuffer(cl_command_queue q, cl_mem m, const void *pattern, size_t pattern_size, size_t offset, size_t bytes,
-			      WAIT_PARAMS)
+cl_int nl_clEnqueueFillBuffer(cl_command_queue q, cl_mem m, const void *pattern, size_t pattern_size,
+			      size_t offset, size_t bytes, WAIT_PARAMS)
 {
 	cl_int r;
 
@@ -168,10 +173,12 @@ cl_int nl_clEnqueueFillBuffer(cl_command_queue q, cl_mem m, const void *pattern,
 	r = nl_check_buffer(q, m, offset, bytes);
 	if (r)
 		return r;
-	if (!pattern || pattern_size == 0 || pattern_size > 128 || (pattern_size & (pattern_size - 1)) || offset % pattern_size ||
-	    bytes % pattern_size)
+	if (!pattern || pattern_size == 0 || pattern_size > 128 || (pattern_size & (pattern_size - 1)) ||
+	    offset % pattern_size || bytes % pattern_size)
 		return CL_INVALID_VALUE;
-	struct nl_op op = { .run = nl_run_fill, .mem = { m }, .ptr = { m->data }, .n = { offset, bytes, pattern_size } };
+	struct nl_op op = {
+		.run = nl_run_fill, .mem = { m }, .ptr = { m->data }, .n = { offset, bytes, pattern_size }
+	};
 
 	op.heap = malloc(pattern_size);
 	if (!op.heap)
@@ -182,8 +189,8 @@ cl_int nl_clEnqueueFillBuffer(cl_command_queue q, cl_mem m, const void *pattern,
 }
 
 /* Pitches of 0 mean tightly packed. Return: false when they contradict the region. */
-static bool set_rect(struct nl_op *op, const size_t *src_origin, const size_t *dst_origin, const size_t *region, size_t src_row,
-		     size_t src_slice, size_t dst_row, size_t dst_slice)
+static bool set_rect(struct nl_op *op, const size_t *src_origin, const size_t *dst_origin,
+		     const size_t *region, size_t src_row, size_t src_slice, size_t dst_row, size_t dst_slice)
 {
 	if (!src_origin || !dst_origin || !region || !region[0] || !region[1] || !region[2])
 		return false;
@@ -191,12 +198,19 @@ static bool set_rect(struct nl_op *op, const size_t *src_origin, const size_t *d
 	dst_row = dst_row ? dst_row : region[0];
 	src_slice = src_slice ? src_slice : src_row * region[1];
 	dst_slice = dst_slice ? dst_slice : dst_row * region[1];
-	if (src_row < region[0] || dst_row < region[0] || src_slice < region[1] * src_row || dst_slice < region[1] * dst_row)
+	if (src_row < region[0] || dst_row < region[0] || src_slice < region[1] * src_row ||
+	    dst_slice < region[1] * dst_row)
 		return false;
 	const size_t n[9] = {
 		src_origin[0] + src_origin[1] * src_row + src_origin[2] * src_slice,
 		dst_origin[0] + dst_origin[1] * dst_row + dst_origin[2] * dst_slice,
-		region[0], region[1], region[2], src_row, src_slice, dst_row, dst_slice,
+		region[0],
+		region[1],
+		region[2],
+		src_row,
+		src_slice,
+		dst_row,
+		dst_slice,
 	};
 
 	op->run = nl_run_rect;
@@ -210,9 +224,9 @@ static size_t rect_end(size_t start, const struct nl_op *op, size_t row, size_t 
 	return start + (op->n[4] - 1) * slice + (op->n[3] - 1) * row + op->n[2];
 }
 
-cl_int nl_clEnqueueReadBufferRect(cl_command_queue q, cl_mem m, cl_bool blocking, const size_t *origin, const size_t *host_origin,
-				  const size_t *region, size_t row, size_t slice, size_t host_row, size_t host_slice, void *ptr,
-				  WAIT_PARAMS)
+cl_int nl_clEnqueueReadBufferRect(cl_command_queue q, cl_mem m, cl_bool blocking, const size_t *origin,
+				  const size_t *host_origin, const size_t *region, size_t row, size_t slice,
+				  size_t host_row, size_t host_slice, void *ptr, WAIT_PARAMS)
 {
 	struct nl_op op = { .mem = { m } };
 	cl_int r;
@@ -229,9 +243,9 @@ cl_int nl_clEnqueueReadBufferRect(cl_command_queue q, cl_mem m, cl_bool blocking
 	return nl_submit(q, CL_COMMAND_READ_BUFFER_RECT, &op, blocking, nwait, wait, ret_event);
 }
 
-cl_int nl_clEnqueueWriteBufferRect(cl_command_queue q, cl_mem m, cl_bool blocking, const size_t *origin, const size_t *host_origin,
-				   const size_t *region, size_t row, size_t slice, size_t host_row, size_t host_slice, const void *ptr,
-				   WAIT_PARAMS)
+cl_int nl_clEnqueueWriteBufferRect(cl_command_queue q, cl_mem m, cl_bool blocking, const size_t *origin,
+				   const size_t *host_origin, const size_t *region, size_t row, size_t slice,
+				   size_t host_row, size_t host_slice, const void *ptr, WAIT_PARAMS)
 {
 	struct nl_op op = { .mem = { m } };
 	cl_int r;
@@ -248,8 +262,9 @@ cl_int nl_clEnqueueWriteBufferRect(cl_command_queue q, cl_mem m, cl_bool blockin
 	return nl_submit(q, CL_COMMAND_WRITE_BUFFER_RECT, &op, blocking, nwait, wait, ret_event);
 }
 
-cl_int nl_clEnqueueCopyBufferRect(cl_command_queue q, cl_mem src, cl_mem dst, const size_t *src_origin, const size_t *dst_origin,
-				  const size_t *region, size_t src_row, size_t src_slice, size_t dst_row, size_t dst_slice, WAIT_PARAMS)
+cl_int nl_clEnqueueCopyBufferRect(cl_command_queue q, cl_mem src, cl_mem dst, const size_t *src_origin,
+				  const size_t *dst_origin, const size_t *region, size_t src_row,
+				  size_t src_slice, size_t dst_row, size_t dst_slice, WAIT_PARAMS)
 {
 	struct nl_op op = { .mem = { src, dst } };
 	cl_int r;
@@ -261,15 +276,17 @@ cl_int nl_clEnqueueCopyBufferRect(cl_command_queue q, cl_mem src, cl_mem dst, co
 	if (r)
 		return r;
 	if (!set_rect(&op, src_origin, dst_origin, region, src_row, src_slice, dst_row, dst_slice) ||
-	    rect_end(op.n[0], &op, op.n[5], op.n[6]) > src->size || rect_end(op.n[1], &op, op.n[7], op.n[8]) > dst->size)
+	    rect_end(op.n[0], &op, op.n[5], op.n[6]) > src->size ||
+	    rect_end(op.n[1], &op, op.n[7], op.n[8]) > dst->size)
 		return CL_INVALID_VALUE;
 	op.ptr[0] = src->data;
 	op.ptr[1] = dst->data;
 	return nl_submit(q, CL_COMMAND_COPY_BUFFER_RECT, &op, false, nwait, wait, ret_event);
 }
 
-void *nl_clEnqueueMapBuffer(cl_command_queue q, cl_mem m, cl_bool blocking, cl_map_flags flags, size_t offset, size_t bytes,
-			    cl_uint nwait, const cl_event *wait, cl_event *ret_event, cl_int *ret_err)
+void *nl_clEnqueueMapBuffer(cl_command_queue q, cl_mem m, cl_bool blocking, cl_map_flags flags, size_t offset,
+			    size_t bytes, cl_uint nwait, const cl_event *wait, cl_event *ret_event,
+			    cl_int *ret_err)
 {
 	struct nl_op op = { .mem = { m }, .cost_ns = nl_copy_cost(bytes) };
 	cl_int r;
@@ -302,7 +319,8 @@ cl_int nl_clEnqueueUnmapMemObject(cl_command_queue q, cl_mem m, void *ptr, WAIT_
 	return nl_submit(q, CL_COMMAND_UNMAP_MEM_OBJECT, &op, false, nwait, wait, ret_event);
 }
 
-cl_int nl_clEnqueueMigrateMemObjects(cl_command_queue q, cl_uint n, const cl_mem *list, cl_mem_migration_flags flags, WAIT_PARAMS)
+cl_int nl_clEnqueueMigrateMemObjects(cl_command_queue q, cl_uint n, const cl_mem *list,
+				     cl_mem_migration_flags flags, WAIT_PARAMS)
 {
 	struct nl_op op = { 0 };
 
@@ -323,7 +341,8 @@ static cl_int submit_empty(cl_command_queue q, cl_command_type type, bool blocki
 {
 	struct nl_op op = { 0 };
 
-	return NL_IS(q, NL_MAGIC_QUEUE) ? nl_submit(q, type, &op, blocking, nwait, wait, ret_event) : CL_INVALID_COMMAND_QUEUE;
+	return NL_IS(q, NL_MAGIC_QUEUE) ? nl_submit(q, type, &op, blocking, nwait, wait, ret_event)
+					: CL_INVALID_COMMAND_QUEUE;
 }
 
 cl_int nl_clEnqueueMarkerWithWaitList(cl_command_queue q, WAIT_PARAMS)

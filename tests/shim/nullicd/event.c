@@ -53,12 +53,14 @@ cl_int nl_clGetEventInfo(cl_event e, cl_event_info name, size_t size, void *valu
 	}
 }
 
-cl_int nl_clGetEventProfilingInfo(cl_event e, cl_profiling_info name, size_t size, void *value, size_t *ret_size)
+cl_int nl_clGetEventProfilingInfo(cl_event e, cl_profiling_info name, size_t size, void *value,
+				  size_t *ret_size)
 {
 	NL_ENTER(clGetEventProfilingInfo);
 	if (!NL_IS(e, NL_MAGIC_EVENT))
 		return CL_INVALID_EVENT;
-	if (!e->queue || !(e->queue->properties & CL_QUEUE_PROFILING_ENABLE) || atomic_load(&e->status) != CL_COMPLETE)
+	if (!e->queue || !(e->queue->properties & CL_QUEUE_PROFILING_ENABLE) ||
+	    atomic_load(&e->status) != CL_COMPLETE)
 		return CL_PROFILING_INFO_NOT_AVAILABLE;
 	switch (name) {
 	case CL_PROFILING_COMMAND_QUEUED:

@@ -57,16 +57,19 @@ static void parse_arg(struct nl_arg_info *a, const char *s, size_t n)
 
 	a->address = strstr(text, "local")      ? CL_KERNEL_ARG_ADDRESS_LOCAL
 		     : strstr(text, "constant") ? CL_KERNEL_ARG_ADDRESS_CONSTANT
-		     : pointer || strstr(text, "image") || strstr(text, "pipe") ? CL_KERNEL_ARG_ADDRESS_GLOBAL
-									 : CL_KERNEL_ARG_ADDRESS_PRIVATE;
-	a->is_object = a->address == CL_KERNEL_ARG_ADDRESS_GLOBAL || a->address == CL_KERNEL_ARG_ADDRESS_CONSTANT || strstr(text, "sampler_t");
+		     : pointer || strstr(text, "image") || strstr(text, "pipe")
+			     ? CL_KERNEL_ARG_ADDRESS_GLOBAL
+			     : CL_KERNEL_ARG_ADDRESS_PRIVATE;
+	a->is_object = a->address == CL_KERNEL_ARG_ADDRESS_GLOBAL ||
+		       a->address == CL_KERNEL_ARG_ADDRESS_CONSTANT || strstr(text, "sampler_t");
 	/* the type is the last word before the name */
 	while (start && !is_word((unsigned char)text[start - 1]))
 		start--;
 	end = start;
 	while (start && is_word((unsigned char)text[start - 1]))
 		start--;
-	snprintf(a->type, sizeof(a->type), "%.*s%s", (int)(end - start < 28 ? end - start : 28), text + start, pointer ? "*" : "");
+	snprintf(a->type, sizeof(a->type), "%.*s%s", (int)(end - start < 28 ? end - start : 28), text + start,
+		 pointer ? "*" : "");
 }
 
 static void parse_args(struct nl_kernel_info *k, const char *s)
@@ -99,7 +102,8 @@ struct nl_kernel_info *nl_parse_kernels(const char *source, cl_uint *ret_n)
 	for (char *p = text; p && list && n < NL_KERNELS_MAX && (p = strstr(p, "kernel")) != NULL; p += 6) {
 		char *open = p + 6, *reqd;
 
-		if (is_word((unsigned char)p[6]) || (p > text && is_word((unsigned char)p[-1]) && !(p - text >= 2 && p[-1] == '_' && p[-2] == '_')))
+		if (is_word((unsigned char)p[6]) || (p > text && is_word((unsigned char)p[-1]) &&
+						     !(p - text >= 2 && p[-1] == '_' && p[-2] == '_')))
 			continue;
 		open = strstr(open, "void");
 		open = open ? strchr(open, '(') : NULL;
@@ -116,7 +120,8 @@ struct nl_kernel_info *nl_parse_kernels(const char *source, cl_uint *ret_n)
 		snprintf(list[n].name, sizeof(list[n].name), "%.*s", (int)(end - start), start);
 		reqd = strstr(p, "reqd_work_group_size");
 		if (reqd && reqd < open)
-			sscanf(reqd, "reqd_work_group_size ( %zu , %zu , %zu", &list[n].reqd[0], &list[n].reqd[1], &list[n].reqd[2]);
+			sscanf(reqd, "reqd_work_group_size ( %zu , %zu , %zu", &list[n].reqd[0],
+			       &list[n].reqd[1], &list[n].reqd[2]);
 		parse_args(&list[n], open + 1);
 		n++;
 		p = open - 6;
@@ -272,7 +277,8 @@ cl_int nl_clSetKernelExecInfo(cl_kernel k, cl_kernel_exec_info name, size_t size
 	NL_ENTER(clSetKernelExecInfo);
 	if (!NL_IS(k, NL_MAGIC_KERNEL))
 		return CL_INVALID_KERNEL;
-	return (name == CL_KERNEL_EXEC_INFO_SVM_PTRS || name == CL_KERNEL_EXEC_INFO_SVM_FINE_GRAIN_SYSTEM) && size && value
+	return (name == CL_KERNEL_EXEC_INFO_SVM_PTRS || name == CL_KERNEL_EXEC_INFO_SVM_FINE_GRAIN_SYSTEM) &&
+			       size && value
 		       ? CL_SUCCESS
 		       : CL_INVALID_VALUE;
 }
@@ -300,13 +306,14 @@ cl_int nl_clGetKernelInfo(cl_kernel k, cl_kernel_info name, size_t size, void *v
 	}
 }
 
-cl_int nl_clGetKernelWorkGroupInfo(cl_kernel k, cl_device_id d, cl_kernel_work_group_info name, size_t size, void *value,
-				   size_t *ret_size)
+cl_int nl_clGetKernelWorkGroupInfo(cl_kernel k, cl_device_id d, cl_kernel_work_group_info name, size_t size,
+				   void *value, size_t *ret_size)
 {
 	NL_ENTER(clGetKernelWorkGroupInfo);
 	if (!NL_IS(k, NL_MAGIC_KERNEL))
 		return CL_INVALID_KERNEL;
-	if (d ? !NL_IS(d, NL_MAGIC_DEVICE) || !nl_context_has(k->program->context, d) : k->program->context->ndevices > 1)
+	if (d ? !NL_IS(d, NL_MAGIC_DEVICE) || !nl_context_has(k->program->context, d)
+	      : k->program->context->ndevices > 1)
 		return CL_INVALID_DEVICE;
 	switch (name) {
 	case CL_KERNEL_WORK_GROUP_SIZE:
@@ -323,15 +330,16 @@ cl_int nl_clGetKernelWorkGroupInfo(cl_kernel k, cl_device_id d, cl_kernel_work_g
 	}
 }
 
-cl_int nl_clGetKernelSubGroupInfo(cl_kernel k, cl_device_id d, cl_kernel_sub_group_info name, size_t in_size, const void *in,
-				  size_t size, void *value, size_t *ret_size)
+cl_int nl_clGetKernelSubGroupInfo(cl_kernel k, cl_device_id d, cl_kernel_sub_group_info name, size_t in_size,
+				  const void *in, size_t size, void *value, size_t *ret_size)
 {
 	NL_ENTER(clGetKernelSubGroupInfo);
 	(void)d, (void)name, (void)in_size, (void)in, (void)size, (void)value, (void)ret_size;
 	return NL_IS(k, NL_MAGIC_KERNEL) ? CL_INVALID_OPERATION : CL_INVALID_KERNEL; /* no sub-groups */
 }
 
-cl_int nl_clGetKernelArgInfo(cl_kernel k, cl_uint i, cl_kernel_arg_info name, size_t size, void *value, size_t *ret_size)
+cl_int nl_clGetKernelArgInfo(cl_kernel k, cl_uint i, cl_kernel_arg_info name, size_t size, void *value,
+			     size_t *ret_size)
 {
 	NL_ENTER(clGetKernelArgInfo);
 	if (!NL_IS(k, NL_MAGIC_KERNEL))
@@ -344,8 +352,9 @@ cl_int nl_clGetKernelArgInfo(cl_kernel k, cl_uint i, cl_kernel_arg_info name, si
 	case CL_KERNEL_ARG_ADDRESS_QUALIFIER:
 		return NL_PUT(cl_kernel_arg_address_qualifier, a->address);
 	case CL_KERNEL_ARG_ACCESS_QUALIFIER:
-		return NL_PUT(cl_kernel_arg_access_qualifier,
-			      strncmp(a->type, "image", 5) ? CL_KERNEL_ARG_ACCESS_NONE : CL_KERNEL_ARG_ACCESS_READ_ONLY);
+		return NL_PUT(cl_kernel_arg_access_qualifier, strncmp(a->type, "image", 5)
+								      ? CL_KERNEL_ARG_ACCESS_NONE
+								      : CL_KERNEL_ARG_ACCESS_READ_ONLY);
 	case CL_KERNEL_ARG_TYPE_NAME:
 		return nl_put_string(a->type, size, value, ret_size);
 	case CL_KERNEL_ARG_TYPE_QUALIFIER:
@@ -375,7 +384,8 @@ static void run_count(const struct nl_op *op)
 	}
 }
 
-cl_int nl_launch_check(cl_command_queue q, cl_kernel k, cl_uint dim, const size_t *global, const size_t *local)
+cl_int nl_launch_check(cl_command_queue q, cl_kernel k, cl_uint dim, const size_t *global,
+		       const size_t *local)
 {
 	size_t items = 1;
 
@@ -405,7 +415,8 @@ cl_int nl_launch_check(cl_command_queue q, cl_kernel k, cl_uint dim, const size_
 	return items > 1024 ? CL_INVALID_WORK_GROUP_SIZE : CL_SUCCESS;
 }
 
-void nl_launch_op(struct nl_op *op, cl_kernel k, cl_uint dim, const size_t *offset, const size_t *global, const size_t *local)
+void nl_launch_op(struct nl_op *op, cl_kernel k, cl_uint dim, const size_t *offset, const size_t *global,
+		  const size_t *local)
 {
 	op->run = NULL;
 	op->heap = NULL;

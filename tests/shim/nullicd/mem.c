@@ -13,16 +13,45 @@ size_t nl_format_size(const cl_image_format *f)
 	size_t channels, bytes;
 
 	switch (f->image_channel_order) {
-	case CL_R: case CL_A: case CL_LUMINANCE: case CL_INTENSITY: channels = 1; break;
-	case CL_RG: case CL_RA: channels = 2; break;
-	case CL_RGBA: case CL_BGRA: case CL_ARGB: channels = 4; break;
-	default: return 0;
+	case CL_R:
+	case CL_A:
+	case CL_LUMINANCE:
+	case CL_INTENSITY:
+		channels = 1;
+		break;
+	case CL_RG:
+	case CL_RA:
+		channels = 2;
+		break;
+	case CL_RGBA:
+	case CL_BGRA:
+	case CL_ARGB:
+		channels = 4;
+		break;
+	default:
+		return 0;
 	}
 	switch (f->image_channel_data_type) {
-	case CL_UNORM_INT8: case CL_SNORM_INT8: case CL_UNSIGNED_INT8: case CL_SIGNED_INT8: bytes = 1; break;
-	case CL_UNORM_INT16: case CL_SNORM_INT16: case CL_UNSIGNED_INT16: case CL_SIGNED_INT16: case CL_HALF_FLOAT: bytes = 2; break;
-	case CL_UNSIGNED_INT32: case CL_SIGNED_INT32: case CL_FLOAT: bytes = 4; break;
-	default: return 0;
+	case CL_UNORM_INT8:
+	case CL_SNORM_INT8:
+	case CL_UNSIGNED_INT8:
+	case CL_SIGNED_INT8:
+		bytes = 1;
+		break;
+	case CL_UNORM_INT16:
+	case CL_SNORM_INT16:
+	case CL_UNSIGNED_INT16:
+	case CL_SIGNED_INT16:
+	case CL_HALF_FLOAT:
+		bytes = 2;
+		break;
+	case CL_UNSIGNED_INT32:
+	case CL_SIGNED_INT32:
+	case CL_FLOAT:
+		bytes = 4;
+		break;
+	default:
+		return 0;
 	}
 	return channels * bytes;
 }
@@ -56,7 +85,8 @@ static bool back_with_pages(cl_mem m, void *host_ptr)
 	}
 	m->owned = true;
 	if (m->size >= MMAP_FROM) {
-		void *p = mmap(NULL, m->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		void *p = mmap(NULL, m->size, PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 		m->mmapped = true;
 		m->data = p == MAP_FAILED ? NULL : p;
@@ -68,7 +98,8 @@ static bool back_with_pages(cl_mem m, void *host_ptr)
 	return m->data != NULL;
 }
 
-cl_mem nl_mem_new(cl_context context, cl_mem_object_type type, cl_mem_flags flags, size_t size, void *host_ptr, cl_int *ret_err)
+cl_mem nl_mem_new(cl_context context, cl_mem_object_type type, cl_mem_flags flags, size_t size,
+		  void *host_ptr, cl_int *ret_err)
 {
 	cl_mem m = nl_new(sizeof(*m), NL_MAGIC_MEM);
 	uint64_t charged_bytes = (flags & CL_MEM_USE_HOST_PTR) && nl_config.unified ? 0 : size;
@@ -77,7 +108,9 @@ cl_mem nl_mem_new(cl_context context, cl_mem_object_type type, cl_mem_flags flag
 		return nl_fail(ret_err, CL_OUT_OF_HOST_MEMORY);
 	m->context = context;
 	m->type = type;
-	m->flags = flags & (CL_MEM_READ_WRITE | CL_MEM_READ_ONLY | CL_MEM_WRITE_ONLY) ? flags : flags | CL_MEM_READ_WRITE;
+	m->flags = flags & (CL_MEM_READ_WRITE | CL_MEM_READ_ONLY | CL_MEM_WRITE_ONLY)
+			   ? flags
+			   : flags | CL_MEM_READ_WRITE;
 	m->size = size;
 	m->host_ptr = (flags & CL_MEM_USE_HOST_PTR) ? host_ptr : NULL;
 	if (!nl_take_bytes(context, charged_bytes)) {
@@ -135,8 +168,8 @@ static void keep_properties(cl_mem m, const cl_mem_properties *properties)
 		memcpy(m->array, properties, m->narray * sizeof(*properties));
 }
 
-cl_mem nl_clCreateBufferWithProperties(cl_context c, const cl_mem_properties *properties, cl_mem_flags flags, size_t size,
-				       void *host_ptr, cl_int *ret_err)
+cl_mem nl_clCreateBufferWithProperties(cl_context c, const cl_mem_properties *properties, cl_mem_flags flags,
+				       size_t size, void *host_ptr, cl_int *ret_err)
 {
 	cl_mem m;
 
@@ -149,7 +182,8 @@ cl_mem nl_clCreateBufferWithProperties(cl_context c, const cl_mem_properties *pr
 	return m;
 }
 
-cl_mem nl_clCreateSubBuffer(cl_mem parent, cl_mem_flags flags, cl_buffer_create_type type, const void *info, cl_int *ret_err)
+cl_mem nl_clCreateSubBuffer(cl_mem parent, cl_mem_flags flags, cl_buffer_create_type type, const void *info,
+			    cl_int *ret_err)
 {
 	const cl_buffer_region *region = info;
 	cl_mem m;
@@ -280,8 +314,8 @@ cl_int nl_clGetMemObjectInfo(cl_mem m, cl_mem_info name, size_t size, void *valu
 	}
 }
 
-cl_mem nl_clCreatePipe(cl_context c, cl_mem_flags flags, cl_uint packet, cl_uint max_packets, const cl_pipe_properties *properties,
-		       cl_int *ret_err)
+cl_mem nl_clCreatePipe(cl_context c, cl_mem_flags flags, cl_uint packet, cl_uint max_packets,
+		       const cl_pipe_properties *properties, cl_int *ret_err)
 {
 	cl_mem m;
 
@@ -317,7 +351,8 @@ cl_int nl_clGetPipeInfo(cl_mem m, cl_pipe_info name, size_t size, void *value, s
 	}
 }
 
-static cl_sampler sampler_new(cl_context c, cl_bool normalized, cl_addressing_mode a, cl_filter_mode f, cl_int *ret_err)
+static cl_sampler sampler_new(cl_context c, cl_bool normalized, cl_addressing_mode a, cl_filter_mode f,
+			      cl_int *ret_err)
 {
 	cl_sampler s;
 
@@ -335,26 +370,36 @@ static cl_sampler sampler_new(cl_context c, cl_bool normalized, cl_addressing_mo
 	return s;
 }
 
-cl_sampler nl_clCreateSampler(cl_context c, cl_bool normalized, cl_addressing_mode a, cl_filter_mode f, cl_int *ret_err)
+cl_sampler nl_clCreateSampler(cl_context c, cl_bool normalized, cl_addressing_mode a, cl_filter_mode f,
+			      cl_int *ret_err)
 {
 	NL_ENTER_PTR(clCreateSampler, ret_err);
 	return sampler_new(c, normalized, a, f, ret_err);
 }
 
-cl_sampler nl_clCreateSamplerWithProperties(cl_context c, const cl_sampler_properties *properties, cl_int *ret_err)
+cl_sampler nl_clCreateSamplerWithProperties(cl_context c, const cl_sampler_properties *properties,
+					    cl_int *ret_err)
 {
 	cl_sampler_properties normalized = CL_TRUE, addressing = CL_ADDRESS_CLAMP, filter = CL_FILTER_NEAREST;
 
 	NL_ENTER_PTR(clCreateSamplerWithProperties, ret_err);
 	for (const cl_sampler_properties *p = properties; p && *p; p += 2) {
 		switch (p[0]) {
-		case CL_SAMPLER_NORMALIZED_COORDS: normalized = p[1]; break;
-		case CL_SAMPLER_ADDRESSING_MODE: addressing = p[1]; break;
-		case CL_SAMPLER_FILTER_MODE: filter = p[1]; break;
-		default: return nl_fail(ret_err, CL_INVALID_VALUE);
+		case CL_SAMPLER_NORMALIZED_COORDS:
+			normalized = p[1];
+			break;
+		case CL_SAMPLER_ADDRESSING_MODE:
+			addressing = p[1];
+			break;
+		case CL_SAMPLER_FILTER_MODE:
+			filter = p[1];
+			break;
+		default:
+			return nl_fail(ret_err, CL_INVALID_VALUE);
 		}
 	}
-	return sampler_new(c, (cl_bool)normalized, (cl_addressing_mode)addressing, (cl_filter_mode)filter, ret_err);
+	return sampler_new(c, (cl_bool)normalized, (cl_addressing_mode)addressing, (cl_filter_mode)filter,
+			   ret_err);
 }
 
 cl_int nl_clRetainSampler(cl_sampler s)

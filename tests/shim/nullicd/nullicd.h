@@ -45,44 +45,108 @@
 #include <stdint.h>
 
 /* Entry point and the OpenCL version (times ten) that brought it. Dispatch table, declarations, faults and trace come from here. */
-#define NL_FUNCTIONS(X)                                                                                                   \
-	X(clGetPlatformIDs, 10) X(clGetPlatformInfo, 10) X(clGetDeviceIDs, 10) X(clGetDeviceInfo, 10)                     \
-	X(clCreateContext, 10) X(clCreateContextFromType, 10) X(clRetainContext, 10) X(clReleaseContext, 10)              \
-	X(clGetContextInfo, 10) X(clCreateCommandQueue, 10) X(clRetainCommandQueue, 10) X(clReleaseCommandQueue, 10)      \
-	X(clGetCommandQueueInfo, 10) X(clSetCommandQueueProperty, 10) X(clCreateBuffer, 10) X(clCreateImage2D, 10)        \
-	X(clCreateImage3D, 10) X(clRetainMemObject, 10) X(clReleaseMemObject, 10) X(clGetSupportedImageFormats, 10)       \
-	X(clGetMemObjectInfo, 10) X(clGetImageInfo, 10) X(clCreateSampler, 10) X(clRetainSampler, 10)                     \
-	X(clReleaseSampler, 10) X(clGetSamplerInfo, 10) X(clCreateProgramWithSource, 10) X(clCreateProgramWithBinary, 10) \
-	X(clRetainProgram, 10) X(clReleaseProgram, 10) X(clBuildProgram, 10) X(clUnloadCompiler, 10)                      \
-	X(clGetProgramInfo, 10) X(clGetProgramBuildInfo, 10) X(clCreateKernel, 10) X(clCreateKernelsInProgram, 10)        \
-	X(clRetainKernel, 10) X(clReleaseKernel, 10) X(clSetKernelArg, 10) X(clGetKernelInfo, 10)                         \
-	X(clGetKernelWorkGroupInfo, 10) X(clWaitForEvents, 10) X(clGetEventInfo, 10) X(clRetainEvent, 10)                 \
-	X(clReleaseEvent, 10) X(clGetEventProfilingInfo, 10) X(clFlush, 10) X(clFinish, 10) X(clEnqueueReadBuffer, 10)    \
-	X(clEnqueueWriteBuffer, 10) X(clEnqueueCopyBuffer, 10) X(clEnqueueReadImage, 10) X(clEnqueueWriteImage, 10)       \
-	X(clEnqueueCopyImage, 10) X(clEnqueueCopyImageToBuffer, 10) X(clEnqueueCopyBufferToImage, 10)                     \
-	X(clEnqueueMapBuffer, 10) X(clEnqueueMapImage, 10) X(clEnqueueUnmapMemObject, 10) X(clEnqueueNDRangeKernel, 10)   \
-	X(clEnqueueTask, 10) X(clEnqueueNativeKernel, 10) X(clEnqueueMarker, 10) X(clEnqueueWaitForEvents, 10)            \
-	X(clEnqueueBarrier, 10) X(clGetExtensionFunctionAddress, 10) X(clSetEventCallback, 11) X(clCreateSubBuffer, 11)   \
-	X(clSetMemObjectDestructorCallback, 11) X(clCreateUserEvent, 11) X(clSetUserEventStatus, 11)                      \
-	X(clEnqueueReadBufferRect, 11) X(clEnqueueWriteBufferRect, 11) X(clEnqueueCopyBufferRect, 11)                     \
-	X(clCreateSubDevices, 12) X(clRetainDevice, 12) X(clReleaseDevice, 12) X(clCreateImage, 12)                       \
-	X(clCreateProgramWithBuiltInKernels, 12) X(clCompileProgram, 12) X(clLinkProgram, 12)                             \
-	X(clUnloadPlatformCompiler, 12) X(clGetKernelArgInfo, 12) X(clEnqueueFillBuffer, 12) X(clEnqueueFillImage, 12)    \
-	X(clEnqueueMigrateMemObjects, 12) X(clEnqueueMarkerWithWaitList, 12) X(clEnqueueBarrierWithWaitList, 12)          \
-	X(clGetExtensionFunctionAddressForPlatform, 12) X(clCreateCommandQueueWithProperties, 20) X(clCreatePipe, 20)     \
-	X(clGetPipeInfo, 20) X(clSVMAlloc, 20) X(clSVMFree, 20) X(clEnqueueSVMFree, 20) X(clEnqueueSVMMemcpy, 20)         \
-	X(clEnqueueSVMMemFill, 20) X(clEnqueueSVMMap, 20) X(clEnqueueSVMUnmap, 20) X(clCreateSamplerWithProperties, 20)   \
-	X(clSetKernelArgSVMPointer, 20) X(clSetKernelExecInfo, 20) X(clCloneKernel, 21) X(clCreateProgramWithIL, 21)      \
-	X(clEnqueueSVMMigrateMem, 21) X(clGetDeviceAndHostTimer, 21) X(clGetHostTimer, 21) X(clGetKernelSubGroupInfo, 21) \
-	X(clSetDefaultDeviceCommandQueue, 21) X(clSetProgramReleaseCallback, 22)                                          \
-	X(clSetProgramSpecializationConstant, 22) X(clCreateBufferWithProperties, 30) X(clCreateImageWithProperties, 30)  \
-	X(clSetContextDestructorCallback, 30)
+#define NL_FUNCTIONS(X) \
+	X(clGetPlatformIDs, 10) \
+	X(clGetPlatformInfo, 10) X(clGetDeviceIDs, 10) X(clGetDeviceInfo, 10) X(clCreateContext, 10) X( \
+		clCreateContextFromType, \
+		10) X(clRetainContext, 10) X(clReleaseContext, \
+					     10) X(clGetContextInfo, \
+						   10) X(clCreateCommandQueue, \
+							 10) X(clRetainCommandQueue, \
+							       10) X(clReleaseCommandQueue, \
+								     10) X(clGetCommandQueueInfo, \
+									   10) X(clSetCommandQueueProperty, \
+										 10) X(clCreateBuffer, 10) \
+		X(clCreateImage2D, 10) X(clCreateImage3D, 10) X(clRetainMemObject, 10) X( \
+			clReleaseMemObject, \
+			10) X(clGetSupportedImageFormats, \
+			      10) X(clGetMemObjectInfo, \
+				    10) X(clGetImageInfo, \
+					  10) X(clCreateSampler, \
+						10) X(clRetainSampler, \
+						      10) X(clReleaseSampler, \
+							    10) X(clGetSamplerInfo, \
+								  10) X(clCreateProgramWithSource, \
+									10) X(clCreateProgramWithBinary, \
+									      10) X(clRetainProgram, 10) \
+			X(clReleaseProgram, 10) X(clBuildProgram, 10) X(clUnloadCompiler, 10) X( \
+				clGetProgramInfo, \
+				10) X(clGetProgramBuildInfo, 10) X(clCreateKernel, \
+								   10) X(clCreateKernelsInProgram, \
+									 10) X(clRetainKernel, \
+									       10) X(clReleaseKernel, 10) \
+				X(clSetKernelArg, 10) X(clGetKernelInfo, 10) X(clGetKernelWorkGroupInfo, 10) X( \
+					clWaitForEvents, \
+					10) X(clGetEventInfo, \
+					      10) X(clRetainEvent, 10) X(clReleaseEvent, \
+									 10) X(clGetEventProfilingInfo, 10) \
+					X(clFlush, 10) X(clFinish, 10) X(clEnqueueReadBuffer, 10) X(clEnqueueWriteBuffer, 10) X( \
+						clEnqueueCopyBuffer, 10) X(clEnqueueReadImage, \
+									   10) X(clEnqueueWriteImage, \
+										 10) X(clEnqueueCopyImage, \
+										       10) X(clEnqueueCopyImageToBuffer, \
+											     10) X(clEnqueueCopyBufferToImage, \
+												   10) X(clEnqueueMapBuffer, \
+													 10) X(clEnqueueMapImage, \
+													       10) \
+						X(clEnqueueUnmapMemObject, 10) X(clEnqueueNDRangeKernel, 10) X(clEnqueueTask, 10) X( \
+							clEnqueueNativeKernel, \
+							10) X(clEnqueueMarker, 10) X(clEnqueueWaitForEvents, \
+										     10) X(clEnqueueBarrier, \
+											   10) X(clGetExtensionFunctionAddress, \
+												 10) X(clSetEventCallback, 11) \
+							X(clCreateSubBuffer, 11) X(clSetMemObjectDestructorCallback, 11) X( \
+								clCreateUserEvent, 11) X(clSetUserEventStatus, \
+											 11) X(clEnqueueReadBufferRect, \
+											       11) X(clEnqueueWriteBufferRect, \
+												     11) X(clEnqueueCopyBufferRect, \
+													   11) X(clCreateSubDevices, 12) \
+								X(clRetainDevice, 12) X(clReleaseDevice, 12) X(clCreateImage, 12) X( \
+									clCreateProgramWithBuiltInKernels, \
+									12) X(clCompileProgram, \
+									      12) X(clLinkProgram, 12) X(clUnloadPlatformCompiler, \
+													 12) X(clGetKernelArgInfo, \
+													       12) X(clEnqueueFillBuffer, 12) \
+									X(clEnqueueFillImage, 12) X(clEnqueueMigrateMemObjects, 12) X( \
+										clEnqueueMarkerWithWaitList, \
+										12) X(clEnqueueBarrierWithWaitList, \
+										      12) X(clGetExtensionFunctionAddressForPlatform, \
+											    12) X(clCreateCommandQueueWithProperties, 20) \
+										X(clCreatePipe, 20) X(clGetPipeInfo, 20) X( \
+											clSVMAlloc, \
+											20) X(clSVMFree, \
+											      20) X(clEnqueueSVMFree, \
+												    20) X(clEnqueueSVMMemcpy, 20) \
+											X(clEnqueueSVMMemFill, \
+											  20) X(clEnqueueSVMMap, \
+												20) X(clEnqueueSVMUnmap, \
+												      20) X(clCreateSamplerWithProperties, \
+													    20) X(clSetKernelArgSVMPointer, 20) \
+												X(clSetKernelExecInfo, \
+												  20) X(clCloneKernel, \
+													21) X(clCreateProgramWithIL, \
+													      21) X(clEnqueueSVMMigrateMem, \
+														    21) \
+													X(clGetDeviceAndHostTimer, \
+													  21) X(clGetHostTimer, \
+														21) X(clGetKernelSubGroupInfo, \
+														      21) X(clSetDefaultDeviceCommandQueue, \
+															    21) \
+														X(clSetProgramReleaseCallback, \
+														  22) X(clSetProgramSpecializationConstant, \
+															22) X(clCreateBufferWithProperties, \
+															      30) \
+															X(clCreateImageWithProperties, \
+															  30) X(clSetContextDestructorCallback, \
+																30)
 
 /* cl_khr_command_buffer: reached by address only. */
-#define NL_EXTENSIONS(X)                                                                                               \
-	X(clCreateCommandBufferKHR) X(clRetainCommandBufferKHR) X(clReleaseCommandBufferKHR) X(clFinalizeCommandBufferKHR) \
-	X(clEnqueueCommandBufferKHR) X(clCommandNDRangeKernelKHR) X(clCommandCopyBufferKHR) X(clCommandFillBufferKHR)      \
-	X(clCommandBarrierWithWaitListKHR) X(clGetCommandBufferInfoKHR)
+#define NL_EXTENSIONS(X) \
+	X(clCreateCommandBufferKHR) \
+	X(clRetainCommandBufferKHR) X(clReleaseCommandBufferKHR) X(clFinalizeCommandBufferKHR) \
+		X(clEnqueueCommandBufferKHR) X(clCommandNDRangeKernelKHR) X(clCommandCopyBufferKHR) \
+			X(clCommandFillBufferKHR) X(clCommandBarrierWithWaitListKHR) \
+				X(clGetCommandBufferInfoKHR)
 
 #define NL_DECLARE(fn, version) extern __typeof__(*(cl_api_##fn)0) nl_##fn;
 NL_FUNCTIONS(NL_DECLARE)
@@ -96,30 +160,31 @@ enum nl_fn {
 	NL_FUNCTIONS(NL_ENUM)
 #undef NL_ENUM
 #define NL_ENUM(fn) NL_FN_##fn,
-	NL_EXTENSIONS(NL_ENUM)
+		NL_EXTENSIONS(NL_ENUM)
 #undef NL_ENUM
-	NL_FN_MAX_
+			NL_FN_MAX_
 };
 
 /* First member of every object: the loader reads the dispatch pointer, we read the magic. */
 struct nl_obj {
 	const cl_icd_dispatch *dispatch;
 	uint32_t magic;
-	_Atomic uint32_t refs;  /* what CL_*_REFERENCE_COUNT reports */
-	_Atomic uint32_t life;  /* 1 while refs > 0, plus one for each queued command or child that still needs the object */
+	_Atomic uint32_t refs; /* what CL_*_REFERENCE_COUNT reports */
+	_Atomic uint32_t
+		life; /* 1 while refs > 0, plus one for each queued command or child that still needs the object */
 };
 
 #define NL_MAGIC_PLATFORM 0x6e6c504cu
-#define NL_MAGIC_DEVICE   0x6e6c4456u
-#define NL_MAGIC_CONTEXT  0x6e6c4354u
-#define NL_MAGIC_QUEUE    0x6e6c5155u
-#define NL_MAGIC_MEM      0x6e6c4d45u
-#define NL_MAGIC_PROGRAM  0x6e6c5052u
-#define NL_MAGIC_KERNEL   0x6e6c4b45u
-#define NL_MAGIC_EVENT    0x6e6c4556u
-#define NL_MAGIC_SAMPLER  0x6e6c534du
-#define NL_MAGIC_CMDBUF   0x6e6c4342u
-#define NL_MAGIC_DEAD     0x6e6c4444u
+#define NL_MAGIC_DEVICE 0x6e6c4456u
+#define NL_MAGIC_CONTEXT 0x6e6c4354u
+#define NL_MAGIC_QUEUE 0x6e6c5155u
+#define NL_MAGIC_MEM 0x6e6c4d45u
+#define NL_MAGIC_PROGRAM 0x6e6c5052u
+#define NL_MAGIC_KERNEL 0x6e6c4b45u
+#define NL_MAGIC_EVENT 0x6e6c4556u
+#define NL_MAGIC_SAMPLER 0x6e6c534du
+#define NL_MAGIC_CMDBUF 0x6e6c4342u
+#define NL_MAGIC_DEAD 0x6e6c4444u
 
 #define NL_IS(p, MAGIC) ((p) != NULL && ((const struct nl_obj *)(const void *)(p))->magic == (MAGIC))
 
@@ -164,7 +229,7 @@ struct _cl_command_queue {
 	size_t narray;
 	_Atomic uint32_t outstanding; /* commands that are not complete */
 	/* under the scheduler's lock */
-	cl_event last;    /* newest command, in order; a reference is held */
+	cl_event last; /* newest command, in order; a reference is held */
 	cl_event barrier; /* newest barrier, out of order; a reference is held */
 	cl_event head, tail;
 };
@@ -199,7 +264,7 @@ struct _cl_sampler {
 };
 
 #define NL_KERNELS_MAX 64
-#define NL_ARGS_MAX    32
+#define NL_ARGS_MAX 32
 
 struct nl_arg_info {
 	char name[32], type[32];
@@ -236,7 +301,7 @@ struct _cl_kernel {
 	const struct nl_kernel_info *info;
 	_Atomic uint32_t unset;
 	bool counts; /* its name starts with null_count */
-	bool plain;  /* neither that nor of a required local size */
+	bool plain; /* neither that nor of a required local size */
 	struct nl_arg args[NL_ARGS_MAX];
 };
 
@@ -270,7 +335,7 @@ struct _cl_event {
 struct nl_config {
 	uint64_t cost_ns, cost_group_ns, copy_ns_per_kb, mem_bytes, resolution_ns;
 	unsigned ndevices, units, version; /* version: 30 for 3.0 */
-	bool lazy, unified, timed;         /* timed: some cost is not zero */
+	bool lazy, unified, timed; /* timed: some cost is not zero */
 	cl_device_type type;
 };
 
@@ -283,29 +348,31 @@ extern bool nl_instant; /* commands that wait for nothing complete at once, and 
 
 /* Fault and trace hook of an entry point. Return: the code that it has to fail with, 0 to go on. */
 cl_int nl_watch(enum nl_fn fn);
-void nl_trace_range(cl_kernel kernel, cl_uint dim, const size_t *offset, const size_t *global, const size_t *local);
+void nl_trace_range(cl_kernel kernel, cl_uint dim, const size_t *offset, const size_t *global,
+		    const size_t *local);
 
-#define NL_ENTER(fn)                                                     \
-	do {                                                             \
-		if (__builtin_expect(nl_watched, 0)) {                   \
-			cl_int nl_code_ = nl_watch(NL_FN_##fn);          \
-			if (nl_code_)                                    \
-				return nl_code_;                         \
-		}                                                        \
+#define NL_ENTER(fn) \
+	do { \
+		if (__builtin_expect(nl_watched, 0)) { \
+			cl_int nl_code_ = nl_watch(NL_FN_##fn); \
+			if (nl_code_) \
+				return nl_code_; \
+		} \
 	} while (0)
-#define NL_ENTER_PTR(fn, ret_err)                                        \
-	do {                                                             \
-		if (__builtin_expect(nl_watched, 0)) {                   \
-			cl_int nl_code_ = nl_watch(NL_FN_##fn);          \
-			if (nl_code_)                                    \
-				return nl_fail(ret_err, nl_code_);       \
-		}                                                        \
+#define NL_ENTER_PTR(fn, ret_err) \
+	do { \
+		if (__builtin_expect(nl_watched, 0)) { \
+			cl_int nl_code_ = nl_watch(NL_FN_##fn); \
+			if (nl_code_) \
+				return nl_fail(ret_err, nl_code_); \
+		} \
 	} while (0)
 
 uint64_t nl_now(void);
 void *nl_fail(cl_int *ret_err, cl_int code); /* stores @code, returns NULL */
 void *nl_new(size_t bytes, uint32_t magic);
-cl_int nl_put(const void *src, size_t bytes, size_t size, void *value, size_t *ret_size); /* the size protocol of queries */
+cl_int nl_put(const void *src, size_t bytes, size_t size, void *value,
+	      size_t *ret_size); /* the size protocol of queries */
 cl_int nl_put_string(const char *s, size_t size, void *value, size_t *ret_size);
 #define NL_PUT(type, v) nl_put(&(type){ v }, sizeof(type), size, value, ret_size)
 size_t nl_list_length(const intptr_t *properties); /* entries including the final 0; 0 for NULL */
@@ -322,11 +389,14 @@ void nl_program_unpin(cl_program p);
 size_t nl_format_size(const cl_image_format *f);
 bool nl_take_bytes(cl_context c, uint64_t bytes);
 void nl_give_bytes(cl_context c, uint64_t bytes);
-cl_mem nl_mem_new(cl_context context, cl_mem_object_type type, cl_mem_flags flags, size_t size, void *host_ptr, cl_int *ret_err);
+cl_mem nl_mem_new(cl_context context, cl_mem_object_type type, cl_mem_flags flags, size_t size,
+		  void *host_ptr, cl_int *ret_err);
 
 /* kernel.c */
-cl_int nl_launch_check(cl_command_queue q, cl_kernel k, cl_uint dim, const size_t *global, const size_t *local);
-void nl_launch_op(struct nl_op *op, cl_kernel k, cl_uint dim, const size_t *offset, const size_t *global, const size_t *local);
+cl_int nl_launch_check(cl_command_queue q, cl_kernel k, cl_uint dim, const size_t *global,
+		       const size_t *local);
+void nl_launch_op(struct nl_op *op, cl_kernel k, cl_uint dim, const size_t *offset, const size_t *global,
+		  const size_t *local);
 struct nl_kernel_info *nl_parse_kernels(const char *source, cl_uint *ret_n);
 
 /*
@@ -334,8 +404,8 @@ struct nl_kernel_info *nl_parse_kernels(const char *source, cl_uint *ret_n);
  * command has completed on return. Return: 0, CL_INVALID_EVENT_WAIT_LIST, CL_INVALID_CONTEXT, CL_OUT_OF_HOST_MEMORY, or for a
  * blocking one CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST.
  */
-cl_int nl_submit(cl_command_queue q, cl_command_type type, const struct nl_op *op, bool blocking, cl_uint nwait,
-		 const cl_event *wait, cl_event *ret_event);
+cl_int nl_submit(cl_command_queue q, cl_command_type type, const struct nl_op *op, bool blocking,
+		 cl_uint nwait, const cl_event *wait, cl_event *ret_event);
 void nl_event_unpin(cl_event e);
 uint64_t nl_copy_cost(size_t bytes);
 #endif

@@ -21,7 +21,8 @@ static cl_program program_new(cl_context c, char *source, cl_int *ret_err)
 	return p;
 }
 
-cl_program nl_clCreateProgramWithSource(cl_context c, cl_uint n, const char **strings, const size_t *lengths, cl_int *ret_err)
+cl_program nl_clCreateProgramWithSource(cl_context c, cl_uint n, const char **strings, const size_t *lengths,
+					cl_int *ret_err)
 {
 	size_t total = 0, at = 0;
 	char *source;
@@ -46,8 +47,9 @@ cl_program nl_clCreateProgramWithSource(cl_context c, cl_uint n, const char **st
 	return program_new(c, source, ret_err);
 }
 
-cl_program nl_clCreateProgramWithBinary(cl_context c, cl_uint n, const cl_device_id *devices, const size_t *lengths,
-					const unsigned char **binaries, cl_int *status, cl_int *ret_err)
+cl_program nl_clCreateProgramWithBinary(cl_context c, cl_uint n, const cl_device_id *devices,
+					const size_t *lengths, const unsigned char **binaries, cl_int *status,
+					cl_int *ret_err)
 {
 	cl_program p;
 	char *source;
@@ -58,7 +60,8 @@ cl_program nl_clCreateProgramWithBinary(cl_context c, cl_uint n, const cl_device
 	if (n == 0 || !devices || !lengths || !binaries)
 		return nl_fail(ret_err, CL_INVALID_VALUE);
 	for (cl_uint i = 0; i < n; i++) {
-		bool ok = binaries[i] && lengths[i] >= sizeof(mark) && !memcmp(binaries[i], mark, sizeof(mark));
+		bool ok =
+			binaries[i] && lengths[i] >= sizeof(mark) && !memcmp(binaries[i], mark, sizeof(mark));
 
 		if (status)
 			status[i] = ok ? CL_SUCCESS : CL_INVALID_BINARY;
@@ -70,7 +73,8 @@ cl_program nl_clCreateProgramWithBinary(cl_context c, cl_uint n, const cl_device
 	return p;
 }
 
-cl_program nl_clCreateProgramWithBuiltInKernels(cl_context c, cl_uint n, const cl_device_id *devices, const char *names, cl_int *ret_err)
+cl_program nl_clCreateProgramWithBuiltInKernels(cl_context c, cl_uint n, const cl_device_id *devices,
+						const char *names, cl_int *ret_err)
 {
 	NL_ENTER_PTR(clCreateProgramWithBuiltInKernels, ret_err);
 	(void)n, (void)devices, (void)names;
@@ -147,13 +151,15 @@ cl_int nl_clBuildProgram(cl_program p, cl_uint n, const cl_device_id *devices, c
 	return r;
 }
 
-cl_int nl_clCompileProgram(cl_program p, cl_uint n, const cl_device_id *devices, const char *options, cl_uint nheaders,
-			   const cl_program *headers, const char **names, void(CL_CALLBACK *notify)(cl_program, void *), void *user)
+cl_int nl_clCompileProgram(cl_program p, cl_uint n, const cl_device_id *devices, const char *options,
+			   cl_uint nheaders, const cl_program *headers, const char **names,
+			   void(CL_CALLBACK *notify)(cl_program, void *), void *user)
 {
 	NL_ENTER(clCompileProgram);
 	if (!NL_IS(p, NL_MAGIC_PROGRAM))
 		return CL_INVALID_PROGRAM;
-	if ((n == 0) != (devices == NULL) || (nheaders == 0) != (headers == NULL) || (nheaders == 0) != (names == NULL))
+	if ((n == 0) != (devices == NULL) || (nheaders == 0) != (headers == NULL) ||
+	    (nheaders == 0) != (names == NULL))
 		return CL_INVALID_VALUE;
 	p->failed = strstr(p->source, "#error") != NULL;
 	free(p->options);
@@ -163,8 +169,9 @@ cl_int nl_clCompileProgram(cl_program p, cl_uint n, const cl_device_id *devices,
 	return p->failed ? CL_COMPILE_PROGRAM_FAILURE : CL_SUCCESS;
 }
 
-cl_program nl_clLinkProgram(cl_context c, cl_uint n, const cl_device_id *devices, const char *options, cl_uint ninputs,
-			    const cl_program *inputs, void(CL_CALLBACK *notify)(cl_program, void *), void *user, cl_int *ret_err)
+cl_program nl_clLinkProgram(cl_context c, cl_uint n, const cl_device_id *devices, const char *options,
+			    cl_uint ninputs, const cl_program *inputs,
+			    void(CL_CALLBACK *notify)(cl_program, void *), void *user, cl_int *ret_err)
 {
 	cl_program p;
 	size_t total = 0;
@@ -264,7 +271,8 @@ cl_int nl_clGetProgramInfo(cl_program p, cl_program_info name, size_t size, void
 	case CL_PROGRAM_NUM_DEVICES:
 		return NL_PUT(cl_uint, p->context->ndevices);
 	case CL_PROGRAM_DEVICES:
-		return nl_put(p->context->devices, p->context->ndevices * sizeof(cl_device_id), size, value, ret_size);
+		return nl_put(p->context->devices, p->context->ndevices * sizeof(cl_device_id), size, value,
+			      ret_size);
 	case CL_PROGRAM_SOURCE:
 		return nl_put_string(p->source, size, value, ret_size);
 	case CL_PROGRAM_IL:
@@ -287,7 +295,8 @@ cl_int nl_clGetProgramInfo(cl_program p, cl_program_info name, size_t size, void
 	}
 }
 
-cl_int nl_clGetProgramBuildInfo(cl_program p, cl_device_id d, cl_program_build_info name, size_t size, void *value, size_t *ret_size)
+cl_int nl_clGetProgramBuildInfo(cl_program p, cl_device_id d, cl_program_build_info name, size_t size,
+				void *value, size_t *ret_size)
 {
 	NL_ENTER(clGetProgramBuildInfo);
 	if (!NL_IS(p, NL_MAGIC_PROGRAM))
@@ -296,13 +305,16 @@ cl_int nl_clGetProgramBuildInfo(cl_program p, cl_device_id d, cl_program_build_i
 		return CL_INVALID_DEVICE;
 	switch (name) {
 	case CL_PROGRAM_BUILD_STATUS:
-		return NL_PUT(cl_build_status, p->built ? CL_BUILD_SUCCESS : p->failed ? CL_BUILD_ERROR : CL_BUILD_NONE);
+		return NL_PUT(cl_build_status, p->built    ? CL_BUILD_SUCCESS
+					       : p->failed ? CL_BUILD_ERROR
+							   : CL_BUILD_NONE);
 	case CL_PROGRAM_BUILD_OPTIONS:
 		return nl_put_string(p->options ? p->options : "", size, value, ret_size);
 	case CL_PROGRAM_BUILD_LOG:
 		return nl_put_string(p->failed ? "error: #error in the source\n" : "", size, value, ret_size);
 	case CL_PROGRAM_BINARY_TYPE:
-		return NL_PUT(cl_program_binary_type, p->built ? CL_PROGRAM_BINARY_TYPE_EXECUTABLE : CL_PROGRAM_BINARY_TYPE_NONE);
+		return NL_PUT(cl_program_binary_type,
+			      p->built ? CL_PROGRAM_BINARY_TYPE_EXECUTABLE : CL_PROGRAM_BINARY_TYPE_NONE);
 	case CL_PROGRAM_BUILD_GLOBAL_VARIABLE_TOTAL_SIZE:
 		return NL_PUT(size_t, 0);
 	default:

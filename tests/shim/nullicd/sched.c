@@ -21,10 +21,10 @@ struct nl_wait {
 };
 
 struct pump {
-	cl_event head, tail;            /* ready to run */
-	struct nl_callback *fire;       /* callbacks due */
+	cl_event head, tail; /* ready to run */
+	struct nl_callback *fire; /* callbacks due */
 	struct nl_callback **fire_tail;
-	cl_event done;                  /* completed: drop the queue's reference after the callbacks */
+	cl_event done; /* completed: drop the queue's reference after the callbacks */
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -178,7 +178,8 @@ static void fire(struct pump *p)
 		cl_int status = atomic_load(&ec->event->status);
 
 		c = c->next;
-		((void(CL_CALLBACK *)(cl_event, cl_int, void *))ec->c.fn)(ec->event, status < 0 ? status : ec->c.type, ec->c.user);
+		((void(CL_CALLBACK *)(cl_event, cl_int, void *))ec->c.fn)(
+			ec->event, status < 0 ? status : ec->c.type, ec->c.user);
 		nl_event_unpin(ec->event);
 		free(ec);
 	}
@@ -273,7 +274,8 @@ static void *device_thread(void *arg)
 		cl_event e = pop(&d->fifo_head);
 		uint64_t start = e->t_submit > d->free_at_ns ? e->t_submit : d->free_at_ns;
 		uint64_t end = start + e->op.cost_ns;
-		struct timespec ts = { .tv_sec = (time_t)(end / 1000000000u), .tv_nsec = (long)(end % 1000000000u) };
+		struct timespec ts = { .tv_sec = (time_t)(end / 1000000000u),
+				       .tv_nsec = (long)(end % 1000000000u) };
 
 		d->free_at_ns = end;
 		atomic_store(&e->status, CL_RUNNING);
@@ -321,7 +323,8 @@ static cl_event event_new(cl_command_queue q, cl_command_type type)
 }
 
 /* The usual case: nothing to wait for and no cost. */
-static cl_int submit_now(cl_command_queue q, cl_command_type type, const struct nl_op *op, cl_event *ret_event)
+static cl_int submit_now(cl_command_queue q, cl_command_type type, const struct nl_op *op,
+			 cl_event *ret_event)
 {
 	if (ret_event) {
 		cl_event e = event_new(q, type);
@@ -398,8 +401,8 @@ static cl_int wait_done(cl_event e)
 	return atomic_load(&e->status) < 0 ? CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST : CL_SUCCESS;
 }
 
-static cl_int submit_held(cl_command_queue q, cl_command_type type, const struct nl_op *op, bool blocking, cl_uint nwait,
-			  const cl_event *wait, cl_event *ret_event)
+static cl_int submit_held(cl_command_queue q, cl_command_type type, const struct nl_op *op, bool blocking,
+			  cl_uint nwait, const cl_event *wait, cl_event *ret_event)
 {
 	cl_event e = event_new(q, type);
 	struct pump p;
@@ -413,8 +416,9 @@ static cl_int submit_held(cl_command_queue q, cl_command_type type, const struct
 			nl_mem_pin(op->mem[i]);
 	pump_init(&p);
 	pthread_mutex_lock(&lock);
-	atomic_fetch_add(&e->o.life, 1); /* the queue's reference; the first one is the application's or ours */
-	e->ndeps = 1;                    /* not before everything is linked */
+	atomic_fetch_add(&e->o.life,
+			 1); /* the queue's reference; the first one is the application's or ours */
+	e->ndeps = 1; /* not before everything is linked */
 	bool ok = link_order(q, e, nwait);
 
 	for (cl_uint i = 0; i < nwait && ok; i++)
@@ -439,8 +443,8 @@ static cl_int submit_held(cl_command_queue q, cl_command_type type, const struct
 	return r;
 }
 
-cl_int nl_submit(cl_command_queue q, cl_command_type type, const struct nl_op *op, bool blocking, cl_uint nwait,
-		 const cl_event *wait, cl_event *ret_event)
+cl_int nl_submit(cl_command_queue q, cl_command_type type, const struct nl_op *op, bool blocking,
+		 cl_uint nwait, const cl_event *wait, cl_event *ret_event)
 {
 	bool open;
 	cl_int r = check_wait_list(q, nwait, wait, &open);
@@ -557,7 +561,8 @@ cl_int nl_clSetUserEventStatus(cl_event e, cl_int status)
 	return CL_SUCCESS;
 }
 
-cl_int nl_clSetEventCallback(cl_event e, cl_int type, void(CL_CALLBACK *fn)(cl_event, cl_int, void *), void *user)
+cl_int nl_clSetEventCallback(cl_event e, cl_int type, void(CL_CALLBACK *fn)(cl_event, cl_int, void *),
+			     void *user)
 {
 	struct event_callback *ec;
 
@@ -578,7 +583,9 @@ cl_int nl_clSetEventCallback(cl_event e, cl_int type, void(CL_CALLBACK *fn)(cl_e
 		fn(e, status < 0 ? status : type, user);
 		return CL_SUCCESS;
 	}
-	*ec = (struct event_callback){ .c = { .next = e->callbacks, .fn = (void *)fn, .user = user, .type = type }, .event = e };
+	*ec = (struct event_callback){
+		.c = { .next = e->callbacks, .fn = (void *)fn, .user = user, .type = type }, .event = e
+	};
 	e->callbacks = &ec->c;
 	atomic_fetch_add(&e->o.life, 1);
 	pthread_mutex_unlock(&lock);

@@ -20,8 +20,9 @@ void *nl_clSVMAlloc(cl_context c, cl_svm_mem_flags flags, size_t size, cl_uint a
 
 	if (__builtin_expect(nl_watched, 0) && nl_watch(NL_FN_clSVMAlloc))
 		return NULL;
-	if (!NL_IS(c, NL_MAGIC_CONTEXT) || size == 0 || size > nl_config.mem_bytes / 4 || alignment > SVM_ALIGN ||
-	    (alignment & (alignment - 1)) || (flags & (CL_MEM_SVM_FINE_GRAIN_BUFFER | CL_MEM_SVM_ATOMICS)))
+	if (!NL_IS(c, NL_MAGIC_CONTEXT) || size == 0 || size > nl_config.mem_bytes / 4 ||
+	    alignment > SVM_ALIGN || (alignment & (alignment - 1)) ||
+	    (flags & (CL_MEM_SVM_FINE_GRAIN_BUFFER | CL_MEM_SVM_ATOMICS)))
 		return NULL;
 	if (!nl_take_bytes(c, size))
 		return NULL;
@@ -74,7 +75,8 @@ static void run_svm_free(const struct nl_op *op)
 }
 
 cl_int nl_clEnqueueSVMFree(cl_command_queue q, cl_uint n, void *pointers[],
-			   void(CL_CALLBACK *fn)(cl_command_queue, cl_uint, void **, void *), void *user, WAIT_PARAMS)
+			   void(CL_CALLBACK *fn)(cl_command_queue, cl_uint, void **, void *), void *user,
+			   WAIT_PARAMS)
 {
 	struct nl_op op = { .run = run_svm_free };
 	struct svm_free_list *l;
@@ -94,7 +96,8 @@ cl_int nl_clEnqueueSVMFree(cl_command_queue q, cl_uint n, void *pointers[],
 	return nl_submit(q, CL_COMMAND_SVM_FREE, &op, false, nwait, wait, ret_event);
 }
 
-cl_int nl_clEnqueueSVMMemcpy(cl_command_queue q, cl_bool blocking, void *dst, const void *src, size_t size, WAIT_PARAMS)
+cl_int nl_clEnqueueSVMMemcpy(cl_command_queue q, cl_bool blocking, void *dst, const void *src, size_t size,
+			     WAIT_PARAMS)
 {
 	NL_ENTER(clEnqueueSVMMemcpy);
 	if (!NL_IS(q, NL_MAGIC_QUEUE))
@@ -103,20 +106,26 @@ cl_int nl_clEnqueueSVMMemcpy(cl_command_queue q, cl_bool blocking, void *dst, co
 		return CL_INVALID_VALUE;
 	if ((char *)dst < (const char *)src + size && (const char *)src < (char *)dst + size)
 		return CL_MEM_COPY_OVERLAP;
-	struct nl_op op = { .run = nl_run_rect, .ptr = { (void *)(uintptr_t)src, dst }, .n = { 0, 0, size, 1, 1 },
+	struct nl_op op = { .run = nl_run_rect,
+			    .ptr = { (void *)(uintptr_t)src, dst },
+			    .n = { 0, 0, size, 1, 1 },
 			    .cost_ns = nl_copy_cost(size) };
 
 	return nl_submit(q, CL_COMMAND_SVM_MEMCPY, &op, blocking, nwait, wait, ret_event);
 }
 
-cl_int nl_clEnqueueSVMMemFill(cl_command_queue q, void *dst, const void *pattern, size_t pattern_size, size_t size, WAIT_PARAMS)
+cl_int nl_clEnqueueSVMMemFill(cl_command_queue q, void *dst, const void *pattern, size_t pattern_size,
+			      size_t size, WAIT_PARAMS)
 {
 	NL_ENTER(clEnqueueSVMMemFill);
 	if (!NL_IS(q, NL_MAGIC_QUEUE))
 		return CL_INVALID_COMMAND_QUEUE;
 	if (!dst || !pattern || pattern_size == 0 || pattern_size > 128 || size % pattern_size)
 		return CL_INVALID_VALUE;
-	struct nl_op op = { .run = nl_run_fill, .ptr = { dst }, .n = { 0, size, pattern_size }, .cost_ns = nl_copy_cost(size) };
+	struct nl_op op = { .run = nl_run_fill,
+			    .ptr = { dst },
+			    .n = { 0, size, pattern_size },
+			    .cost_ns = nl_copy_cost(size) };
 
 	op.heap = malloc(pattern_size);
 	if (!op.heap)
@@ -125,7 +134,8 @@ cl_int nl_clEnqueueSVMMemFill(cl_command_queue q, void *dst, const void *pattern
 	return nl_submit(q, CL_COMMAND_SVM_MEMFILL, &op, false, nwait, wait, ret_event);
 }
 
-cl_int nl_clEnqueueSVMMap(cl_command_queue q, cl_bool blocking, cl_map_flags flags, void *ptr, size_t size, WAIT_PARAMS)
+cl_int nl_clEnqueueSVMMap(cl_command_queue q, cl_bool blocking, cl_map_flags flags, void *ptr, size_t size,
+			  WAIT_PARAMS)
 {
 	struct nl_op op = { .cost_ns = nl_copy_cost(size) };
 
@@ -144,11 +154,12 @@ cl_int nl_clEnqueueSVMUnmap(cl_command_queue q, void *ptr, WAIT_PARAMS)
 	NL_ENTER(clEnqueueSVMUnmap);
 	if (!NL_IS(q, NL_MAGIC_QUEUE))
 		return CL_INVALID_COMMAND_QUEUE;
-	return ptr ? nl_submit(q, CL_COMMAND_SVM_UNMAP, &op, false, nwait, wait, ret_event) : CL_INVALID_VALUE;
+	return ptr ? nl_submit(q, CL_COMMAND_SVM_UNMAP, &op, false, nwait, wait, ret_event)
+		   : CL_INVALID_VALUE;
 }
 
-cl_int nl_clEnqueueSVMMigrateMem(cl_command_queue q, cl_uint n, const void **pointers, const size_t *sizes, cl_mem_migration_flags flags,
-				 WAIT_PARAMS)
+cl_int nl_clEnqueueSVMMigrateMem(cl_command_queue q, cl_uint n, const void **pointers, const size_t *sizes,
+				 cl_mem_migration_flags flags, WAIT_PARAMS)
 {
 	struct nl_op op = { 0 };
 
@@ -156,5 +167,6 @@ cl_int nl_clEnqueueSVMMigrateMem(cl_command_queue q, cl_uint n, const void **poi
 	(void)sizes, (void)flags;
 	if (!NL_IS(q, NL_MAGIC_QUEUE))
 		return CL_INVALID_COMMAND_QUEUE;
-	return n && pointers ? nl_submit(q, CL_COMMAND_SVM_MIGRATE_MEM, &op, false, nwait, wait, ret_event) : CL_INVALID_VALUE;
+	return n && pointers ? nl_submit(q, CL_COMMAND_SVM_MIGRATE_MEM, &op, false, nwait, wait, ret_event)
+			     : CL_INVALID_VALUE;
 }

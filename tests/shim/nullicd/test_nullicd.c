@@ -14,18 +14,19 @@
 
 static int failures;
 
-#define CHECK(cond)                                                             \
-	do {                                                                    \
-		if (!(cond)) {                                                  \
-			printf("%s:%d: %s\n", __FILE__, __LINE__, #cond);       \
-			failures++;                                             \
-		}                                                               \
+#define CHECK(cond) \
+	do { \
+		if (!(cond)) { \
+			printf("%s:%d: %s\n", __FILE__, __LINE__, #cond); \
+			failures++; \
+		} \
 	} while (0)
 #define OK(call) CHECK((call) == CL_SUCCESS)
 
-static const char source[] = "// kernel void hidden(int a) {}\n"
-			     "__kernel __attribute__((reqd_work_group_size(64, 1, 1))) void fixed(__global float *x, int n) { }\n"
-			     "kernel void null_count(global uint *out, uint width, uint height) { }\n";
+static const char source[] =
+	"// kernel void hidden(int a) {}\n"
+	"__kernel __attribute__((reqd_work_group_size(64, 1, 1))) void fixed(__global float *x, int n) { }\n"
+	"kernel void null_count(global uint *out, uint width, uint height) { }\n";
 
 static cl_platform_id platform;
 static cl_device_id device;
@@ -87,17 +88,22 @@ static void check_codes(cl_mem m, cl_kernel k)
 	cl_kernel fixed = clCreateKernel(program, "fixed", &err);
 
 	CHECK(clCreateKernel(program, "hidden", &err) == NULL && err == CL_INVALID_KERNEL_NAME);
-	CHECK(clEnqueueNDRangeKernel(queue, fixed, 1, NULL, &global, NULL, 0, NULL, NULL) == CL_INVALID_KERNEL_ARGS);
+	CHECK(clEnqueueNDRangeKernel(queue, fixed, 1, NULL, &global, NULL, 0, NULL, NULL) ==
+	      CL_INVALID_KERNEL_ARGS);
 	OK(clSetKernelArg(fixed, 0, sizeof(m), &m));
 	OK(clSetKernelArg(fixed, 1, sizeof(int), &(int){ 1 }));
-	CHECK(clEnqueueNDRangeKernel(queue, fixed, 1, NULL, &global, &local, 0, NULL, NULL) == CL_INVALID_WORK_GROUP_SIZE);
-	CHECK(clEnqueueNDRangeKernel(queue, k, 4, NULL, &global, NULL, 0, NULL, NULL) == CL_INVALID_WORK_DIMENSION);
-	CHECK(clEnqueueNDRangeKernel(queue, k, 1, NULL, &global, NULL, 1, NULL, NULL) == CL_INVALID_EVENT_WAIT_LIST);
+	CHECK(clEnqueueNDRangeKernel(queue, fixed, 1, NULL, &global, &local, 0, NULL, NULL) ==
+	      CL_INVALID_WORK_GROUP_SIZE);
+	CHECK(clEnqueueNDRangeKernel(queue, k, 4, NULL, &global, NULL, 0, NULL, NULL) ==
+	      CL_INVALID_WORK_DIMENSION);
+	CHECK(clEnqueueNDRangeKernel(queue, k, 1, NULL, &global, NULL, 1, NULL, NULL) ==
+	      CL_INVALID_EVENT_WAIT_LIST);
 	CHECK(clSetKernelArg(fixed, 2, 4, &global) == CL_INVALID_ARG_INDEX);
 	CHECK(clSetKernelArg(fixed, 0, 4, &global) == CL_INVALID_ARG_SIZE);
 	CHECK(clEnqueueReadBuffer(queue, m, CL_TRUE, 0, 1 << 30, &err, 0, NULL, NULL) == CL_INVALID_VALUE);
 	CHECK(clCreateBuffer(context, 0, 0, NULL, &err) == NULL && err == CL_INVALID_BUFFER_SIZE);
-	CHECK(clCreateBuffer(context, CL_MEM_USE_HOST_PTR, 4, NULL, &err) == NULL && err == CL_INVALID_HOST_PTR);
+	CHECK(clCreateBuffer(context, CL_MEM_USE_HOST_PTR, 4, NULL, &err) == NULL &&
+	      err == CL_INVALID_HOST_PTR);
 	OK(clReleaseKernel(fixed));
 }
 
@@ -117,7 +123,9 @@ static void check_capacity(void)
 static void check_image(void)
 {
 	const cl_image_format format = { CL_RGBA, CL_UNORM_INT8 };
-	const cl_image_desc desc = { .image_type = CL_MEM_OBJECT_IMAGE2D, .image_width = 100, .image_height = 50 };
+	const cl_image_desc desc = { .image_type = CL_MEM_OBJECT_IMAGE2D,
+				     .image_width = 100,
+				     .image_height = 50 };
 	const size_t origin[3] = { 99, 49, 0 }, region[3] = { 1, 1, 1 };
 	unsigned char in[4] = { 1, 2, 3, 4 }, out[4] = { 0 };
 	size_t size = 0;
@@ -212,12 +220,14 @@ static void held(void)
 	OK(clSetEventCallback(e1, CL_COMPLETE, notified, &seen));
 	OK(clEnqueueReadBuffer(queue, m, CL_FALSE, 0, sizeof(out), out, 0, NULL, &e2));
 	CHECK(status_of(e1) == CL_QUEUED && status_of(e2) == CL_QUEUED && seen.calls == 0 && out[0] == 0);
-	CHECK(clGetEventProfilingInfo(e1, CL_PROFILING_COMMAND_END, 8, &(cl_ulong){ 0 }, NULL) == CL_PROFILING_INFO_NOT_AVAILABLE);
+	CHECK(clGetEventProfilingInfo(e1, CL_PROFILING_COMMAND_END, 8, &(cl_ulong){ 0 }, NULL) ==
+	      CL_PROFILING_INFO_NOT_AVAILABLE);
 	OK(clReleaseKernel(k));
 	OK(clReleaseMemObject(m)); /* the queue still needs it */
 	OK(clSetUserEventStatus(gate, CL_COMPLETE));
 	CHECK(clSetUserEventStatus(gate, CL_COMPLETE) == CL_INVALID_OPERATION);
-	CHECK(status_of(e1) == CL_COMPLETE && status_of(e2) == CL_COMPLETE && seen.calls == 1 && seen.status == CL_COMPLETE);
+	CHECK(status_of(e1) == CL_COMPLETE && status_of(e2) == CL_COMPLETE && seen.calls == 1 &&
+	      seen.status == CL_COMPLETE);
 	CHECK(out[0] == 1 && out[63] == 1);
 	OK(clReleaseEvent(e1));
 	OK(clReleaseEvent(e2));
@@ -251,14 +261,17 @@ static void timed(void)
 	cl_kernel k = count_kernel(m);
 
 	for (int i = 0; i < 10; i++)
-		OK(clEnqueueNDRangeKernel(i % 2 ? other : queue, k, 1, NULL, &global, &local, 0, NULL, &events[i]));
+		OK(clEnqueueNDRangeKernel(i % 2 ? other : queue, k, 1, NULL, &global, &local, 0, NULL,
+					  &events[i]));
 	OK(clSetEventCallback(events[9], CL_COMPLETE, notified, &seen));
 	OK(clFinish(queue));
 	OK(clFinish(other));
 	OK(clWaitForEvents(10, events));
 	for (int i = 0; i < 10; i++) {
-		OK(clGetEventProfilingInfo(events[i], CL_PROFILING_COMMAND_START, sizeof(start[i]), &start[i], NULL));
-		OK(clGetEventProfilingInfo(events[i], CL_PROFILING_COMMAND_END, sizeof(end[i]), &end[i], NULL));
+		OK(clGetEventProfilingInfo(events[i], CL_PROFILING_COMMAND_START, sizeof(start[i]), &start[i],
+					   NULL));
+		OK(clGetEventProfilingInfo(events[i], CL_PROFILING_COMMAND_END, sizeof(end[i]), &end[i],
+					   NULL));
 		CHECK(end[i] - start[i] == 100000);
 		for (int j = 0; j < i; j++)
 			CHECK(start[i] >= end[j] || start[j] >= end[i]);
@@ -319,7 +332,8 @@ static void old(void)
 	OK(clGetDeviceIDs(platform, CL_DEVICE_TYPE_CPU, 1, &device, NULL));
 	OK(clGetDeviceInfo(device, CL_DEVICE_VERSION, sizeof(version), version, NULL));
 	CHECK(!strncmp(version, "OpenCL 1.2 ", 11));
-	OK(clGetDeviceInfo(device, CL_DEVICE_PROFILING_TIMER_RESOLUTION, sizeof(resolution), &resolution, NULL));
+	OK(clGetDeviceInfo(device, CL_DEVICE_PROFILING_TIMER_RESOLUTION, sizeof(resolution), &resolution,
+			   NULL));
 	CHECK(resolution == 0);
 	context = clCreateContext(NULL, 1, &device, NULL, NULL, &err);
 	CHECK(context && !err);
@@ -336,7 +350,9 @@ static const struct {
 	{ "timed", timed, { { "NULLICD_COST_NS", "100000" } } },
 	{ "lazy", lazy, { { "NULLICD_LAZY", "1" } } },
 	{ "fault", fault, { { "NULLICD_FAIL", "clCreateBuffer:-5,clFinish:-36@2" } } },
-	{ "old", old, { { "NULLICD_VERSION", "1.2" }, { "NULLICD_RESOLUTION", "0" }, { "NULLICD_DEVICES", "2" } } },
+	{ "old",
+	  old,
+	  { { "NULLICD_VERSION", "1.2" }, { "NULLICD_RESOLUTION", "0" }, { "NULLICD_DEVICES", "2" } } },
 };
 
 int main(int argc, char **argv)
