@@ -2,6 +2,7 @@
 #include "daemon/api.h"
 
 #include "base/auto.h"
+#include "contract/text.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -81,7 +82,7 @@ int pen_api_refuse(struct pen_api_call *call, int r, const struct pen_err *err)
 		}
 	char text[PEN_ERR_TEXT], field[PEN_NAME_MAX + 1];
 	snprintf(text, sizeof(text), "%s", err->text);
-	printable(text);
+	pen_text_clean(text);
 	size_t n = strcspn(text, ": ");
 	snprintf(field, sizeof(field), "%.*s", (int)PEN_MIN(n, sizeof(field) - 1), text);
 	int i = text[n] == ':' ? pen_contract_field_find(field) : -ENOENT;

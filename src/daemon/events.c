@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/log.h"
+#include "contract/text.h"
 #include "daemon/daemon.h"
 #include "daemon/http.h"
 #include "daemon/store.h"
