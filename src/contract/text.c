@@ -132,6 +132,30 @@ void pen_text_init(const char *installed_dir)
 		setlocale(LC_CTYPE, "C.UTF-8");   /* for the width of characters; the catalogue is UTF-8 */
 }
 
+/* Bytes of the UTF-8 character of more than one at @s; 0: none. */
+static size_t utf8_len(const unsigned char *s)
+{
+	size_t n = s[0] >= 0xf0 && s[0] < 0xf5 ? 4 : s[0] >= 0xe0 && s[0] < 0xf0 ? 3 : s[0] >= 0xc2 && s[0] < 0xe0 ? 2 : 0;
+	for (size_t i = 1; i < n; i++)
+		if ((s[i] & 0xc0) != 0x80)
+			return 0;
+	/* What JSON's reader refuses as well: E0 80.., F0 80.. (overlong), ED A0.. (surrogates), F4 90.. (too large). */
+	bool bad = (s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xed && s[1] >= 0xa0) ||
+		   (s[0] == 0xf4 && s[1] >= 0x90);
+	return bad ? 0 : n;
+}
+
+void pen_text_clean(char *s)
+{
+	while (*s) {
+		unsigned char c = (unsigned char)*s;
+		size_t n = c >= 0x20 && c < 0x7f ? 1 : utf8_len((unsigned char *)s);
+		if (!n)
+			*s = '?';
+		s += n ? n : 1;
+	}
+}
+
 const char *pen_text(const char *s)
 {
 	if (!own.data)

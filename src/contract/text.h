@@ -17,6 +17,9 @@
  */
 void pen_text_init(const char *installed_dir);
 
+/* In place: '?' for control characters and for every byte that is not part of UTF-8, such as a character cut in half. */
+void pen_text_clean(char *s);
+
 /* The translation of @s, or @s. */
 const char *pen_text(const char *s) __attribute__((format_arg(1)));
 
