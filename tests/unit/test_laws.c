@@ -276,12 +276,12 @@ static void over_seeds(const char *name, void (*scenario)(uint64_t seed), uint64
 		(void)state;                                     \
 		over_seeds(#name, name, 1, seeds);               \
 	}
-SCENARIO(chaos, 6000)
-SCENARIO(hostile, 300)
-SCENARIO(equals, 250)
-SCENARIO(monopoly, 60)
-SCENARIO(urgent, 250)
-SCENARIO(deadlines, 1000)
+SCENARIO(chaos, 4000)
+SCENARIO(hostile, 200)
+SCENARIO(equals, 150)
+SCENARIO(monopoly, 40)
+SCENARIO(urgent, 150)
+SCENARIO(deadlines, 600)
 
 int main(void)
 {
