@@ -145,6 +145,21 @@ static void test_turn_exclusivity(void **state)
 	rig_close(&r);
 }
 
+/* Where somebody may enter at the same moment, CLAIM is shown before RUN: counted in the word's changes. */
+static void test_claims_before_it_runs(void **state)
+{
+	(void)state;
+	static const uint16_t rank[] = { 3, 3 };
+	struct rig r;
+	rig_open(&r, fake_board_new(2, rank), 0, 0);
+	struct fake_cmd c = { .dur_ns = PEN_MS };
+	assert_int_equal(enqueue(r.q, &c, 0), 0);
+	finish_queue(r.q);
+	settle(&r);
+	assert_int_equal(atomic_load(&r.gate->dev->signal->busy) >> 2, 3);   /* CLAIM, RUN, IDLE */
+	rig_close(&r);
+}
+
 /* Two processes of one tenant, with one cap between them. */
 static void test_clients_of_one_tenant(void **state)
 {
@@ -272,9 +287,10 @@ static void test_new_terms(void **state)
 	rig_close(&r);
 }
 
-#define SUITE_TESTS_MANY                                                                                       \
-	cmocka_unit_test(test_rank_wait_and_wake), cmocka_unit_test(test_turn_exclusivity),                        \
-	cmocka_unit_test(test_clients_of_one_tenant), cmocka_unit_test(test_fork), cmocka_unit_test(test_dead_neighbour),\
+#define SUITE_TESTS_MANY \
+	cmocka_unit_test(test_rank_wait_and_wake), cmocka_unit_test(test_turn_exclusivity), \
+	cmocka_unit_test(test_claims_before_it_runs), cmocka_unit_test(test_clients_of_one_tenant), \
+	cmocka_unit_test(test_fork), cmocka_unit_test(test_dead_neighbour), \
 	cmocka_unit_test(test_new_terms)
 
 #endif

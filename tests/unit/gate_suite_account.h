@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef PEN_TESTS_GATE_SUITE_ACCOUNT_H
+#define PEN_TESTS_GATE_SUITE_ACCOUNT_H
+/* The part of the gate's suite about charges and learned costs; included by gate_suite.h. */
+
+/*
+ * What is charged is what the device really did. Without timestamps the end is seen by the host, late by what its
+ * scheduler makes of it: then only the lower bound is sharp.
+ */
+static void test_exact_charge(void **state)
+{
+	(void)state;
+	struct rig r;
+	rig_open(&r, board_alone(), 0, 0);
+	static struct fake_cmd c[60];
+	uint64_t wall = pen_mono_ns();
+	for (uint32_t i = 0; i < 60; i++) {
+		c[i] = (struct fake_cmd){ .dur_ns = 1500000 };
+		assert_int_equal(enqueue(r.q, &c[i], 0), 0);
+		if (i % 5 == 4)
+			finish_queue(r.q);
+	}
+	wall = pen_mono_ns() - wall;
+	settle(&r);
+	uint64_t charged = atomic_load(&account(&r)->device_ns), truth = r.dev->busy_ns;
+	assert_in_range(charged, truth - truth / 10, SUITE_CAPS & PEN_ADAPTER_TIMESTAMPS ? truth + truth / 10 : wall);
+	assert_int_equal(atomic_load(&account(&r)->tainted), 0);
+	assert_int_equal(atomic_load(&r.gate->dev->signal->service_vns), charged);
+	rig_close(&r);
+}
+
+static void test_idle_gap_is_free(void **state)
+{
+	(void)state;
+	struct rig r;
+	rig_open(&r, board_alone(), 0, 0);
+	struct fake_cmd c = { .dur_ns = PEN_MS };
+	for (int i = 0; i < 5; i++) {
+		assert_int_equal(enqueue(r.q, &c, 0), 0);
+		fake_finish(r.fq);
+		usleep(20000);   /* the program does something else before it synchronises */
+		finish_queue(r.q);
+	}
+	settle(&r);
+	assert_true(atomic_load(&account(&r)->device_ns) <= r.dev->busy_ns + 5 * PEN_MS);
+	rig_close(&r);
+}
+
+/* Device time that another process of the tenant has paid for is not paid for twice. */
+static void test_charge_is_union(void **state)
+{
+	(void)state;
+	struct rig r;
+	rig_open(&r, board_alone(), 0, 0);
+	uint64_t later = pen_mono_ns() + 3600 * PEN_S;
+	atomic_store(&r.gate->dev->ledger->covered_until_ns, later);
+	struct fake_cmd c = { .dur_ns = PEN_MS };
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(enqueue(r.q, &c, 0), 0);
+	finish_queue(r.q);
+	settle(&r);
+	assert_int_equal(atomic_load(&account(&r)->batches), 3);
+	assert_int_equal(atomic_load(&account(&r)->device_ns), 0);
+	assert_true(atomic_load(&r.gate->dev->ledger->covered_until_ns) == later);
+	rig_close(&r);
+}
+
+/* Where tenants overlap by design the estimate is charged, whatever the timestamps say. */
+static void test_corun_charges_estimate(void **state)
+{
+	(void)state;
+	struct rig r;
+	struct fake_board *b = board_alone();
+	b->base[0].mode = PEN_MODE_CORUN;
+	fake_board_publish(b, 0);
+	rig_open(&r, b, 0, 0);
+	static struct fake_cmd c[50];
+	uint64_t sum = 0;
+	for (uint32_t i = 0; i < 50; i++) {
+		c[i] = (struct fake_cmd){ .dur_ns = i % 5 ? 3000 : 200000 };
+		sum += c[i].dur_ns;
+		assert_int_equal(enqueue(r.q, &c[i], 0), 0);
+	}
+	finish_queue(r.q);
+	settle(&r);
+	assert_int_equal(atomic_load(&account(&r)->device_ns), sum);
+	rig_close(&r);
+}
+
+/* The daemon came back without our ledger: what this process holds is charged to the new one. */
+static void test_new_ledger(void **state)
+{
+	(void)state;
+	struct rig r;
+	struct fake_board *b = board_alone();
+	rig_open(&r, b, 0, 0);
+	assert_int_equal(pen_gate_mem_reserve(r.gate, PEN_MIB), 0);
+	r.gate->dev->ledger = b->ledger[3];
+	b->ledger[3]->head.instance = 77;
+	atomic_fetch_add(&r.gate->dev->attached, 1);
+	b->base[0].mem_cap_bytes = PEN_GIB;
+	fake_board_publish(b, 0);
+	struct pen_mem_view v;
+	pen_gate_mem_view(r.gate, &v);
+	assert_int_equal(v.used_bytes, PEN_MIB);
+	pen_gate_mem_release(r.gate, PEN_MIB);
+	pen_gate_mem_view(r.gate, &v);
+	assert_int_equal(v.used_bytes, 0);
+	rig_close(&r);
+}
+
+static void test_cost_table(void **state)
+{
+	(void)state;
+	struct pen_gate_costs *t;
+	assert_int_equal(pen_gate_costs_create(&t), 0);
+	struct pen_cost *c = pen_gate_costs_get(t, 1, 100);
+	assert_ptr_equal(pen_gate_costs_get(t, 1, 100), c);
+	for (int i = 0; i < 6; i++)
+		pen_cost_learn(c, 50000);
+	assert_int_equal(pen_cost_est_ns(c), 50000);
+	pen_cost_learn(c, 5000000);                        /* one outlier is not believed */
+	assert_int_equal(pen_cost_est_ns(c), 50000);
+	pen_cost_learn(c, 60000);
+	assert_int_equal(pen_cost_est_ns(c), 52000);
+	for (int i = 0; i < 3; i++)
+		pen_cost_learn(c, 5000000);                /* three in a row are */
+	assert_int_equal(pen_cost_est_ns(c), 5000000);
+	pen_cost_learn(c, 0);
+	pen_cost_learn(c, 0);
+	pen_cost_learn(c, 0);
+	assert_int_equal(pen_cost_est_ns(c), PEN_COST_FLOOR_NS);
+	/* An autotuner: any number of sizes and kernels, bounded, and always an answer. */
+	for (uint64_t i = 0; i < 30000; i++) {
+		assert_true(pen_cost_est_ns(pen_gate_costs_get(t, 2, i)) > 0);
+		assert_true(pen_cost_est_ns(pen_gate_costs_get(t, i * 7919, i)) > 0);
+	}
+	assert_ptr_equal(pen_gate_costs_get(t, 1, 100), c);
+	free(t);
+}
+
+static void test_cost_learning(void **state)
+{
+	(void)state;
+	struct rig r;
+	rig_open(&r, board_alone(), 0, 0);
+	struct pen_cost *cost = pen_gate_cost(r.gate, 42, 1000);
+	assert_false(pen_cost_known(cost));
+	assert_int_equal(pen_cost_est_ns(cost), PEN_COST_GUESS_NS);
+	struct fake_cmd c = { .dur_ns = 4 * PEN_MS };
+	uint64_t shortest = UINT64_MAX, longest = 0;
+	for (int i = 0; i < 8; i++) {
+		uint64_t before = r.dev->busy_ns;
+		assert_int_equal(pen_cost_sample(cost), i < 4);
+		struct pen_gate_cmd cmd = { .native = &c, .cost = cost, .slices = 1, .wave = 1 };
+		assert_int_equal(pen_gate_submit(r.q, &cmd), 0);
+		finish_queue(r.q);
+		settle(&r);
+		uint64_t took = r.dev->busy_ns - before;
+		shortest = PEN_MIN(shortest, took);
+		longest = PEN_MAX(longest, took);
+	}
+	assert_true(pen_cost_known(cost));
+	uint64_t slack = SUITE_CAPS & PEN_ADAPTER_TIMESTAMPS ? 0 : 4 * longest;   /* host time */
+	assert_in_range(pen_cost_est_ns(cost), shortest, longest + slack);
+	/* A new size of the same kernel starts from the known one. */
+	uint64_t est = pen_cost_est_ns(cost), twice = pen_cost_est_ns(pen_gate_cost(r.gate, 42, 2000));
+	assert_in_range(twice, 2 * est - 10, 2 * est + 10);
+	rig_close(&r);
+}
+
+#define SUITE_TESTS_ACCOUNT \
+	cmocka_unit_test(test_exact_charge), cmocka_unit_test(test_idle_gap_is_free), \
+	cmocka_unit_test(test_charge_is_union), cmocka_unit_test(test_corun_charges_estimate), \
+	cmocka_unit_test(test_new_ledger), cmocka_unit_test(test_cost_table), \
+	cmocka_unit_test(test_cost_learning)
+
+#endif
