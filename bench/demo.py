@@ -17,7 +17,7 @@ from stats import quantile, table
 
 SECONDS = 12.0
 URGENT = ['--class', 'latency', '--memory', '64M', '--sla', '20ms']
-NEIGHBOUR = ['--class', 'besteffort', '--memory', '512M']
+NEIGHBOUR = ['--class', 'besteffort', '--memory', '1G']   # hashcat does not start below 768M
 
 
 def say(text):
