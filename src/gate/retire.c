@@ -299,7 +299,8 @@ static void learn(struct pen_gate *g, struct pen_gate_batch *b, const struct pen
 		uint64_t end = b->has_mark && seen ? (b->exact ? seen : 0) : b->sync_exact ? b->sync_ns : 0;
 		ns = end - PEN_MIN(end, b->submit_ns);
 	}
-	if (!ns || b->edge)
+	/* Stamps that say 0 are an answer: a command too short for the device's clock. No stamps and no time are none. */
+	if ((!ns && !b->start_ns) || b->edge)
 		return;
 	raise_to(&pen_gate_account(g)->max_command_ns, ns);
 	/* A piece tells of the whole only as long as nothing better is known: cutting has a cost of its own. */
