@@ -253,7 +253,8 @@ static struct span first_span(const struct pen_gate *g, struct pen_gate_batch *b
 		return (struct span){ start, start + b->est_ns };
 	/* Seen late it may have ended any time before: by estimate then. */
 	uint64_t end = exact ? seen : PEN_MIN(seen, start + b->est_ns);
-	return (struct span){ start, PEN_MAX(end, start) };
+	end = PEN_MAX(end, start);
+	return (struct span){ start, end };
 }
 
 static uint64_t tail_end(struct pen_gate *g, struct pen_gate_batch *b, uint64_t from)

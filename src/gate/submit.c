@@ -227,11 +227,13 @@ static bool parks(const struct call *k)
 static void ask(struct call *k, const struct pen_admit_view *v, struct pen_admit_decision *d)
 {
 	uint32_t left = k->slices - k->first;
+	uint64_t est = k->est_ns / k->slices * left;
+	uint32_t wave = PEN_MAX(k->cmd->wave, 1u);
 	struct pen_admit_cmd c = {
-		.est_ns = PEN_MAX(k->est_ns / k->slices * left, UINT64_C(1)),
+		.est_ns = est ? est : 1,
 		.bytes = k->cmd->bytes / k->slices * left,
 		.slices = left,
-		.wave = PEN_MAX(k->cmd->wave, 1u),
+		.wave = wave,
 		.unknown = k->cmd->cost && !pen_cost_known(k->cmd->cost),
 		/* Behind something that cannot run a command is not in flight, and must not keep its thread from what lets it run. */
 		.no_wait = k->no_wait || parks(k),
@@ -392,12 +394,13 @@ int pen_gate_submit(struct pen_gate_queue *q, const struct pen_gate_cmd *cmd)
 		return plain(q, cmd);
 	}
 	uint64_t est = cmd->cost ? pen_cost_est_ns(cmd->cost) : cmd->est_ns;
+	uint32_t slices = PEN_MAX(cmd->slices, 1u);
 	struct call k = {
 		.g = g,
 		.q = full,
 		.cmd = cmd,
 		.est_ns = pen_clamp(est, PEN_COST_FLOOR_NS, PEN_GATE_EST_MAX_NS),
-		.slices = PEN_MAX(cmd->slices, 1u),
+		.slices = slices,
 		.no_wait = (cmd->flags & (PEN_CMD_NO_WAIT | PEN_CMD_NOT_RUNNABLE)) || (g->ad->in_callback && g->ad->in_callback()),
 	};
 	int code = 0;
