@@ -30,7 +30,18 @@ static bool anybody_waits(struct pen_gate *g, bool on_us)
 	return false;
 }
 
-/* Wakes the waiter that may run next. */
+static void wake_seat(struct pen_gate *g, uint32_t seat)
+{
+	const struct pen_signal_page *p = neighbour(g, seat);
+	uint32_t on = p ? atomic_load(&p->waiting_on) : 0;
+	if (!on)
+		return;
+	const struct pen_signal_page *word_of = on - 1 == g->seat ? g->dev->signal : neighbour(g, on - 1);
+	if (word_of)
+		pen_futex_wake_bits(&word_of->busy, INT_MAX, UINT32_C(1) << (seat % 32));
+}
+
+/* Wakes the waiter that may run next, and with it the other processes of its tenant: they share its turn. */
 static void wake_best(struct pen_gate *g)
 {
 	if (!anybody_waits(g, false))
@@ -41,14 +52,10 @@ static void wake_best(struct pen_gate *g)
 	int best = pen_admit_wake(&g->lim, &v);
 	if (best < 0 || best >= v.nseats)
 		return;
-	uint32_t seat = v.seat[best].seat;
-	const struct pen_signal_page *p = neighbour(g, seat);
-	uint32_t on = p ? atomic_load(&p->waiting_on) : 0;
-	if (!on)
-		return;
-	const struct pen_signal_page *word_of = on - 1 == g->seat ? g->dev->signal : neighbour(g, on - 1);
-	if (word_of)
-		pen_futex_wake_bits(&word_of->busy, INT_MAX, UINT32_C(1) << (seat % 32));
+	wake_seat(g, v.seat[best].seat);
+	for (uint32_t i = 0; i < v.nseats; i++)
+		if ((int)i != best && v.seat[i].tenant == v.seat[best].tenant && v.seat[i].state != PEN_BUSY_IDLE)
+			wake_seat(g, v.seat[i].seat);
 }
 
 void pen_gate_publish(struct pen_gate *g, enum pen_busy_state state)

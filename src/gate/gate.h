@@ -173,7 +173,6 @@ void pen_cost_learn(struct pen_cost *c, uint64_t device_ns);
 struct pen_cost {
 	_Atomic uint64_t est_ns;     /* >= PEN_COST_FLOOR_NS; a guess while unknown */
 	_Atomic uint32_t samples;    /* measured executions; 0 = unknown */
-	_Atomic uint32_t seen;       /* executions, for sampling; a lost count is harmless */
 };
 
 static inline uint64_t pen_cost_est_ns(const struct pen_cost *c)
@@ -184,17 +183,6 @@ static inline bool pen_cost_known(const struct pen_cost *c)
 {
 	return atomic_load_explicit(&c->samples, memory_order_relaxed) != 0;
 }
-/*
- * Counts an execution. True: this one is to be measured (the first four, then every 16th), so the shim does not try the
- * fast path: if (pen_cost_sample(c) || !pen_gate_fast(q, est)) pen_gate_submit(q, &cmd) ...
- */
-static inline bool pen_cost_sample(struct pen_cost *c)
-{
-	uint32_t n = atomic_load_explicit(&c->seen, memory_order_relaxed);
-	atomic_store_explicit(&c->seen, n + 1, memory_order_relaxed);
-	return n < 4 || (n & 15) == 0;
-}
-
 /* ---- memory --------------------------------------------------------------------------------------------------- */
 
 /* 0 charged; -ENOMEM over the limit or allocations stopped (counted, logged once). Before the native call. */

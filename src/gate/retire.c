@@ -123,6 +123,16 @@ static bool times_known(struct pen_gate_batch *b)
 	return b->has_mark && b->complete && atomic_load(&b->timed);
 }
 
+/*
+ * Alone on the device there is nobody to let in, so a queue that ran dry keeps its credit: a program whose kernels end
+ * before it has launched the next would else pay a whole admission for each. Where response times are promised
+ * the end of every burst must be seen.
+ */
+static bool lingers(const struct pen_gate *g)
+{
+	return !g->nforeign && !g->nheld && !g->lim.latency && !g->lim.target_ns;
+}
+
 /* Is @b, the head of an in-order queue, complete with its tail? */
 static bool head_done(struct pen_gate_queue_full *q, struct pen_gate_batch *b)
 {
@@ -134,6 +144,8 @@ static bool head_done(struct pen_gate_queue_full *q, struct pen_gate_batch *b)
 		uint64_t word = atomic_load(&q->head.credit);
 		if ((int64_t)word >> PEN_CREDIT_BITS > 0)
 			return false;   /* the fast path is at work: leave it its credit */
+		if (lingers(q->head.gate))
+			return false;
 		pen_gate_close_credit(q);
 	}
 	if (b->has_mark && !b->tail_n)
