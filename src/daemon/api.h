@@ -44,7 +44,7 @@ int pen_api_refuse(struct pen_api_call *call, int r, const struct pen_err *err);
 int pen_api_answer(struct pen_api_call *call, int status, json_t *object);   /* takes the reference; adds the schema */
 uint64_t pen_api_query_u64(const struct pen_api_call *call, const char *key, uint64_t deflt);
 
-json_t *pen_api_tenant_json(struct pen_daemon *d, const struct pen_tenant *t, bool full);
+json_t *pen_api_tenant_json(struct pen_daemon *d, const struct pen_tenant *t);
 json_t *pen_api_event_json(const struct pen_event_row *row);
 char *pen_metrics_text(struct pen_daemon *d);   /* malloc'ed; NULL no memory */
 json_t *pen_json_u64(uint64_t v);               /* jansson's integers are signed: "unlimited" becomes the largest */

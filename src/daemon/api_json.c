@@ -42,13 +42,13 @@ static json_t *hold_json(const struct pen_seat *s)
 	return o;
 }
 
-static json_t *client_json(const struct pen_seat *s)
+static json_t *client_json(struct pen_daemon *d, const struct pen_seat *s)
 {
 	static const char *const busy_name[] = { "idle", "want", "claim", "run" };
 	const struct pen_ledger_client *c = &s->place->ledger->client[s->index];
 	uint32_t word = atomic_load_explicit(&s->signal->busy, memory_order_relaxed);
 	json_t *o = json_pack("{s:i, s:i, s:s, s:b}", "pid", (int)s->client->peer.pid, "seat", (int)s->seat, "busy",
-			      busy_name[PEN_BUSY_STATE(word)], "stale", s->place->device->table->seat[s->seat].stale);
+			      busy_name[PEN_BUSY_STATE(word)], "stale", pen_seat_stale(d, s));
 	json_object_set_new(o, "comm", printable_string(s->client->comm, sizeof(s->client->comm)));
 	set_u64(o, "charged_bytes", atomic_load_explicit(&c->charged_bytes, memory_order_relaxed));
 	set_u64(o, "device_ns", atomic_load_explicit(&c->device_ns, memory_order_relaxed));
@@ -93,12 +93,12 @@ static void add_totals(json_t *o, const struct pen_totals *t)
 	json_object_set_new(o, "held_ns", held);
 }
 
-static json_t *place_json(const struct pen_place *p, bool full)
+static json_t *place_json(struct pen_daemon *d, const struct pen_place *p)
 {
 	const struct pen_device *dev = p->device;
-	const struct pen_table_tenant *v = &dev->table->tenant[p->slot];
+	struct pen_verdict v = pen_place_verdict(d, p);
 	json_t *o = json_pack("{s:s, s:s, s:i, s:i, s:b}", "key", dev->key, "model", dev->model, "slot", (int)p->slot,
-			      "rank", (int)v->rank, "waits_for_clients", !p->ledger);
+			      "rank", (int)v.rank, "waits_for_clients", !p->ledger);
 	struct pen_totals totals;
 	pen_place_totals(p, &totals);
 	add_totals(o, &totals);
@@ -109,7 +109,7 @@ static json_t *place_json(const struct pen_place *p, bool full)
 		set_u64(o, "denials", atomic_load_explicit(&p->ledger->denials, memory_order_relaxed));
 	set_u64(o, "mem_limit_bytes", pen_place_mem_limit(p));
 	set_u64(o, "share_ppm_1s", p->share_ppm_1s);
-	set_u64(o, "entitled_ppm", v->entitled_ppm);
+	set_u64(o, "entitled_ppm", v.entitled_ppm);
 	uint64_t service = 0;
 	json_t *clients = json_array();
 	for (unsigned i = 0; i < PEN_SEATS; i++) {
@@ -117,18 +117,16 @@ static json_t *place_json(const struct pen_place *p, bool full)
 		if (!s || s->place != p || !p->ledger)
 			continue;
 		service += atomic_load_explicit(&s->signal->service_vns, memory_order_relaxed);
-		json_array_append_new(clients, client_json(s));
+		json_array_append_new(clients, client_json(d, s));
 	}
 	set_u64(o, "service_vns", service);
 	json_object_set_new(o, "response", response_json(p));
 	json_object_set_new(o, "clients", clients);
-	(void)full;
 	return o;
 }
 
-json_t *pen_api_tenant_json(struct pen_daemon *d, const struct pen_tenant *t, bool full)
+json_t *pen_api_tenant_json(struct pen_daemon *d, const struct pen_tenant *t)
 {
-	(void)d;
 	json_t *o = json_pack("{s:s, s:s, s:o, s:f, s:I, s:s, s:b}", "name", t->name, "state",
 			      pen_tenant_state_name(t->state), "contract", pen_contract_to_json(&t->contract), "created",
 			      t->created, "owner_uid", (json_int_t)t->owner_uid, "dir", t->dir, "ephemeral",
@@ -136,7 +134,7 @@ json_t *pen_api_tenant_json(struct pen_daemon *d, const struct pen_tenant *t, bo
 	json_t *devices = json_array();
 	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++)
 		if (t->place[i])
-			json_array_append_new(devices, place_json(t->place[i], full));
+			json_array_append_new(devices, place_json(d, t->place[i]));
 	json_object_set_new(o, "devices", devices);
 	return o;
 }

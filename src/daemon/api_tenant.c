@@ -12,13 +12,13 @@ int pen_api_tenants(struct pen_api_call *call)
 {
 	json_t *list = json_array();
 	for (struct pen_tenant *t = call->d->tenants; t; t = t->hh.next)
-		json_array_append_new(list, pen_api_tenant_json(call->d, t, false));
+		json_array_append_new(list, pen_api_tenant_json(call->d, t));
 	return pen_api_answer(call, 200, json_pack("{s:o}", "tenants", list));
 }
 
 int pen_api_tenant(struct pen_api_call *call)
 {
-	return pen_api_answer(call, 200, pen_api_tenant_json(call->d, call->tenant, true));
+	return pen_api_answer(call, 200, pen_api_tenant_json(call->d, call->tenant));
 }
 
 /* A member that must be of a type if it is there. */
@@ -71,7 +71,7 @@ int pen_api_tenant_create(struct pen_api_call *call)
 	int r = pen_tenant_create(call->d, &n, &t, &err);
 	if (r < 0)
 		return pen_api_refuse(call, r, &err);
-	json_t *o = pen_api_tenant_json(call->d, t, true);
+	json_t *o = pen_api_tenant_json(call->d, t);
 	if (t->state == PEN_TENANT_WAITING)
 		json_object_set_new(o, "waits_because", json_string(err.text));
 	return pen_api_answer(call, t->state == PEN_TENANT_WAITING ? 202 : 201, o);
@@ -91,7 +91,7 @@ int pen_api_tenant_change(struct pen_api_call *call)
 	int r = pen_tenant_change(call->d, call->tenant, &c, json_is_true(force), &err);
 	if (r < 0)
 		return pen_api_refuse(call, r, &err);
-	return pen_api_answer(call, 200, pen_api_tenant_json(call->d, call->tenant, true));
+	return pen_api_answer(call, 200, pen_api_tenant_json(call->d, call->tenant));
 }
 
 int pen_api_tenant_end(struct pen_api_call *call)

@@ -78,6 +78,13 @@ void pen_place_square(struct pen_daemon *d, struct pen_place *p);            /* 
 void pen_account_add(const struct pen_ledger_client *c, struct pen_totals *sum);
 uint64_t pen_place_mem_used(const struct pen_place *p);
 uint64_t pen_place_mem_limit(const struct pen_place *p);
+/* What the tick thread last decided, read under its lock. */
+struct pen_verdict {
+	uint16_t rank;
+	uint32_t entitled_ppm;
+};
+struct pen_verdict pen_place_verdict(struct pen_daemon *d, const struct pen_place *p);
+bool pen_seat_stale(struct pen_daemon *d, const struct pen_seat *s);
 
 /* ---- seat.c: clients' seats ---------------------------------------------------------------------------------------- */
 

@@ -300,3 +300,20 @@ uint64_t pen_place_mem_limit(const struct pen_place *p)
 {
 	return PEN_MIN(p->tenant->contract.memory.cap, p->device->mem_bytes);
 }
+
+struct pen_verdict pen_place_verdict(struct pen_daemon *d, const struct pen_place *p)
+{
+	const struct pen_table_tenant *t = &p->device->table->tenant[p->slot];
+	pen_lock(&d->table->lock);
+	struct pen_verdict v = { .rank = t->rank, .entitled_ppm = t->entitled_ppm };
+	pen_unlock(&d->table->lock);
+	return v;
+}
+
+bool pen_seat_stale(struct pen_daemon *d, const struct pen_seat *s)
+{
+	pen_lock(&d->table->lock);
+	bool stale = s->place->device->table->seat[s->seat].stale;
+	pen_unlock(&d->table->lock);
+	return stale;
+}

@@ -152,11 +152,19 @@ static void run_request(const struct door *door, struct evhttp_request *req)
 
 /* ---- streams -------------------------------------------------------------------------------------------------------------- */
 
+/* A request whose caller hung up was taken off its connection and is ours; one that is still on it goes with it. */
+static void free_orphan(struct evhttp_request *req)
+{
+	if (!evhttp_request_get_connection(req))
+		evhttp_request_free(req);
+}
+
 static void stream_closed(struct evhttp_connection *conn, void *arg)
 {
 	struct stream *s = arg;
 	struct pen_http *h = s->d->http;
-	(void)conn;   /* evhttp frees the request with its connection */
+	(void)conn;
+	free_orphan(s->req);
 	DL_DELETE(h->streams, s);
 	h->n_streams--;
 	free(s);
@@ -182,7 +190,7 @@ static json_t *tenants_json(struct pen_daemon *d)
 {
 	json_t *list = json_array();
 	for (struct pen_tenant *t = d->tenants; t; t = t->hh.next)
-		json_array_append_new(list, pen_api_tenant_json(d, t, false));
+		json_array_append_new(list, pen_api_tenant_json(d, t));
 	return json_pack("{s:s, s:o}", "schema", "penstock/v1", "tenants", list);
 }
 
@@ -226,6 +234,7 @@ static void parked_closed(struct evhttp_connection *conn, void *arg)
 	struct parked *p = arg;
 	struct pen_http *h = p->door->d->http;
 	(void)conn;
+	free_orphan(p->req);
 	DL_DELETE(h->parked, p);
 	h->n_parked--;
 	free(p);

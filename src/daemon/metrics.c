@@ -47,7 +47,7 @@ static void put_place(FILE *f, const char *name, const struct pen_place *p, cons
 		for (unsigned i_ = 0; i_ < PEN_DAEMON_DEVICES; i_++)           \
 			if (((p) = t_->place[i_]))
 
-/* name, type, help, expression of p (place), t (its totals). One list: what is printed is what is described. */
+/* name, type, help, expression of p (place), t (its totals), v (the verdict). One list: what is printed is what is described. */
 #define PLACE_METRICS(X)                                                                                                \
 	X("memory_used_bytes", "gauge", "device memory charged to the tenant", (double)pen_place_mem_used(p))          \
 	X("memory_limit_bytes", "gauge", "device memory that the tenant may have", (double)pen_place_mem_limit(p))     \
@@ -60,8 +60,8 @@ static void put_place(FILE *f, const char *name, const struct pen_place *p, cons
 	X("uncut_total", "counter", "commands longer than the chunk target that could not be cut", (double)t.uncut)    \
 	X("share_ratio", "gauge", "device time of the last second, of one device", (double)p->share_ppm_1s / 1e6)      \
 	X("entitled_ratio", "gauge", "device time due to it now, of one device",                                       \
-	  (double)p->device->table->tenant[p->slot].entitled_ppm / 1e6)                                                \
-	X("rank", "gauge", "0 is the most urgent", (double)p->device->table->tenant[p->slot].rank)
+	  (double)v.entitled_ppm / 1e6)                                                \
+	X("rank", "gauge", "0 is the most urgent", (double)v.rank)
 
 static void put_places(const struct out *o)
 {
@@ -72,6 +72,8 @@ static void put_places(const struct out *o)
 	{                                                      \
 		struct pen_totals t;                           \
 		pen_place_totals(p, &t);                       \
+		struct pen_verdict v = pen_place_verdict(o->d, p); \
+		(void)t, (void)v; /* not every value needs both */ \
 		put_place(o->f, name, p, NULL, NULL, (value)); \
 	}
 	PLACE_METRICS(X)

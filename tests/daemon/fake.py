@@ -64,7 +64,7 @@ class Daemon:
         if self.private:
             argv.append('--private')
         with open(self.log_path, 'ab') as log:
-            self.proc = subprocess.Popen(argv, stderr=log, env={**os.environ, **self.env})
+            self.proc = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **self.env})
         wait_for(lambda: self.proc.poll() is not None or self.answers(), 'the daemon to answer')
         assert self.proc.poll() is None, self.log()
 

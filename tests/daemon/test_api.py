@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The control API: contracts, refusals, queue, changes, configuration, streams, rights, the life of a private daemon."""
+import atexit
 import json
 import os
 import socket
@@ -22,6 +23,7 @@ def probe(text=PROBE):
     os.write(fd, text.encode())
     os.close(fd)
     os.chmod(path, 0o700)
+    atexit.register(os.unlink, path)
     return path
 
 
