@@ -217,7 +217,7 @@ static struct pen_cl_queue *whole_queue(cl_event e, struct pen_cl_queue *q)
 
 cl_int pen_clWaitForEvents(cl_uint n, const cl_event *list)
 {
-	struct { struct pen_cl_queue *q; uint64_t token; bool whole; } seen[WAIT_QUEUES];
+	struct { struct pen_cl_queue *q; uint64_t token; bool whole; } seen[WAIT_QUEUES] = { 0 };
 	uint32_t nseen = 0;
 	for (cl_uint i = 0; list && i < n && nseen < WAIT_QUEUES; i++) {
 		struct pen_cl_queue *q = pen_cl_event_queue(list[i]);
@@ -250,12 +250,12 @@ cl_int pen_clGetEventInfo(cl_event e, cl_event_info what, size_t size, void *val
 		return BELOW(clGetEventInfo)(e, what, size, value, ret_size);
 	struct pen_cl_queue *q = pen_cl_event_queue(e);
 	struct pen_cl_queue *whole = whole_queue(e, q);
-	uint64_t token = whole ? pen_gate_sync_begin(q->gate) : 0;
+	uint64_t token = whole ? pen_gate_sync_begin(whole->gate) : 0;
 	cl_int r = BELOW(clGetEventInfo)(e, what, size, value, ret_size);
 	if (!q || r != CL_SUCCESS || !value || *(cl_int *)value > CL_COMPLETE)
 		return r;
 	if (whole)
-		pen_gate_sync_end(q->gate, token);
+		pen_gate_sync_end(whole->gate, token);
 	else
 		pen_gate_poll(q->gate);
 	return r;
