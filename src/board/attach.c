@@ -102,7 +102,10 @@ static int say_adopt(struct pen_attach *a, struct pen_attach_device *d)
 	int fds[2] = { d->ledger_fd.fd, d->signal_fd.fd };
 	/* Without descriptors: the pages are mapped still, the application closed what they came by. */
 	unsigned n = pen_fdid_check(&d->ledger_fd) == 0 && pen_fdid_check(&d->signal_fd) == 0 ? 2 : 0;
-	return pen_packet_send(a->sock.fd, PEN_MSG_ADOPT, &m, fds, n);
+	int r = pen_packet_send(a->sock.fd, PEN_MSG_ADOPT, &m, fds, n);
+	if (r == 0)   /* its answer is a SEAT, right behind the reply */
+		set_seat_state(d, PEN_SEAT_STATE_ADOPTING);
+	return r;
 }
 
 static int greet(struct pen_attach *a, uint64_t now_ns)
@@ -216,11 +219,14 @@ static int take_seat(struct pen_attach *a, struct pen_packet *p, uint64_t now_ns
 	for (uint32_t i = 0; i < ndevices(a) && !d; i++)
 		if (strcmp(a->device[i]->key, m->key) == 0)
 			d = a->device[i];
-	if (!d || get_seat_state(d) != PEN_SEAT_STATE_ASKED)
+	bool adopting = d && get_seat_state(d) == PEN_SEAT_STATE_ADOPTING;
+	if (!d || (!adopting && get_seat_state(d) != PEN_SEAT_STATE_ASKED))
 		return -EPROTO;
 	if (m->status < 0) {
 		set_seat_state(d, PEN_SEAT_STATE_NONE);
-		atomic_store_explicit(&d->status, m->status, memory_order_release);
+		/* Pages that nobody wants are no answer about the device yet: ask for a seat like everybody. */
+		if (!adopting)
+			atomic_store_explicit(&d->status, m->status, memory_order_release);
 		return 0;
 	}
 	if (p->fds_lost)
@@ -229,7 +235,7 @@ static int take_seat(struct pen_attach *a, struct pen_packet *p, uint64_t now_ns
 	if (r == 0)
 		r = map_seat(d, p);
 	PEN_TEST_POINT("attach:seat");
-	if (r == 0)
+	if (r == 0 && !m->adopted)   /* an adopted signal page is sealed already */
 		r = say_ref(a, PEN_MSG_MAPPED, d->device_id);
 	PEN_TEST_POINT("attach:mapped");
 	if (r < 0)
@@ -349,7 +355,7 @@ static int ask(struct pen_attach *a, uint64_t now_ns)
 		}
 		if (r < 0)
 			return r;
-		open += s == PEN_SEAT_STATE_ASKED || s == PEN_SEAT_STATE_MAPPED;
+		open += s != PEN_SEAT_STATE_NONE && s != PEN_SEAT_STATE_LIVE;
 	}
 	return open;
 }

@@ -50,7 +50,13 @@ enum pen_attach_state {
 	PEN_ATTACH_STATE_MAX_,
 };
 
-enum pen_attach_device_state { PEN_SEAT_STATE_NONE, PEN_SEAT_STATE_ASKED, PEN_SEAT_STATE_MAPPED, PEN_SEAT_STATE_LIVE };
+enum pen_attach_device_state {
+	PEN_SEAT_STATE_NONE,
+	PEN_SEAT_STATE_ADOPTING,   /* pages were handed back */
+	PEN_SEAT_STATE_ASKED,
+	PEN_SEAT_STATE_MAPPED,
+	PEN_SEAT_STATE_LIVE,
+};
 
 /* A descriptor of ours, and how to tell that it still is. */
 struct pen_fdid {

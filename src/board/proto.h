@@ -10,6 +10,8 @@
  *   HELLO {token, start time, nadopt} ->
  *        (ADOPT per device + fds)         after a restart of the daemon: the pages that the client still holds
  *                                      <- HELLO_REPLY {status}
+ *                                      <- SEAT, NEIGHBOUR, READY for each ADOPT; a negative SEAT: ask by DEVICE. An adopted
+ *                                         seat needs no MAPPED, a new one does
  *   DEVICE {key, model, mem, units}    ->
  *                                      <- SEAT {status, seat, generation, slot} + fds: terms (O_RDONLY), ledger, signal
  *   MAPPED {device_id}                 ->  signal is mapped: the daemon seals it (SHRINK GROW FUTURE_WRITE SEAL) and shows it
