@@ -76,7 +76,7 @@ struct pen_cl_device {
 	unsigned version;            /* of the platform, x 10: 12, 30 */
 	unsigned device_version;     /* of the device itself, never above the platform's */
 	char key[PEN_DEVKEY_MAX];
-	char model[64];
+	char model[64], platform_name[64];
 	uint64_t mem_bytes, max_alloc_bytes;
 	uint32_t units;
 	bool unified;                /* host and device share memory: USE_HOST_PTR takes nothing */

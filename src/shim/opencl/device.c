@@ -131,6 +131,7 @@ static void add_device(cl_platform_id platform, const char *platform_name, unsig
 	d->version = version;
 	d->device_version = PEN_MIN(version_of(text), version);
 	memcpy(d->model, name, PEN_MIN(strlen(name), sizeof(d->model) - 1));
+	memcpy(d->platform_name, platform_name, PEN_MIN(strlen(platform_name), sizeof(d->platform_name) - 1));
 	d->mem_bytes = info_u64(id, CL_DEVICE_GLOBAL_MEM_SIZE, sizeof(cl_ulong), 0);
 	d->max_alloc_bytes = info_u64(id, CL_DEVICE_MAX_MEM_ALLOC_SIZE, sizeof(cl_ulong), 0);
 	d->units = (uint32_t)info_u64(id, CL_DEVICE_MAX_COMPUTE_UNITS, sizeof(cl_uint), 1);
@@ -141,7 +142,7 @@ static void add_device(cl_platform_id platform, const char *platform_name, unsig
 	struct pen_devkey_facts f = { .api = "opencl", .platform = platform_name, .name = name };
 	find_pci(id, &f);
 	for (uint32_t i = 0; i < n; i++)
-		if (devices[i]->platform == platform && !strcmp(devices[i]->model, d->model))
+		if (!strcmp(devices[i]->platform_name, d->platform_name) && !strcmp(devices[i]->model, d->model))
 			f.nth++;
 	pen_devkey(d->key, &f);
 	devices[n] = d;
