@@ -128,25 +128,29 @@ def test_stalled_disk():
         assert c.take_seat() == 0
         c.ref(fake.MAPPED)
         c.expect(fake.READY)
-        n = 1
-        d.create('c')
-        lapses = looked = 0
-        with open(switch, encoding='ascii') as f:
-            for line in iter(lambda: f.read(), None):
-                n += line.count('begin') - line.count('end')
-                now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-                lapses += c.lease() < now
-                looked += 1
-                if looked % 50 == 0:
-                    other = Client(d.create(f'x{looked}')[1]['dir'])
-                    assert other.greet() == 0
-                    other.close()
-                if looked >= 400:
-                    break
-                time.sleep(0.01)
-        text = open(switch, encoding='ascii').read()
-        assert text.count('begin') > 1 and text.count('end') >= 1, text    # flushes did stall meanwhile
+        lapses = within = 0
+        until = time.monotonic() + fake.BOUND
+
+        def flush():
+            """Number of the flush that sleeps just now, 0 = none."""
+            with open(switch, encoding='ascii') as f:
+                v = f.read()
+            return v.count('begin') if v.count('begin') > v.count('end') else 0
+        for i in range(1000000):
+            before = flush()
+            if before:                                           # what is asked now has to be flushed after this one
+                other = Client(d.create(f'x{i}')[1]['dir'])
+                assert other.greet() == 0
+                other.close()
+                within += flush() == before                      # and was answered while it slept
+            else:
+                d.create(f'kick{i}')
+            lapses += c.lease() < time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+            if within >= 20 and before > 2 or time.monotonic() > until:
+                break
+            time.sleep(0.01)
         assert lapses == 0, lapses
+        assert within >= 20, within
         os.unlink(switch)
 
 
