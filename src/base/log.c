@@ -10,7 +10,8 @@
 #include <unistd.h>
 
 static _Atomic int max_level = PEN_LOG_INFO;
-static const char *_Atomic prefix = "penstock";
+static const char library_prefix[] = "penstock";
+static const char *_Atomic prefix = library_prefix;
 
 static const char *const level_name[PEN_LOG_MAX_] = { "error", "warning", "info", "debug" };
 static const int syslog_level[PEN_LOG_MAX_] = { 3, 4, 6, 7 };
@@ -32,10 +33,12 @@ void pen_log(enum pen_log_level level, const char *fmt, ...)
 	int saved = errno;
 	char line[1024];
 	int n;
+	const char *who = atomic_load(&prefix);
+	/* The journal names the unit and the program; inside somebody else's program that is not us. */
 	if (getenv("JOURNAL_STREAM"))
-		n = snprintf(line, sizeof(line), "<%d>", syslog_level[level]);
+		n = snprintf(line, sizeof(line), "<%d>%s", syslog_level[level], who == library_prefix ? "penstock: " : "");
 	else
-		n = snprintf(line, sizeof(line), "%s: %s: ", atomic_load(&prefix), level_name[level]);
+		n = snprintf(line, sizeof(line), "%s: %s: ", who, level_name[level]);
 	va_list ap;
 	va_start(ap, fmt);
 	int m = vsnprintf(line + n, sizeof(line) - (size_t)n - 1, fmt, ap);

@@ -35,7 +35,7 @@ static struct {
 static void tell(const char *what, const char *text)
 {
 	if (!atomic_exchange(&process.told, 1))
-		pen_log(PEN_LOG_ERROR, "penstock: %s%s%s; accelerators are not available to this process", what,
+		pen_log(PEN_LOG_ERROR, "%s%s%s; accelerators are not available to this process", what,
 			*text ? ": " : "", text);
 }
 

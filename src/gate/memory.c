@@ -19,7 +19,7 @@ static void tell_denial(struct pen_gate *g, uint64_t bytes, uint64_t cap, bool s
 	pen_format_bytes(want, sizeof(want), bytes);
 	pen_format_bytes(used, sizeof(used), sum.used_bytes);
 	pen_format_bytes(limit, sizeof(limit), cap);
-	pen_log(PEN_LOG_WARN, "penstock: %s on %s denied: %s of %s in use%s; further denials are only counted", want, g->key,
+	pen_log(PEN_LOG_WARN, "%s on %s denied: %s of %s in use%s; further denials are only counted", want, g->key,
 		used, cap == UINT64_MAX ? "unlimited memory" : limit, stopped ? ", new allocations are stopped" : "");
 }
 

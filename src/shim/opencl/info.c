@@ -22,14 +22,10 @@ cl_int pen_cl_answer(const void *src, size_t n, size_t size, void *value, size_t
 	return CL_SUCCESS;
 }
 
+/* Why is told by the gate, once. */
 static bool refused(void)
 {
-	static _Atomic bool said;
-	if (pen_gate_managed() != PEN_REFUSED)
-		return false;
-	if (!atomic_exchange(&said, true))
-		pen_log(PEN_LOG_ERROR, "opencl: this process is managed but has no valid token: no device is shown");
-	return true;
+	return pen_gate_managed() == PEN_REFUSED;
 }
 
 /* ---- which devices ---------------------------------------------------------------------------------------------- */
