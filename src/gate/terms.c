@@ -68,9 +68,12 @@ static void seat_moved(struct pen_gate *g, uint32_t attached)
 	if (instance == g->ledger_instance)
 		return;
 	g->ledger_instance = instance;
-	uint64_t held = atomic_load(&g->mem_bytes);
-	if (held)
-		pen_mem_charge(g->dev->ledger, g->client, held, UINT64_MAX, PEN_MEM_FORCE);
+	/* The daemon may have started the account with what we said that we held. */
+	uint64_t held = atomic_load(&g->mem_bytes), known = atomic_load(&pen_gate_account(g)->charged_bytes);
+	if (held > known)
+		pen_mem_charge(g->dev->ledger, g->client, held - known, UINT64_MAX, PEN_MEM_FORCE);
+	else if (known > held)
+		pen_mem_uncharge(g->dev->ledger, g->client, known - held);
 	if (g->active)
 		atomic_fetch_add(&g->dev->ledger->active_clients, 1);
 	if (g->st.busy != PEN_BUSY_IDLE) {   /* and a new signal page says idle */
