@@ -86,14 +86,41 @@ static void size_piece(struct pen_admit_ask *a)
 	a->bytes = a->slices >= cmd->slices ? cmd->bytes : pen_admit_scale(cmd->bytes, a->slices, cmd->slices);
 }
 
+/*
+ * A piece has room if the work in flight and it fill no more than the window. Where one piece is nearly as long as the
+ * window that would let the device run dry after each. So a second piece may also follow when little is left of a first
+ * that is alone in flight, by its estimate and the time since the last progress. A neighbour that arrives then still meets
+ * no more than a window. A repayment goes against a rank, one at a time: nothing is put behind it.
+ *
+ * Return: 0 there is room; else until when to wait for it, at the most.
+ */
+static uint64_t room_at(const struct pen_admit_ask *a)
+{
+	const struct pen_admit_state *st = a->st;
+	bool narrow = a->hot || a->crowded;
+	uint64_t size = narrow ? pen_admit_max(a->lim->window_narrow_ns, a->due_ns) : a->lim->window_wide_ns;
+	uint64_t chunk = narrow ? a->lim->chunk_narrow_ns : a->lim->chunk_wide_ns;
+	uint64_t all = pen_admit_add(st->inflight_ns, a->view->own_inflight_ns);
+
+	if (pen_admit_add(all, a->est_ns) <= size)
+		return 0;
+	if (all != st->oldest_est_ns || a->due_ns)
+		return UINT64_MAX;
+	uint64_t lead = chunk ? pen_admit_sub(size, chunk) : size / 2;
+	uint64_t ends = pen_admit_add(st->last_progress_ns, st->oldest_est_ns);
+	/* Twice its estimate without an end, and the estimate says nothing. */
+	if (a->now_ns >= pen_admit_add(ends, st->oldest_est_ns))
+		return UINT64_MAX;
+	uint64_t at = pen_admit_sub(ends, lead);
+	return at > a->now_ns ? at : 0;
+}
+
 /* True: held. Past the bound of own work without progress the piece goes on with a debt: it may be what unblocks it. */
 static bool window(struct pen_admit_ask *a)
 {
 	const struct pen_admit_state *st = a->st;
-	uint64_t narrow = pen_admit_max(a->lim->window_narrow_ns, a->due_ns);
-	uint64_t size = a->hot || a->crowded ? narrow : a->lim->window_wide_ns;
-	uint64_t all = pen_admit_add(st->inflight_ns, a->view->own_inflight_ns);
-	bool full = pen_admit_add(all, a->est_ns) > size;
+	uint64_t room = room_at(a);
+	bool full = room != 0;
 	bool alone = (a->cmd->unknown || st->unknown_inflight) && !a->lim->no_cut;
 
 	if (st->inflight_ns) {
@@ -101,7 +128,7 @@ static bool window(struct pen_admit_ask *a)
 			return false;
 		uint64_t bound = pen_admit_own_bound(a);
 		if (bound)
-			pen_admit_wait_own(a, HOLD_WINDOW, bound);
+			pen_admit_wait_own(a, HOLD_WINDOW, alone ? bound : pen_admit_min(bound, room));
 		else
 			a->debt = true;
 		return bound != 0;

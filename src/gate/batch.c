@@ -4,6 +4,7 @@
 #include "gate/internal.h"
 
 #include <errno.h>
+#include <sys/prctl.h>
 
 /* ---- pool ------------------------------------------------------------------------------------------------------- */
 
@@ -309,11 +310,23 @@ void pen_gate_look(struct pen_gate *g, uint64_t now_ns)
 }
 
 /* Until something was retired, or @bound_ns. @kick_seen: value of g->kick before the last look. */
+/*
+ * A short wait is meant to end on time: the kernel's usual slack of 50 us would let the device run dry. The thread's own
+ * setting is put back, since it is the application's thread.
+ */
+#define PUNCTUAL_NS PEN_MS
+
 static void wait_kick(struct pen_gate *g, uint64_t bound_ns, uint32_t kick_seen)
 {
 	atomic_fetch_add(&g->kick_waiters, 1);
-	if (atomic_load(&g->kick) == kick_seen)
+	if (atomic_load(&g->kick) == kick_seen) {
+		int slack = bound_ns < PUNCTUAL_NS ? prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0) : 0;
+		if (slack > 1)
+			prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
 		pen_futex_wait(&g->kick, kick_seen, bound_ns);
+		if (slack > 1)
+			prctl(PR_SET_TIMERSLACK, (unsigned long)slack, 0, 0, 0);
+	}
 	atomic_fetch_sub(&g->kick_waiters, 1);
 }
 

@@ -22,9 +22,11 @@
 
 /*
  * Defaults, and why.
- * Window wide: two milliseconds in flight hide the submission cost of any API; more gains less than 1 % throughput.
- * Window narrow: what an urgent tenant may find in front of it; below some 400 us a CPU device starts to run dry.
- * Chunk wide: as long as a wide window, so that a command of its length is not cut at all.
+ * Window wide: two milliseconds in flight hide the submission cost of any API; more gains less than 1 % throughput. It is
+ * two chunks, since the next one may follow when a window less a chunk is left.
+ * Window narrow: what an urgent tenant may find in front of it: one chunk, and 150 us in which the next one is submitted
+ * before the device runs dry (a timer and a submission take 60 us on a CPU device).
+ * Chunk wide: half a wide window; between equals it bounds what a turn can run over.
  * Chunk narrow: the residual that an urgent tenant meets; smaller pieces cost a cuttable neighbour more than 5 %.
  * Quantum: long against a hand-over (tens of us), short against a frame (16 ms).
  * Burst: one quantum may be taken ahead of a cap, so that a cap does not break up a turn.
@@ -34,7 +36,7 @@
  */
 #define PEN_POLICY_WINDOW_WIDE_NS UINT64_C(2000000)
 #define PEN_POLICY_WINDOW_NARROW_NS UINT64_C(400000)
-#define PEN_POLICY_CHUNK_WIDE_NS UINT64_C(2000000)
+#define PEN_POLICY_CHUNK_WIDE_NS UINT64_C(1000000)
 #define PEN_POLICY_CHUNK_NARROW_NS UINT64_C(250000)
 #define PEN_POLICY_QUANTUM_NS UINT64_C(4000000)
 #define PEN_POLICY_TURN_NS UINT64_C(10000000)

@@ -305,10 +305,11 @@ static void test_no_progress(void **state)
 	static _Atomic uint32_t event;
 	atomic_store(&event, 0);
 	assert_int_equal(pen_gate_queue_create(r.gate, fq2, 0, &q2), 0);
-	/* The first waits for something that nobody told the gate of and that happens only after the second was admitted. */
-	struct fake_cmd a = { .dur_ns = 4 * PEN_MS, .until = &event }, c = { .dur_ns = 3 * PEN_MS };
+	/* The first two wait for something that nobody told the gate of and that happens only after the third was admitted. */
+	struct fake_cmd a = { .dur_ns = 4 * PEN_MS, .until = &event }, c = { .dur_ns = 3 * PEN_MS, .until = &event }, d = c;
 	assert_int_equal(enqueue(r.q, &a, 0), 0);
-	assert_int_equal(enqueue(q2, &c, 0), 0);
+	assert_int_equal(enqueue(q2, &c, 0), 0);   /* when the first should soon be done */
+	assert_int_equal(enqueue(q2, &d, 0), 0);
 	assert_true(atomic_load(&account(&r)->debts) >= 1);
 	atomic_store(&event, 1);
 	finish_queue(q2);

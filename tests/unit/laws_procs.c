@@ -48,7 +48,9 @@ static void check_cap(struct world *w, struct w_proc *p)
 	if (t->lim.cap_ppm == PPM || p->no_wait_1_in)
 		return;
 	/* Estimates of what is in flight may be wrong both ways: too low is over now, too high was kept back before. */
-	double unsettled = 2.0 * (double)t->lim.window_wide_ns * t->worst_error + (double)t->longest_actual_ns * t->nprocs;
+	/* A window, and the piece that may follow shortly before the end of a long one. */
+	double inflight = (double)(t->lim.window_wide_ns + t->longest_actual_ns);
+	double unsettled = 2.0 * inflight * t->worst_error + (double)t->longest_actual_ns * t->nprocs;
 	double excess = (unsettled + (double)(t->longest_actual_ns + t->lim.burst_ns)) * PPM / t->lim.cap_ppm;
 	t->shadow_tat_ns = (t->shadow_tat_ns > at ? t->shadow_tat_ns : at) + charge * PPM / t->lim.cap_ppm;
 	double over = (double)(t->shadow_tat_ns - at) - excess;
