@@ -112,7 +112,10 @@ void pen_client_escape(char *buf, size_t n, const char *text);
 
 /* ---- daemon of the user (private.c) ---------------------------------------------------------------------------- */
 
-/* Starts a private daemon on @socket and waits until it serves. Return: 0 or negative errno. */
+/*
+ * Starts a private daemon on @socket and waits until it serves. Return: 0; -EBUSY another one is about to serve there, or
+ * about to end; another negative errno.
+ */
 int pen_private_start(const char *socket, struct pen_err *err);
 /* Finds a file of the installation, beside this program or in the build tree. Return: 0; -ENOENT. */
 int pen_install_path(const char *const *relative, char *buf, size_t n);

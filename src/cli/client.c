@@ -121,6 +121,8 @@ static int perform(const struct pen_cli *cli, const char *method, const char *pa
 		return 0;   /* the reader has seen enough */
 	if (code == CURLE_COULDNT_CONNECT)
 		return pen_err_x(err, -ECONNREFUSED, _("no daemon answers on %s"), sock);
+	if (code == CURLE_GOT_NOTHING || code == CURLE_RECV_ERROR || code == CURLE_SEND_ERROR)
+		return pen_err_x(err, -ECONNRESET, _("the daemon on %s ended"), sock);
 	if (code != CURLE_OK)
 		return pen_err_x(err, -EIO, "%s: %s", sock, *text ? text : curl_easy_strerror(code));
 	return 0;

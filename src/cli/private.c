@@ -2,6 +2,7 @@
 /* Finding the parts of the installation, and starting the user's own daemon when no system daemon answers. */
 #include "base/auto.h"
 #include "cli/cli.h"
+#include "contract/config.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -90,5 +91,5 @@ int pen_private_start(const char *socket, struct pen_err *err)
 		return pen_err_x(err, -ETIMEDOUT, _("the private daemon did not become ready"));
 	if (read(rd, &byte, 1) != 1)
 		return pen_err_x(err, -EIO, _("the private daemon ended at its start"));
-	return 0;
+	return byte == PEN_READY_BUSY ? -EBUSY : 0;
 }

@@ -23,6 +23,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define RACE_NS (20 * PEN_S)   /* a cold machine with a slow disk; usually some 10 ms */
+
 struct run {
 	struct pen_cli *cli;
 	struct pen_contract contract;
@@ -166,22 +168,36 @@ static int wait_active(struct run *run, json_t *tenant, struct pen_err *err)
 	return 200;
 }
 
-/* Makes the tenant, starting a private daemon if there is none. Return: 0; else the exit code, reported. */
+/*
+ * POST, starting a private daemon if there is none. Others may be starting theirs at this moment, or the one there was may be
+ * ending with its last tenant, so it is tried again for a while. Return: the status, or a negative errno.
+ */
+static int post_tenant(const struct run *run, json_t *body, json_t **ret_answer, struct pen_err *err)
+{
+	char sock[PATH_MAX];
+	bool is_private;
+	int r = pen_client_socket(run->cli, sock, sizeof(sock), &is_private);
+	for (uint64_t until = pen_mono_ns() + RACE_NS; r == 0;) {
+		r = pen_client_request(run->cli, "POST", "/v1/tenants", body, ret_answer, err);
+		if ((r != -ECONNREFUSED && (r != -ECONNRESET || !is_private)) || pen_mono_ns() > until)
+			break;
+		if (r == -ECONNREFUSED)
+			r = pen_private_start(sock, err);
+		if (r == -EBUSY || r == -ECONNRESET) {
+			nanosleep(&(struct timespec){ .tv_nsec = 10 * 1000 * 1000 }, NULL);
+			r = 0;
+		}
+	}
+	return r;
+}
+
+/* Makes the tenant. Return: 0; else the exit code, reported. */
 static int make_tenant(struct run *run)
 {
 	struct pen_err err = PEN_ERR_INIT;
 	json_t *answer = NULL;
 	json_t *body = post_body(run);
-	int r = pen_client_request(run->cli, "POST", "/v1/tenants", body, &answer, &err);
-	if (r == -ECONNREFUSED) {
-		char sock[PATH_MAX];
-		bool is_private;
-		r = pen_client_socket(run->cli, sock, sizeof(sock), &is_private);
-		if (r == 0)
-			r = pen_private_start(sock, &err);
-		if (r == 0)
-			r = pen_client_request(run->cli, "POST", "/v1/tenants", body, &answer, &err);
-	}
+	int r = post_tenant(run, body, &answer, &err);
 	json_decref(body);
 	if (r == 202 || r == 201 || r == 200)
 		r = wait_active(run, answer, &err);

@@ -15,6 +15,10 @@
 
 #define PEN_CONFIG_FILE "/etc/penstock/penstock.yaml"
 #define PEN_CONFIG_PATH_MAX 255
+
+/* What a daemon writes to --ready-fd: it serves; or another one holds its runtime directory, and it ends. */
+#define PEN_READY_SERVES 0
+#define PEN_READY_BUSY 1
 #define PEN_CONFIG_DEVICES_MAX 64
 #define PEN_CONFIG_CONTRACTS_MAX 4096
 

@@ -132,18 +132,23 @@ static int lock_runtime(const struct pen_daemon *d, struct pen_err *err)
 {
 	char path[PEN_CONFIG_PATH_MAX + 16];
 	snprintf(path, sizeof(path), "%s/penstockd.lock", d->cfg.runtime_dir);
-	/* Held until the process ends, however it ends. */
-	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd < 0)
-		return pen_err_sys(err, -errno, "'%s'", path);
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-		int e = errno;
-		close(fd);
-		if (e == EWOULDBLOCK)
-			return pen_err_x(err, -EBUSY, "another penstockd serves '%s'", d->cfg.runtime_dir);
-		return pen_err_sys(err, -e, "'%s'", path);
+	for (;;) {
+		/* Held until the process ends, however it ends. */
+		int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+		if (fd < 0)
+			return pen_err_sys(err, -errno, "'%s'", path);
+		struct stat st;
+		if (flock(fd, LOCK_EX | LOCK_NB) < 0 || fstat(fd, &st) < 0) {
+			int e = errno;
+			close(fd);
+			if (e == EWOULDBLOCK)
+				return pen_err_x(err, -EBUSY, "another penstockd serves '%s'", d->cfg.runtime_dir);
+			return pen_err_sys(err, -e, "'%s'", path);
+		}
+		if (st.st_nlink)
+			return 0;
+		close(fd);   /* of a private daemon that was ending: its file is gone, make a new one */
 	}
-	return 0;
 }
 
 static int prepare(struct pen_daemon *d, struct pen_err *err)
@@ -225,9 +230,31 @@ static void free_event(struct event **ev)
 	*ev = NULL;
 }
 
+static void remove_file(const char *dir, const char *name)
+{
+	char path[PEN_CONFIG_PATH_MAX + 32];
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	if (unlink(path) < 0 && errno == EISDIR)
+		rmdir(path);
+}
+
+/* Of a private daemon: its contracts ended with it, and nobody asks an ended one for its history. The lock goes last. */
+static void leave_nothing(const struct pen_daemon *d)
+{
+	static const char *const state[] = { "penstock.db", "penstock.db-wal", "penstock.db-shm" };
+	for (size_t i = 0; !d->opt.state_dir && i < PEN_ARRAY_LEN(state); i++)
+		remove_file(d->cfg.state_dir, state[i]);
+	if (!d->opt.state_dir)
+		rmdir(d->cfg.state_dir);
+	remove_file(d->cfg.runtime_dir, "tenants");
+	remove_file(d->cfg.runtime_dir, "penstockd.log");
+	remove_file(d->cfg.runtime_dir, "penstockd.lock");
+}
+
 /* Clients keep running on their last terms; contracts stay in the store and their directories in place. */
 static void finish(struct pen_daemon *d)
 {
+	bool served = d->http;
 	struct event **evs[] = { &d->second_ev, &d->term_ev, &d->int_ev, &d->hup_ev, &d->square_ev, &d->adopt_ev, &d->linger_ev };
 	d->quitting = true;
 	if (d->http)
@@ -246,6 +273,8 @@ static void finish(struct pen_daemon *d)
 		pen_http_close(d);
 		unlink(d->cfg.socket);
 	}
+	if (served && d->opt.is_private)
+		leave_nothing(d);
 	pen_events_free(d);
 	pen_device_free_all(d);
 	if (d->base)
@@ -254,6 +283,14 @@ static void finish(struct pen_daemon *d)
 		munmap(d->table, sizeof(*d->table));
 	pen_config_free(&d->cfg);
 	libevent_global_shutdown();
+}
+
+static void say_ready(struct pen_daemon *d, char byte)
+{
+	ssize_t n = write(d->opt.ready_fd, &byte, 1);
+	(void)n;   /* nobody waits any more: no fault of ours */
+	close(d->opt.ready_fd);
+	d->opt.ready_fd = -1;
 }
 
 /*
@@ -270,10 +307,7 @@ static void tell_ready(struct pen_daemon *d)
 	if (log >= 0)
 		dup2(log, STDERR_FILENO);
 	pen_log_set_level(d->cfg.log_level);
-	ssize_t n = write(d->opt.ready_fd, "", 1);
-	(void)n;   /* nobody waits any more: no fault of ours */
-	close(d->opt.ready_fd);
-	d->opt.ready_fd = -1;
+	say_ready(d, PEN_READY_SERVES);
 }
 
 int main(int argc, char **argv)
@@ -292,8 +326,12 @@ int main(int argc, char **argv)
 	/* Until it is ready it writes to the terminal of whoever started it: only what is wrong. */
 	pen_log_set_level(d.opt.ready_fd < 0 ? d.cfg.log_level : PEN_LOG_WARN);
 	signal(SIGPIPE, SIG_IGN);
-	if (start(&d, &err) < 0) {
-		pen_log(PEN_LOG_ERROR, "%s", err.text);
+	r = start(&d, &err);
+	if (r < 0) {
+		bool raced = r == -EBUSY && d.opt.is_private && d.opt.ready_fd >= 0;   /* no mistake, and soon over */
+		pen_log(raced ? PEN_LOG_INFO : PEN_LOG_ERROR, "%s", err.text);
+		if (raced)
+			say_ready(&d, PEN_READY_BUSY);
 		d.exit_code = 1;
 	} else if (!d.quitting) {
 		tell_ready(&d);
