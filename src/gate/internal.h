@@ -126,6 +126,7 @@ struct pen_gate {
 	uint32_t nheld, nwant, nseatwait;    /* threads held; of those by rank or turn; of those asleep on a seat */
 	uint32_t seat, client, attached;
 	uint64_t ledger_instance;
+	bool kick_due;                       /* somebody sleeps on `kick`, and it was bumped */
 	bool active;                         /* backlogged: something in flight or somebody held */
 	uint16_t foreign[PEN_SEATS];         /* taken seats, own tenant's included, from the terms */
 	uint32_t nforeign;
@@ -182,8 +183,12 @@ static inline void pen_gate_lock(struct pen_gate *g)
 }
 static inline void pen_gate_unlock_only(struct pen_gate *g)
 {
+	bool kick = g->kick_due;
+	g->kick_due = false;
 	if (atomic_exchange(&g->lock.word, 0) == 2)
 		pen_lock_wake_(&g->lock);
+	if (kick)
+		pen_futex_wake(&g->kick, INT32_MAX);
 }
 void pen_gate_drain(struct pen_gate *g);   /* without the lock: does what is pending, if the lock is free */
 static inline void pen_gate_unlock(struct pen_gate *g)

@@ -238,8 +238,7 @@ void pen_gate_advance(struct pen_gate *g)
 		g->st.last_progress_ns = now;
 		g->st.oldest_est_ns = oldest_est(g);
 		atomic_fetch_add(&g->kick, 1);
-		if (atomic_load(&g->kick_waiters))
-			pen_futex_wake(&g->kick, INT_MAX);
+		g->kick_due |= atomic_load(&g->kick_waiters) != 0;   /* woken when the lock is free: they want it */
 	}
 	pen_gate_settle(g);
 	pen_gate_queue_reap(g);
