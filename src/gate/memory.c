@@ -78,6 +78,7 @@ void pen_gate_mem_view(struct pen_gate *g, struct pen_mem_view *ret)
 	*ret = (struct pen_mem_view){ .limit_bytes = g->mem_device_bytes };
 	if (pen_gate_ready(g) < 0)
 		return;
+	pen_gate_connection(g, pen_gate_now(g));   /* a program that only asks must see a restarted daemon's terms too */
 	if (pen_gate_stale(g)) {
 		pen_gate_lock(g);
 		pen_gate_refresh(g);
