@@ -20,8 +20,8 @@
  *   closefrom               closes every descriptor from 3 up                                    -> 0
  *   exit
  *
- * PROGRESS names a file of four 64-bit words that the load thread writes: rounds, time of the last one (CLOCK_MONOTONIC ns),
- * longest time between two, first failure.
+ * PROGRESS names a file of five 64-bit words that the load thread writes: rounds, time of the last one (CLOCK_MONOTONIC ns),
+ * longest time between two, first failure, and how long all rounds took without the sleeps.
  */
 #define CL_TARGET_OPENCL_VERSION 120
 #include <CL/cl.h>
@@ -54,6 +54,7 @@ static char **own_argv;
 static struct progress {
 	_Atomic uint64_t rounds, last_ns, longest_ns;
 	_Atomic int64_t failure;
+	_Atomic uint64_t took_ns;
 } *progress;
 
 static uint64_t now_ns(void)
@@ -114,12 +115,13 @@ static struct {
 	long burst, pause_ms;
 } load;
 
-static void round_done(void)
+static void round_done(uint64_t began_ns)
 {
 	uint64_t now = now_ns(), last = atomic_load(&progress->last_ns);
 	if (last && now - last > atomic_load(&progress->longest_ns))
 		atomic_store(&progress->longest_ns, now - last);
 	atomic_store(&progress->last_ns, now);
+	atomic_fetch_add(&progress->took_ns, now - began_ns);
 	atomic_fetch_add(&progress->rounds, 1);
 }
 
@@ -128,9 +130,10 @@ static void *load_thread(void *arg)
 	(void)arg;
 	cl_int code = 0;
 	while (!code && !atomic_load(&load.stop)) {
+		uint64_t began_ns = now_ns();
 		code = load.never ? enqueue(queue_a, 0, NULL, NULL) : run(load.burst);
 		if (!code)
-			round_done();
+			round_done(began_ns);
 		if (load.pause_ms)
 			nanosleep(&(struct timespec){ .tv_nsec = load.pause_ms * 1000000 }, NULL);
 	}
