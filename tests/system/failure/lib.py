@@ -49,9 +49,9 @@ class Program:
     def __init__(self, folder, where, cost_ns=MS, managed=True, layer=True, prefix=(), opened=True, **env):
         self.progress_path = tempfile.mktemp(dir=folder, prefix='progress-')
         with open(self.progress_path, 'wb') as f:
-            f.write(bytes(40))
+            f.write(bytes(32))
         with open(self.progress_path, 'r+b') as f:
-            self.words = mmap.mmap(f.fileno(), 40)
+            self.words = mmap.mmap(f.fileno(), 32)
         clean = {k: v for k, v in os.environ.items() if not k.startswith(('PENSTOCK_', 'OPENCL_LAYERS', 'NULLICD'))}
         clean.update(OCL_ICD_VENDORS=os.environ['NULLICD_ICD'], NULLICD_COST_NS=str(cost_ns), PROGRESS=self.progress_path,
                      HOME=folder, LC_ALL='C')
@@ -117,13 +117,6 @@ class Program:
         was, began = self.rounds(), time.monotonic()
         time.sleep(seconds)
         return (self.rounds() - was) / (time.monotonic() - began)
-
-    def mean_ns(self, seconds=1.0):
-        """Of a round, without the sleep after it."""
-        was, took = self.rounds(), struct.unpack_from('<Q', self.words, 32)[0]
-        time.sleep(seconds)
-        self.goes_on(1)
-        return (struct.unpack_from('<Q', self.words, 32)[0] - took) / (self.rounds() - was)
 
     def signal(self, sig):
         os.kill(self.pid, sig)
