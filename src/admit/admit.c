@@ -14,7 +14,9 @@ uint64_t pen_admit_own_bound(const struct pen_admit_ask *a)
 	const struct pen_admit_state *st = a->st;
 	if (!st->inflight_ns)
 		return 0;
-	uint64_t wait = pen_admit_max(pen_admit_add(st->oldest_est_ns, st->oldest_est_ns), PEN_ADMIT_OWN_NS);
+	/* Sibling processes may have the device for as long as theirs takes. */
+	uint64_t ahead = pen_admit_add(st->oldest_est_ns, a->view->own_inflight_ns);
+	uint64_t wait = pen_admit_max(pen_admit_add(ahead, ahead), PEN_ADMIT_OWN_NS);
 	uint64_t bound = pen_admit_add(st->last_progress_ns, wait);
 	/* Not all that follow at once: on a slow device that would only lengthen the queue in which the progress is late. */
 	if (st->debt_ns > st->last_progress_ns)

@@ -307,7 +307,8 @@ static enum verdict enter_turn(struct pen_admit_ask *a)
 	/* No head start for a better key where the own tenant has the turn already, and one more of its processes joins in. */
 	bool joins = a->view->own_inflight_ns && !turn_over(a->lim, st, a->view);
 	if (c.want && !joins) {
-		if (!st->polite_since_ns)
+		/* It cannot claim before our siblings are done: until then its head start has not begun. */
+		if (!st->polite_since_ns || a->view->own_inflight_ns)
 			st->polite_since_ns = a->now_ns;
 		uint64_t until = pen_admit_add(st->polite_since_ns, PEN_ADMIT_POLITE_NS);
 		if (a->now_ns < until)

@@ -188,6 +188,8 @@ struct pen_ledger_page {
 	_Alignas(64) _Atomic uint64_t covered_until_ns;/* end of the device time charged so far: union over the clients */
 	_Atomic uint32_t active_clients;               /* clients that are backlogged; 0 -> 1 joins the fair order */
 	_Atomic uint32_t last_repay;                   /* the last chunk admitted was a repayment: alternate */
+	_Atomic uint64_t flight_since_ns;              /* the tenant has had something in flight without a break since then */
+	_Atomic uint64_t departed_vns;                 /* service of clients that have left: the next to look takes it over */
 	_Alignas(64) struct pen_ledger_client client[PEN_LEDGER_CLIENTS];
 	_Alignas(64) struct pen_hist response;
 };
@@ -243,6 +245,8 @@ _Static_assert(sizeof(struct pen_ledger_client) == 256, "client");
 PEN_OFFSET(pen_ledger_page, mem_used_bytes, 64);
 PEN_OFFSET(pen_ledger_page, share_tat_ns, 128);
 PEN_OFFSET(pen_ledger_page, covered_until_ns, 192);
+PEN_OFFSET(pen_ledger_page, flight_since_ns, 208);
+PEN_OFFSET(pen_ledger_page, departed_vns, 216);
 PEN_OFFSET(pen_ledger_page, client, 256);
 PEN_OFFSET(pen_ledger_page, response, 256 + 64 * 256);
 PEN_OFFSET(pen_signal_page, busy, 64);

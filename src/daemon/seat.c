@@ -278,6 +278,10 @@ static void leave_ledger(struct pen_daemon *d, struct pen_seat *s)
 		return;
 	pen_account_add(&p->ledger->client[s->index], &p->retired);
 	repair_active(p, s, (unsigned)__builtin_popcountll(p->clients_used));
+	/* A tenant's service is the sum over its clients: one that leaves must not make it look as if it had had less. */
+	if (p->clients_used && s->signal)
+		atomic_fetch_add(&p->ledger->departed_vns,
+				 PEN_MIN(atomic_load(&s->signal->service_vns), UINT64_MAX / PEN_SEATS));
 	pen_ledger_drop(p->ledger, s->index);
 	pen_place_square(d, p);
 }

@@ -283,13 +283,18 @@ static uint64_t tail_end(struct pen_gate *g, struct pen_gate_batch *b, uint64_t 
 	return until;
 }
 
-static uint64_t charge_union(struct pen_ledger_page *l, struct span s)
+/*
+ * What @s adds to the union. A batch beside others of its own tenant may be retired before one that started earlier, whose
+ * beginning would then be lost: it is charged from where the tenant's work began, for in between the device was never free.
+ */
+static uint64_t charge_union(struct pen_ledger_page *l, struct span s, bool beside)
 {
 	uint64_t covered = atomic_load(&l->covered_until_ns);
 	while (covered < s.end &&
 	       !atomic_compare_exchange_weak(&l->covered_until_ns, &covered, s.end))
 		;
-	uint64_t from = PEN_MAX(s.start, covered);
+	uint64_t start = beside ? PEN_MIN(s.start, atomic_load(&l->flight_since_ns)) : s.start;
+	uint64_t from = PEN_MAX(start, covered);
 	return s.end > from ? s.end - from : 0;
 }
 
@@ -318,6 +323,13 @@ static void learn(struct pen_gate *g, struct pen_gate_batch *b, const struct pen
 	/* A piece tells of the whole only as long as nothing better is known: cutting has a cost of its own. */
 	if (b->cost && alone && (b->slices == b->slices_all || !pen_cost_known(b->cost)))
 		pen_cost_learn(b->cost, ns / PEN_MAX(b->slices, 1u) * b->slices_all);
+	/*
+	 * A tenant whose processes are never alone would never learn, and run on a guess: its part of the time that they had
+	 * together is a poor first value, but of the right size. A clean sample corrects it later.
+	 */
+	bool foreign = b->tainted || runs->foreign_now || b->runs_foreign != runs->foreign;
+	if (b->cost && !alone && !foreign && !pen_cost_known(b->cost))
+		pen_cost_learn(b->cost, ns / (1 + runs->siblings_now) / PEN_MAX(b->slices, 1u) * b->slices_all);
 }
 
 void pen_gate_retire(struct pen_gate *g, struct pen_gate_batch *b, const struct pen_gate_runs *runs, uint64_t now_ns)
@@ -333,7 +345,7 @@ void pen_gate_retire(struct pen_gate *g, struct pen_gate_batch *b, const struct 
 		struct span s = first_span(g, b);
 		s.end = tail_end(g, b, s.end);
 		g->end_ns = PEN_MAX(g->end_ns, s.end);
-		charge = b->edge ? 0 : charge_union(l, s);
+		charge = b->edge ? 0 : charge_union(l, s, b->dirty);
 	} else if (!g->lim.corun && !b->edge) {
 		pen_count(&c->tainted, 1);
 	}

@@ -147,7 +147,7 @@ static bool merge(struct call *k, const struct pen_admit_decision *d)
 	return true;
 }
 
-static void batch_context(struct call *k, struct pen_gate_batch *b, const struct pen_admit_decision *d)
+static void batch_context(struct call *k, struct pen_gate_batch *b, const struct pen_admit_decision *d, uint64_t now)
 {
 	struct pen_gate *g = k->g;
 	struct pen_gate_runs runs;
@@ -160,6 +160,8 @@ static void batch_context(struct call *k, struct pen_gate_batch *b, const struct
 		g->overlap++;
 	b->solo = !g->nflight;
 	b->dirty = runs.all_now || beside;
+	if (!g->nflight && !runs.siblings_now)
+		atomic_store(&g->dev->ledger->flight_since_ns, now);
 	b->overlap = g->overlap;
 }
 
@@ -178,7 +180,7 @@ static void open_batch(struct call *k, const struct pen_admit_decision *d, uint6
 		merge(k, d);   /* without memory: what no batch can hold stays charged by its booking */
 		return;
 	}
-	batch_context(k, b, d);
+	batch_context(k, b, d, now);
 	b->submit_ns = now;
 	b->est_ns = d->est_ns;
 	b->booked_ns = d->credit_ns;

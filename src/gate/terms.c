@@ -107,6 +107,10 @@ void pen_gate_refresh(struct pen_gate *g)
 	const struct pen_terms *t = pen_gate_terms_(g);
 	limits_fill(g, t);
 	seats_fill(g, t);
+	/* The seats have changed: somebody of our own tenant may have left. */
+	uint64_t departed = atomic_exchange(&g->dev->ledger->departed_vns, 0);
+	if (departed)
+		atomic_fetch_add_explicit(&g->dev->signal->service_vns, departed, memory_order_relaxed);
 	/* A terms page without an epoch is one that nothing was published on: stay on the slow path. */
 	if (g->hot->epoch != &g->dev->terms->epoch)   /* once per process: its readers look at seen_epoch first */
 		g->hot->epoch = &g->dev->terms->epoch;

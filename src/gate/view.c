@@ -103,8 +103,10 @@ void pen_gate_runs(struct pen_gate *g, struct pen_gate_runs *r)
 		bool now = PEN_BUSY_STATE(atomic_load(&p->busy)) == PEN_BUSY_RUN;
 		r->all += runs;
 		r->all_now |= now;
-		if (t->seat[i].tenant == g->lim.tenant)
+		if (t->seat[i].tenant == g->lim.tenant) {
+			r->siblings_now += now;
 			continue;
+		}
 		r->foreign += runs;
 		r->foreign_now |= now;
 	}

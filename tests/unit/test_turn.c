@@ -168,6 +168,11 @@ static void test_polite(void **state)
 	expect(a, PEN_ADMIT_CLAIM, 0, PEN_BUSY_CLAIM);
 	a->view.own_service_vns = 1000 * MS;   /* but for a turn that is over */
 	expect(a, PEN_ADMIT_WAIT_SEAT, PEN_HOLD_TURN, PEN_BUSY_WANT);
+	a->view.now_ns += PEN_ADMIT_POLITE_NS;   /* and then for as long as siblings keep the other from claiming */
+	expect(a, PEN_ADMIT_WAIT_SEAT, PEN_HOLD_TURN, PEN_BUSY_WANT);
+	a->view.own_inflight_ns = 0;
+	a->view.now_ns += PEN_ADMIT_POLITE_NS;
+	expect(a, PEN_ADMIT_CLAIM, 0, PEN_BUSY_CLAIM);
 }
 
 static void test_turn_end(void **state)
