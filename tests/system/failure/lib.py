@@ -107,6 +107,10 @@ class Program:
         struct.pack_into('<Q', self.words, 16, 0)
         return v
 
+    def failure(self):
+        """What ended the load, or 0."""
+        return struct.unpack_from('<q', self.words, 24)[0]
+
     def goes_on(self, n=20):
         """Waits until that many more rounds are done."""
         was = self.rounds()

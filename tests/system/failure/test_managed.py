@@ -87,6 +87,7 @@ def test_contract_ended():
         p.say('load sync', '0')
         p.goes_on(20)
         assert s.node.request('DELETE', '/v1/tenants/a')[0] == 200
+        wait_for(lambda: p.failure() < 0, 'the refusal of a command')
         assert int(p.ask('stop')) < 0
         assert int(p.ask('run 1')) < 0
         p.say('free', '0')
