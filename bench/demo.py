@@ -104,7 +104,7 @@ def run(bench):
     say(f'device: PoCL on {device.cores} CPU core(s); preparing kernels (the first time takes a while)')
     kernel = Kernel(bench, device, 1.0, groups=16 * max(1, device.cores // 2))
     bench.penstock()
-    options = ['--mode', 'periodic', '--interval-ms', '50', '--kernels', '8']
+    options = ['--mode', 'periodic', '--interval-ms', '50', '--kernels', '8', '--memory', str(32 << 20)]
     say('hashcat alone')
     work, lat = {}, {}
     work['alone'], mhs = hashcat_alone(bench, device)
