@@ -47,7 +47,7 @@ static int match_ledger(struct pen_daemon *d, struct pen_place *p, const struct 
 static int take_pages(struct pen_daemon *d, struct pen_client *c, struct pen_device *dev, struct pen_adopt *a,
 		      struct pen_seat **ret_seat, struct pen_err *err)
 {
-	struct pen_page_head ledger, signal;
+	struct pen_page_head ledger = { 0 }, signal = { 0 };
 	if (a->fd[0] < 0 || a->fd[1] < 0)
 		return pen_err_x(err, -EBADF, "no pages");
 	int r = pen_page_verify(a->fd[0], PEN_PAGE_LEDGER, d->boot, PEN_VERIFY_FINAL, &ledger, err);
@@ -71,7 +71,7 @@ static int take_pages(struct pen_daemon *d, struct pen_client *c, struct pen_dev
 static int give_new(struct pen_daemon *d, struct pen_client *c, struct pen_device *dev, uint64_t charged_bytes)
 {
 	struct pen_place *p;
-	struct pen_seat *s;
+	struct pen_seat *s = NULL;
 	int r = pen_attach_place(d, c, dev, -1, &p, NULL);
 	if (r == 0 && !p->ledger)
 		r = pen_place_ledger(d, p);

@@ -163,7 +163,7 @@ void pen_api_run(struct pen_api_call *call)
 		pen_api_error(call, 404, "no-such-path", "there is no %.100s", call->path);
 	else if (r->changes && !call->may_change)
 		pen_api_error(call, 403, "denied", "only root, the owner of the daemon and its group may change anything");
-	if (call->status)
+	if (!r || call->status)
 		return;
 	if (strchr(r->path, '*')) {
 		call->tenant = pen_tenant_find(call->d, call->name);

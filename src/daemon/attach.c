@@ -316,7 +316,7 @@ static int on_device(struct pen_daemon *d, struct pen_client *c, const struct pe
 	/* A second ledger beside one that old clients will bring back would count their memory twice or not at all. */
 	if (!p->ledger && p->adopt_until_ns > pen_mono_ns())
 		return park(c, m);
-	struct pen_seat *s;
+	struct pen_seat *s = NULL;
 	r = p->ledger ? 0 : pen_place_ledger(d, p);
 	if (r == 0)
 		r = pen_seat_give(d, c, p, &s);

@@ -52,9 +52,9 @@ static int admit_on(struct pen_daemon *d, const struct pen_device *dev, const st
 	for (struct pen_tenant *t = d->tenants; t; t = t->hh.next)
 		if (t != self && (t->covers >> dev->index & 1))
 			held[n++] = &t->contract;
+	uint64_t reserve = PEN_MIN(dev->policy.reserve, dev->mem_bytes);
 	struct pen_capacity cap = { .memory = dev->mem_bytes ? dev->mem_bytes : PEN_UNLIMITED,
-				    .reserve = PEN_MIN(dev->policy.reserve, dev->mem_bytes),
-				    .units = dev->units };
+				    .reserve = reserve, .units = dev->units };
 	int r = pen_contract_admit(held, n, &cap, c, err);
 	free(held);
 	return r;

@@ -11,6 +11,7 @@
 #include "base/log.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -130,8 +131,8 @@ static void add_device(cl_platform_id platform, const char *platform_name, unsig
 	d->platform = platform;
 	d->version = version;
 	d->device_version = PEN_MIN(version_of(text), version);
-	memcpy(d->model, name, PEN_MIN(strlen(name), sizeof(d->model) - 1));
-	memcpy(d->platform_name, platform_name, PEN_MIN(strlen(platform_name), sizeof(d->platform_name) - 1));
+	snprintf(d->model, sizeof(d->model), "%s", name);
+	snprintf(d->platform_name, sizeof(d->platform_name), "%s", platform_name);
 	d->mem_bytes = info_u64(id, CL_DEVICE_GLOBAL_MEM_SIZE, sizeof(cl_ulong), 0);
 	d->max_alloc_bytes = info_u64(id, CL_DEVICE_MAX_MEM_ALLOC_SIZE, sizeof(cl_ulong), 0);
 	d->units = (uint32_t)info_u64(id, CL_DEVICE_MAX_COMPUTE_UNITS, sizeof(cl_uint), 1);
@@ -312,7 +313,8 @@ static struct pen_cl_context *learn_context(cl_context ctx)
 		free(c);
 		return NULL;
 	}
-	if (old && !memcmp(old, c, sizeof(*c))) {
+	if (old && old->ndevices == c->ndevices && old->version == c->version &&
+	    !memcmp(old->device, c->device, sizeof(c->device))) {
 		free(c);
 		return old;
 	}

@@ -52,7 +52,7 @@ bool pen_cl_runnable(struct pen_cl_queue *q, cl_uint nwait, const cl_event *wait
 		if (!wait[i] || pen_cl_event_done(wait[i]))
 			continue;
 		struct pen_cl_queue *other = pen_cl_event_queue(wait[i]);
-		if (other == q && !q->out_of_order)
+		if (other && other == q && !q->out_of_order)
 			continue;
 		if (!other || pen_cl_user_events() || other->device != q->device ||
 		    atomic_load_explicit(&other->blocked, memory_order_acquire)) {

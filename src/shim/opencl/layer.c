@@ -45,7 +45,7 @@ static cl_icd_dispatch ours;
 static void fill(cl_uint num_entries, const cl_icd_dispatch *target)
 {
 	size_t n = num_entries < SLOTS ? num_entries : SLOTS;
-	memcpy(&pen_cl_below, target, n * sizeof(void *));
+	memcpy(&pen_cl_below, target, n * sizeof(void *));   /* cppcheck-suppress pointerSize ; a table of pointers */
 #define PEN_CL(slot, name, class, since, why) FILL_##class(name)
 #include "api/opencl.def"
 }
