@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Checks shim libraries, of any architecture, against what a tenant's image may lack.
+"""Checks what tenants load, of any architecture, against what a tenant's image may lack.
 
 Usage: check-glibc.py [--exports FILE] LIBRARY|BUILD_DIRECTORY...
 - no symbol version above GLIBC_2.28 (the oldest C library that tenants' images are promised to work with);
 - needs the C library and the loader only;
-- exports exactly what the list beside the shim's source says: src/shim/NAME/exports.txt, one symbol a line, * matches
-  the rest, a leading ? marks one that may be absent.
-Given a build directory: every shared library below its src/shim. Only the Python standard library, and readelf.
+- exports exactly what the linker's version script beside its source says: src/shim/NAME/exports.txt.
+Given a build directory: every shared library below its src, of which there must be one. Only the Python standard
+library, and readelf.
 """
 import argparse
 import fnmatch
@@ -36,27 +36,37 @@ def dynamic_symbols(path):
             yield name, version.lstrip('@'), words[6] != 'UND'
 
 
+def needed_versions(path):
+    """Versions of the C library that the loader will ask for, also those that belong to no symbol."""
+    needs = readelf('-V', path).partition('Version needs section')[2]
+    return set(re.findall(r'Name: (GLIBC_\w[\w.]*)', needs))
+
+
+def too_new(version):
+    m = re.fullmatch(r'GLIBC_(\d+)\.(\d+)(\.\d+)?', version)
+    return not m or (int(m.group(1)), int(m.group(2))) > NEWEST
+
+
 def read_exports(path):
-    """[(pattern, may be absent)] of an allow list."""
+    """The global names, which may be patterns, of a linker's version script."""
     with open(path, encoding='utf-8') as f:
-        words = [line.split('#')[0].strip() for line in f]
-    return [(w.lstrip('?'), w.startswith('?')) for w in words if w]
+        text = re.sub(r'/\*.*?\*/', '', f.read(), flags=re.S)
+    return re.findall(r'([\w*?]+)\s*;', text.partition('global:')[2].partition('local:')[0])
 
 
 def exports_of(library, root):
     """The list that belongs to a library in a build directory: .../src/shim/NAME/x.so -> src/shim/NAME/exports.txt."""
-    m = re.search(r'src/shim/([^/]+)/[^/]+$', os.path.realpath(library))
-    return os.path.join(root, 'src/shim', m.group(1), 'exports.txt') if m else None
+    m = re.search(r'.*/src/(.+)/[^/]+$', os.path.realpath(library))
+    return os.path.join(root, 'src', m.group(1), 'exports.txt') if m else None
 
 
 def check(library, exports):
     """List of complaints about one library."""
     bad = []
     symbols = list(dynamic_symbols(library))
-    for name, version, defined in symbols:
-        m = re.match(r'GLIBC_(\d+)\.(\d+)', version)
-        if m and not defined and (int(m.group(1)), int(m.group(2))) > NEWEST:
-            bad.append(f'{name} needs {version}, newer than GLIBC_{NEWEST[0]}.{NEWEST[1]}')
+    for version in sorted(filter(too_new, needed_versions(library))):
+        who = [name for name, v, defined in symbols if v == version and not defined] or ['the loader']
+        bad += [f'{name} needs {version}, newer than GLIBC_{NEWEST[0]}.{NEWEST[1]}' for name in who]
     for needed in re.findall(r'\(NEEDED\).*\[(.*)\]', readelf('-d', library)):
         if not any(fnmatch.fnmatchcase(needed, p) for p in MAY_NEED):
             bad.append(f'needs {needed}: a shim needs the C library alone')
@@ -65,10 +75,10 @@ def check(library, exports):
     allowed = read_exports(exports)
     names = {name for name, _, defined in symbols if defined}
     for name in sorted(names):
-        if not any(fnmatch.fnmatchcase(name, p) for p, _ in allowed):
+        if not any(fnmatch.fnmatchcase(name, p) for p in allowed):
             bad.append(f'exports {name}, which {os.path.relpath(exports)} does not list')
-    for pattern, optional in allowed:
-        if not optional and not any(fnmatch.fnmatchcase(n, pattern) for n in names):
+    for pattern in allowed:
+        if not any(fnmatch.fnmatchcase(n, pattern) for n in names):
             bad.append(f'does not export {pattern}, which {os.path.relpath(exports)} lists')
     return bad
 
@@ -76,13 +86,13 @@ def check(library, exports):
 def main():
     here = os.path.dirname(os.path.abspath(__file__))
     ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    ap.add_argument('--exports', help='allow list, if not src/shim/NAME/exports.txt')
+    ap.add_argument('--exports', help='version script, if not exports.txt beside the source')
     ap.add_argument('paths', nargs='+', help='libraries or build directories')
     args = ap.parse_args()
 
     libraries = []
     for path in args.paths:
-        found = glob.glob(os.path.join(path, 'src/shim/**/*.so*'), recursive=True) if os.path.isdir(path) else [path]
+        found = glob.glob(os.path.join(path, 'src/**/*.so*'), recursive=True) if os.path.isdir(path) else [path]
         libraries += [p for p in found if os.path.isfile(p) and not os.path.islink(p) and not p.endswith('.symbols')]
     count = 0
     for library in sorted(libraries):
@@ -93,8 +103,8 @@ def main():
         for text in bad:
             print(f'{os.path.relpath(library)}:0: {text}')
         count += len(bad)
-    print(f'glibc: {len(libraries)} shim libraries: {count} violations')
-    return 1 if count else 0
+    print(f'glibc: {len(libraries)} libraries for tenants: {count} violations')
+    return 1 if count or not libraries else 0
 
 
 if __name__ == '__main__':
