@@ -21,7 +21,7 @@
 	  N_("copies counted to the byte; what kernels move in memory is not seen through OpenCL"),                   \
 	  N_("not measured yet"))                                                                                     \
 	X("units", N_("queues are made on a sub-device"),                                                             \
-	  N_("only where the driver can partition by counts; otherwise ignored and said so"),                         \
+	  N_("only where the driver can partition by counts; elsewhere it has no effect, and the share of time holds all the same"),                         \
 	  N_("tests of the layer on PoCL"))                                                                           \
 	X("class", N_("a less urgent tenant gives nothing to the device while a more urgent one is busy"),            \
 	  N_("waits for what is in flight: one chunk, or one whole command of a neighbour that cannot be cut"),       \

@@ -35,32 +35,37 @@ static uint64_t claim_compute(const struct pen_contract *c, const struct pen_cap
 	return c->cls == PEN_CLASS_LATENCY ? PEN_MAX(c->compute.guaranteed, (uint64_t)c->duty_ppm) : c->compute.guaranteed;
 }
 
-static uint64_t claim_bandwidth(const struct pen_contract *c, const struct pen_capacity *cap)
-{
-	(void)cap;
-	return c->bandwidth.guaranteed;
-}
-
 static uint64_t claim_units(const struct pen_contract *c, const struct pen_capacity *cap)
 {
 	return pen_units_on(&c->units, cap->units).guaranteed;
 }
 
-static void format_units(char *buf, size_t n, uint64_t v)
+static void format_memory(char *buf, size_t n, uint64_t v, bool asked)
 {
+	pen_text_size(buf, n, v, asked);
+}
+
+static void format_share(char *buf, size_t n, uint64_t v, bool asked)
+{
+	(void)asked;
+	pen_exact_share(buf, n, v);
+}
+
+static void format_units(char *buf, size_t n, uint64_t v, bool asked)
+{
+	(void)asked;
 	snprintf(buf, n, "%llu", (unsigned long long)v);
 }
 
 struct resource {
 	const char *field;
 	claim_fn *claim;
-	void (*format)(char *buf, size_t n, uint64_t v);
+	void (*format)(char *buf, size_t n, uint64_t v, bool asked);   /* asked: not rounded down */
 };
 
 static const struct resource resources[] = {
-	{ "memory", claim_memory, pen_exact_bytes },
-	{ "compute", claim_compute, pen_exact_share },
-	{ "bandwidth", claim_bandwidth, pen_exact_rate },
+	{ "memory", claim_memory, format_memory },
+	{ "compute", claim_compute, format_share },
 	{ "units", claim_units, format_units },
 };
 
@@ -97,7 +102,7 @@ static void name_holders(const struct held *h, const struct resource *r, const s
 	*buf = 0;
 	for (size_t k = 0; k < n_named && len < n; k++) {
 		char amount[32];
-		r->format(amount, sizeof(amount), claim_of(h, named[k], r, cap));
+		r->format(amount, sizeof(amount), claim_of(h, named[k], r, cap), true);
 		len += (size_t)snprintf(buf + len, n - len, "%s'%s' %s", k ? ", " : "", h->v[named[k]]->name, amount);
 	}
 	if (holders > n_named && len < n)
@@ -112,8 +117,8 @@ static int admit_resource(const struct held *h, const struct resource *r, const 
 
 	if (!want)
 		return 0;
-	r->format(want_text, sizeof(want_text), want);
-	r->format(total_text, sizeof(total_text), total);
+	r->format(want_text, sizeof(want_text), want, true);
+	r->format(total_text, sizeof(total_text), total, false);
 	if (want > total)
 		return pen_err_x(err, -ERANGE, _("%s: %s cannot be guaranteed: the device has %s to promise"), r->field,
 				 want_text, total_text);
@@ -122,7 +127,7 @@ static int admit_resource(const struct held *h, const struct resource *r, const 
 			sum = UINT64_MAX;
 	if (sum <= total - want)
 		return 0;
-	r->format(left_text, sizeof(left_text), sum < total ? total - sum : 0);
+	r->format(left_text, sizeof(left_text), sum < total ? total - sum : 0, false);
 	name_holders(h, r, cap, holders, sizeof(holders));
 	return pen_err_x(err, -EAGAIN, _("%s: %s cannot be guaranteed: %s of %s left; held: %s"), r->field, want_text,
 			 left_text, total_text, holders);
@@ -133,15 +138,13 @@ int pen_contract_admit(const struct pen_contract *const *held, size_t n_held, co
 {
 	const struct held h = { held, n_held, new->name };
 	const uint64_t total[PEN_ARRAY_LEN(resources)] = {
-		cap->memory > cap->reserve ? cap->memory - cap->reserve : 0, PEN_PPM, cap->bandwidth, cap->units,
+		cap->memory > cap->reserve ? cap->memory - cap->reserve : 0, PEN_PPM, cap->units,
 	};
 
 	if (new->units.range.guaranteed && !cap->units)
 		return pen_err_x(err, -ERANGE, _("units: cannot be guaranteed: the device cannot be divided into units"));
 	int waits = 0;
 	for (size_t i = 0; i < PEN_ARRAY_LEN(resources); i++) {
-		if (resources[i].claim == claim_bandwidth && !cap->bandwidth)
-			continue;
 		/* "Never" outranks "not now": whoever waits for the one would wait in vain for the other. */
 		int r = admit_resource(&h, &resources[i], cap, total[i], new, waits < 0 ? NULL : err);
 		if (r == -ERANGE)

@@ -46,6 +46,12 @@ static int derive_socket(struct pen_config *cfg)
 	return 0;
 }
 
+void pen_config_derive_quantum(struct pen_device_policy *p, uint32_t set_mask)
+{
+	if (!(set_mask & (1u << PEN_POLICY_quantum)))
+		p->quantum_ns = pen_share_quantum_ns(p->share);
+}
+
 void pen_config_init(struct pen_config *cfg)
 {
 	memset(cfg, 0, sizeof(*cfg));
@@ -54,6 +60,7 @@ void pen_config_init(struct pen_config *cfg)
 	for (size_t i = 0; i < PEN_POLICY_MAX_; i++)
 		pen_key_set(&pen_policy_keys[i], &cfg->policy, pen_policy_keys[i].deflt, NULL);
 	derive_socket(cfg);
+	pen_config_derive_quantum(&cfg->policy, 0);
 }
 
 void pen_config_free(struct pen_config *cfg)
@@ -110,9 +117,11 @@ int pen_config_set(struct pen_config *cfg, const char *key, const char *value, s
 	struct pen_key named = pen_policy_keys[i];
 	named.name = key;   /* with its section */
 	int r = pen_key_set(&named, &cfg->policy, value, err);
-	if (r == 0)
-		cfg->policy_set_mask |= 1u << i;
-	return r;
+	if (r < 0)
+		return r;
+	cfg->policy_set_mask |= 1u << i;
+	pen_config_derive_quantum(&cfg->policy, cfg->policy_set_mask);
+	return 0;
 }
 
 /* The device's own keys over the node's. */
@@ -124,6 +133,7 @@ static struct pen_device_policy effective(const struct pen_config *cfg, const st
 		if (d->set_mask & (1u << i))
 			pen_key_set(&pen_policy_keys[i], &p, pen_key_get(&pen_policy_keys[i], &d->policy, text, sizeof(text)),
 				    NULL);
+	pen_config_derive_quantum(&p, cfg->policy_set_mask | d->set_mask);
 	return p;
 }
 
@@ -244,6 +254,8 @@ static void print_policy(const struct pen_device_policy *p, uint32_t set_mask, b
 
 int pen_config_print(const struct pen_config *cfg, FILE *out)
 {
+	const uint32_t quantum = 1u << PEN_POLICY_quantum;
+	char text[PEN_VALUE_TEXT];
 	print_node(cfg, out);
 	fputs("policy:\n", out);
 	print_policy(&cfg->policy, cfg->policy_set_mask, true, out, 2);
@@ -253,6 +265,11 @@ int pen_config_print(const struct pen_config *cfg, FILE *out)
 		pen_yaml_put_scalar(out, cfg->devices[i].device);
 		fputc('\n', out);
 		print_policy(&cfg->devices[i].policy, cfg->devices[i].set_mask, false, out, 4);
+		struct pen_device_policy p = effective(cfg, &cfg->devices[i]);
+		if (!(cfg->devices[i].set_mask & quantum) && p.quantum_ns != cfg->policy.quantum_ns) {
+			pen_value_format_quantum(&p.quantum_ns, text, sizeof(text));
+			fprintf(out, "    quantum: %s   # default\n", text);
+		}
 	}
 	fputs(cfg->n_contracts ? "contracts:\n" : "contracts: []   # default\n", out);
 	for (size_t i = 0; i < cfg->n_contracts; i++) {

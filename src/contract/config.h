@@ -22,34 +22,34 @@
 #define PEN_CONFIG_DEVICES_MAX 64
 #define PEN_CONFIG_CONTRACTS_MAX 4096
 
-/* Names in files. Only what is implemented stands here: a name that is accepted is a name that works. */
-#define PEN_ORDERS(X) X(STRICT, "strict")
-#define PEN_SHARES(X) X(FAIRSHARE, "fairshare")
-#define PEN_RATES(X) X(CAP, "cap")
-#define PEN_MODES(X) X(EXCLUSIVE, "exclusive") X(CORUN, "corun")
-#define PEN_UNKNOWNS(X) X(REPORT, "report") X(STOP, "stop")
+/*
+ * Names in files. Only what is implemented stands here: a name that is accepted is a name that works. src/policy makes its
+ * table of these three lists, with a function pen_policy_NAME for each row. Of a share policy: its own default quantum in ms.
+ */
+#define PEN_ORDERS(X) X(STRICT, strict)
+#define PEN_SHARES(X) X(FAIRSHARE, fairshare, 4) X(TURNS, turns, 10)
+#define PEN_RATES(X) X(CAP, cap)
+#define PEN_MODES(X) X(EXCLUSIVE, exclusive) X(CORUN, corun)
 
-#define PEN_X_(id, text) PEN_ORDER_##id,
+#define PEN_X_(id, name) PEN_ORDER_##id,
 enum pen_order { PEN_ORDERS(PEN_X_) PEN_ORDER_MAX_ };
 #undef PEN_X_
-#define PEN_X_(id, text) PEN_SHARE_##id,
+#define PEN_X_(id, name, quantum_ms) PEN_SHARE_##id,
 enum pen_share { PEN_SHARES(PEN_X_) PEN_SHARE_MAX_ };
 #undef PEN_X_
-#define PEN_X_(id, text) PEN_RATE_##id,
+#define PEN_X_(id, name) PEN_RATE_##id,
 enum pen_rate { PEN_RATES(PEN_X_) PEN_RATE_MAX_ };
 #undef PEN_X_
-#define PEN_X_(id, text) PEN_RUN_##id,   /* not PEN_MODE_: those are the numbers on the board */
+#define PEN_X_(id, name) PEN_RUN_##id,   /* not PEN_MODE_: those are the numbers on the board */
 enum pen_mode { PEN_MODES(PEN_X_) PEN_RUN_MAX_ };
-#undef PEN_X_
-#define PEN_X_(id, text) PEN_UNKNOWN_##id,
-enum pen_unknown { PEN_UNKNOWNS(PEN_X_) PEN_UNKNOWN_MAX_ };
 #undef PEN_X_
 
 const char *pen_order_name(enum pen_order v);
 const char *pen_share_name(enum pen_share v);
 const char *pen_rate_name(enum pen_rate v);
 const char *pen_mode_name(enum pen_mode v);
-const char *pen_unknown_name(enum pen_unknown v);
+/* Length of a turn under this policy where none is configured. */
+uint64_t pen_share_quantum_ns(enum pen_share v);
 
 /* How one device is run; also the node-wide default for devices that have no entry of their own. */
 struct pen_device_policy {
@@ -57,7 +57,7 @@ struct pen_device_policy {
 	enum pen_share share;
 	enum pen_rate rate;
 	enum pen_mode mode;
-	uint64_t quantum_ns;   /* length of a turn in mode exclusive */
+	uint64_t quantum_ns;   /* length of a turn in mode exclusive; follows share while it is not set itself */
 	uint64_t reserve;      /* bytes of device memory that are promised to nobody */
 };
 
@@ -65,14 +65,14 @@ struct pen_device_policy {
 #define PEN_POLICY_KEYS(X) \
 	X(order, order, order, "strict", N_("strict"), \
 	  N_("who goes first: by class and priority, earliest deadline among equals")) \
-	X(share, share, share, "fairshare", N_("fairshare"), \
-	  N_("how device time is divided: guarantees, then by weight, unused time is lent")) \
+	X(share, share, share, "fairshare", N_("fairshare or turns"), \
+	  N_("how device time is divided: guarantees, then by weight (fairshare), or equal turns, whatever was promised (turns)")) \
 	X(rate, rate, rate, "cap", N_("cap"), \
 	  N_("how bytes per second are divided: each contract's cap")) \
 	X(mode, mode, mode, "exclusive", N_("exclusive or corun"), \
 	  N_("commands of one tenant at a time (exact accounting), or of several beside each other")) \
-	X(quantum, quantum, quantum_ns, "10ms", N_("a time from 1ms to 1s"), \
-	  N_("length of a turn in mode exclusive")) \
+	X(quantum, quantum, quantum_ns, "4ms", N_("a time from 1ms to 1s"), \
+	  N_("length of a turn in mode exclusive; 10ms by default where share is turns")) \
 	X(reserve, reserve, reserve, "0", N_("a size such as 512M, or 0"), \
 	  N_("device memory that is promised to nobody"))
 
@@ -101,7 +101,6 @@ struct pen_config {
 	char http_listen[64];                   /* "ADDRESS:PORT"; "" = no HTTP */
 	uint32_t retention_days;
 	uint64_t retention_max_size;            /* bytes of the database */
-	enum pen_unknown unknown_process;
 	struct pen_device_policy policy;
 	uint32_t set_mask;                      /* bit (1u << enum pen_config_key); others are defaults */
 	uint32_t policy_set_mask;               /* bit (1u << enum pen_policy_key) */
@@ -130,15 +129,12 @@ struct pen_config {
 	  N_("how often policy decides and terms are written")) \
 	X(http_listen, "http.listen", listen, http_listen, true, "127.0.0.1:9747", \
 	  N_("none, or IPV4:PORT or [IPV6]:PORT"), \
-	  N_("address of the read-only HTTP with dashboard and metrics")) \
+	  N_("address of the read-only HTTP: the API to look at, and metrics")) \
 	X(retention_days, "retention.days", days, retention_days, false, "30", N_("1 to 3650"), \
 	  N_("how long usage and events are kept")) \
 	X(retention_max_size, "retention.max_size", max_size, retention_max_size, false, "256M", \
 	  N_("a size from 1M to 1T"), \
-	  N_("size of the database above which the oldest rows go")) \
-	X(unknown_process, "audit.unknown_process", unknown_process, unknown_process, false, "report", \
-	  N_("report or stop"), \
-	  N_("what is done about a process on a device that belongs to no tenant"))
+	  N_("size of the database above which the oldest rows go"))
 
 #define PEN_X_(id, ...) PEN_CONFIG_##id,
 enum pen_config_key { PEN_CONFIG_KEYS(PEN_X_) PEN_CONFIG_MAX_ };

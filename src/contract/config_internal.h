@@ -8,6 +8,8 @@
 extern const struct pen_key pen_config_keys[];   /* indexed by enum pen_config_key */
 extern const struct pen_key pen_policy_keys[];   /* indexed by enum pen_policy_key */
 
+/* Sets what follows from other keys. @set_mask: the keys that were given, for the node or for the device. */
+void pen_config_derive_quantum(struct pen_device_policy *p, uint32_t set_mask);
 /* Index of the key of that name; -ENOENT. */
 int pen_key_find(const struct pen_key *k, size_t n, const char *name, size_t len);
 const struct pen_config_contract *pen_config_find_contract(const struct pen_config *cfg, const char *name);

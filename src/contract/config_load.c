@@ -168,6 +168,7 @@ static int read_section(struct pen_yaml *y, const char *key, const yaml_node_t *
 		r = twice(y, key, key_node, &seen->policy, err);
 		if (r == 0)
 			r = read_policy(y, value, key, &cfg->policy, &cfg->policy_set_mask, NULL, err);
+		pen_config_derive_quantum(&cfg->policy, cfg->policy_set_mask);
 	} else if (!strcmp(key, "devices")) {
 		r = twice(y, key, key_node, &seen->devices, err);
 		if (r == 0)

@@ -43,16 +43,23 @@ static const char out_of_range[] = N_("is out of range");
 		snprintf(buf, n, "%s", name_fn(*(const type *)member)); \
 	}
 
-#define PEN_X_(id, text) text,
-#define LEVELS(X) X(ERROR, "error") X(WARN, "warn") X(INFO, "info") X(DEBUG, "debug")
+#define PEN_X_(id, name, ...) #name,
+#define LEVELS(X) X(ERROR, error) X(WARN, warn) X(INFO, info) X(DEBUG, debug)
 CHOICE(order, enum pen_order, PEN_ORDER_MAX_, pen_order_name, PEN_ORDERS)
 CHOICE(share, enum pen_share, PEN_SHARE_MAX_, pen_share_name, PEN_SHARES)
 CHOICE(rate, enum pen_rate, PEN_RATE_MAX_, pen_rate_name, PEN_RATES)
 CHOICE(mode, enum pen_mode, PEN_RUN_MAX_, pen_mode_name, PEN_MODES)
-CHOICE(unknown_process, enum pen_unknown, PEN_UNKNOWN_MAX_, pen_unknown_name, PEN_UNKNOWNS)
 static const char *level_name(enum pen_log_level v);
 CHOICE(level, enum pen_log_level, PEN_LOG_MAX_, level_name, LEVELS)
 #undef PEN_X_
+
+uint64_t pen_share_quantum_ns(enum pen_share v)
+{
+#define PEN_X_(id, name, quantum_ms) (quantum_ms) * PEN_MS,
+	static const uint64_t quantum_ns[] = { PEN_SHARES(PEN_X_) };
+#undef PEN_X_
+	return quantum_ns[(size_t)v < PEN_ARRAY_LEN(quantum_ns) ? v : 0];
+}
 
 static int parse_between(int (*parse)(const char *s, uint64_t *ret), const char *s, uint64_t min, uint64_t max,
 			 uint64_t *ret, const char **why)

@@ -6,7 +6,7 @@
  * options of the command line, `penstock set`, YAML files and the JSON of the control API all go through
  * pen_contract_set(), so that one spelling means one thing everywhere.
  *
- * One grammar for memory, compute, bandwidth and units:
+ * One grammar for memory, compute, bandwidth (whose guarantee nothing could keep yet: cap only) and units:
  *   X      guaranteed and capped at X            X..Y   guaranteed X, capped at Y
  *   X..    guaranteed X, may borrow everything   ..Y    cap only
  *   unlimited   neither                          a lower bound without unit takes the upper one's: 1..2G, 30..60%
@@ -35,17 +35,8 @@
 	X(NORMAL, "normal")         \
 	X(BESTEFFORT, "besteffort")
 
-/* With whom the tenant wishes to be on the device; a hint that the device's policy may overrule. */
-#define PEN_SHARINGS(X) \
-	X(ANY, "any")               \
-	X(EXCLUSIVE, "exclusive")   \
-	X(CORUN, "corun")
-
 #define PEN_X_(id, text) PEN_CLASS_##id,
 enum pen_class { PEN_CLASSES(PEN_X_) PEN_CLASS_MAX_ };
-#undef PEN_X_
-#define PEN_X_(id, text) PEN_SHARING_##id,
-enum pen_sharing { PEN_SHARINGS(PEN_X_) PEN_SHARING_MAX_ };
 #undef PEN_X_
 
 struct pen_range64 {
@@ -66,14 +57,12 @@ struct pen_units {
 
 struct pen_contract {
 	char name[PEN_NAME_MAX + 1];     /* "" = not named yet: `penstock run` and the daemon make one up */
-	char group[PEN_NAME_MAX + 1];    /* "" = none */
 	char device[PEN_DEVICE_MAX + 1]; /* UUID, PCI address or model name; "" = any */
 	enum pen_class cls;
-	enum pen_sharing sharing;
 	int priority;                    /* 0..100, higher = more urgent among tenants of one class; default 50 */
 	struct pen_range64 memory;       /* bytes */
 	struct pen_range64 compute;      /* ppm of device time */
-	struct pen_range64 bandwidth;    /* bytes/s */
+	struct pen_range64 bandwidth;    /* bytes/s; never guaranteed */
 	struct pen_units units;
 	uint64_t sla_ns;                 /* latency target of one request; 0 = none */
 	uint32_t duty_ppm;               /* device time that a latency tenant says it will use; 0 = not declared */
@@ -88,9 +77,6 @@ struct pen_contract {
 	X(name, name, name, false, N_("NAME"), "", \
 	  N_("1 to 63 of a-z 0-9 . _ -, first a letter or digit"), \
 	  N_("name of the tenant; made up if it is not given")) \
-	X(group, group, group, true, N_("NAME"), "none", \
-	  N_("none, or 1 to 63 of a-z 0-9 . _ -, first a letter or digit"), \
-	  N_("tenants that work for each other, such as the stages of a pipeline")) \
 	X(device, device, device, false, N_("DEVICE"), "any", \
 	  N_("any, or up to 127 printable characters: UUID, PCI address or model name"), \
 	  N_("device on which the tenant runs")) \
@@ -106,21 +92,18 @@ struct pen_contract {
 	X(compute, share_range, compute, true, N_("X..Y"), "unlimited", \
 	  N_("X, X..Y, X.., ..Y or unlimited, in per cent of one device, at most 100%"), \
 	  N_("share of device time")) \
-	X(bandwidth, rate_range, bandwidth, true, N_("X..Y"), "unlimited", \
-	  N_("X, X..Y, X.., ..Y or unlimited, in rates such as 500MB/s or 6GB/s (GB = 10^9 bytes)"), \
-	  N_("bytes that copies and kernels move per second")) \
+	X(bandwidth, rate_cap, bandwidth, true, N_("..Y"), "unlimited", \
+	  N_("..Y or unlimited, in rates such as ..500MB/s or ..6GB/s (GB = 10^9 bytes)"), \
+	  N_("bytes that copies and fills move per second; a cap only")) \
 	X(units, units, units, true, N_("X..Y"), "unlimited", \
 	  N_("X, X..Y, X.., ..Y or unlimited, as a count of 1 to 65536 or in per cent"), \
-	  N_("compute units (cores, SMs) reserved in space")) \
+	  N_("compute units (cores, SMs) on which it runs; a change holds for queues made after it")) \
 	X(sla, sla, sla_ns, true, N_("TIME"), "none", \
 	  N_("none, or a time from 1us to 1h such as 20ms"), \
 	  N_("latency target of one request")) \
 	X(duty, duty, duty_ppm, true, N_("SHARE"), "none", \
 	  N_("none, or a share of device time up to 100%, for class latency only"), \
-	  N_("device time that a latency tenant says it will use; admission counts it like a guarantee")) \
-	X(sharing, sharing, sharing, true, N_("HOW"), "any", \
-	  N_("any, exclusive or corun"), \
-	  N_("wish to be alone on the device in turns (exclusive) or beside others (corun)"))
+	  N_("device time that a latency tenant says it will use; admission counts it like a guarantee"))
 
 #define PEN_X_(id, ...) PEN_FIELD_##id,
 enum pen_field { PEN_CONTRACT_FIELDS(PEN_X_) PEN_FIELD_MAX_ };
@@ -141,7 +124,6 @@ const struct pen_contract_field *pen_contract_field(size_t i);
 int pen_contract_field_find(const char *name);
 
 const char *pen_class_name(enum pen_class cls);
-const char *pen_sharing_name(enum pen_sharing sharing);
 bool pen_name_valid(const char *name);
 
 /* Accounted, unlimited, class normal. */
@@ -220,7 +202,6 @@ int pen_contract_diff(const struct pen_contract *old, const struct pen_contract 
 struct pen_capacity {
 	uint64_t memory;      /* bytes */
 	uint64_t reserve;     /* bytes that are promised to nobody (driver, contexts, the node's own use) */
-	uint64_t bandwidth;   /* bytes/s; 0 = not known: guarantees of bandwidth are then not added up */
 	uint32_t units;       /* 0 = the device cannot be divided in space: a guarantee of units is refused */
 };
 
@@ -229,7 +210,7 @@ struct pen_capacity {
  * @held:  contracts on the device; one of the same name as @new counts as replaced by it
  *
  * Memory: sum of guarantees <= memory - reserve. Compute: sum of max(guarantee, duty of class latency) <= 100 %: a
- * declared duty is use of the same time as the guarantee, not more on top. Units, and bandwidth where known, as memory.
+ * declared duty is use of the same time as the guarantee, not more on top. Units as memory.
  * Return: 0; -EAGAIN not beside these (waiting can help); -ERANGE never on this device. The text says what is asked,
  * what is left, and who holds how much.
  */

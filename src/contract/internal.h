@@ -40,10 +40,9 @@ char *pen_printable(char *buf, size_t n, const char *s);
 void pen_yaml_put_scalar(FILE *out, const char *s);
 
 #define PEN_VALUE_KINDS(X) \
-	X(name) X(group) X(device) X(class) X(priority) X(bytes_range) X(share_range) X(rate_range) X(units) X(sla) \
-	X(duty) X(sharing) \
-	X(path) X(listen) X(unix_group) X(level) X(tick) X(days) X(max_size) X(unknown_process) X(order) X(share) \
-	X(rate) X(mode) X(quantum) X(reserve)
+	X(name) X(device) X(class) X(priority) X(bytes_range) X(share_range) X(rate_cap) X(units) X(sla) X(duty) \
+	X(path) X(listen) X(unix_group) X(level) X(tick) X(days) X(max_size) X(order) X(share) X(rate) X(mode) \
+	X(quantum) X(reserve)
 
 #define PEN_X_(kind) \
 	pen_value_parse_fn pen_value_parse_##kind; \

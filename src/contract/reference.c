@@ -24,7 +24,7 @@ static void write_contract(FILE *out)
 		fprintf(out, "| `%s` | %s | %s | %s | %s |\n", f->name, f->deflt, f->allowed, f->live ? "yes" : "no", f->help);
 	fputs("\n`duty` needs class `latency` and lies within the compute cap. Admission adds up the guarantees on a device:\n"
 	      "memory against its size less `reserve`, compute (for class `latency` the larger of guarantee and duty) against 100 %,\n"
-	      "units and, where it is known, bandwidth. What cannot be kept is refused with the names of those who hold it.\n\n", out);
+	      "and units. What cannot be kept is refused with the names of those who hold it. Of bandwidth there are only caps: `..Y`.\n\n", out);
 }
 
 static void write_node(FILE *out)
@@ -41,7 +41,7 @@ static void write_node(FILE *out)
 		"\n`devices:` is a list of at most %d entries `device: UUID, PCI address or model name` with keys of `policy:` that\n"
 		"differ for that device. `contracts:` is a list of contracts with a `name`. Each file `contracts.d/*.yaml` beside\n"
 		"penstock.yaml holds one more contract, by default named as the file. At most %d contracts a node.\n\n"
-		"```yaml\ntick: 5ms\nhttp:\n  listen: 127.0.0.1:9747\npolicy:\n  mode: exclusive\n  quantum: 10ms\ndevices:\n"
+		"```yaml\ntick: 5ms\nhttp:\n  listen: 127.0.0.1:9747\npolicy:\n  mode: exclusive\n  quantum: 4ms\ndevices:\n"
 		"  - device: GPU-8c1f2a90\n    mode: corun\n    reserve: 512M\ncontracts:\n  - name: camera\n    class: latency\n"
 		"    sla: 20ms\n    duty: 40%%\n    memory: 1G..2G\n  - name: training\n    class: besteffort\n    memory: ..4G\n```\n",
 		PEN_CONFIG_DEVICES_MAX, PEN_CONFIG_CONTRACTS_MAX);

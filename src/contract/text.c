@@ -156,6 +156,18 @@ void pen_text_clean(char *s)
 	}
 }
 
+char *pen_text_size(char *buf, size_t n, uint64_t bytes, bool up)
+{
+	static const char *const unit[] = { "B", "KiB", "MiB", "GiB", "TiB" };
+	size_t i = 0, largest = PEN_ARRAY_LEN(unit) - 1;
+	while (i < largest && bytes >> (10 * i) >= 1024 &&
+	       (!(bytes & ((UINT64_C(1) << (10 * (i + 1))) - 1)) || (i < 2 && bytes >> (10 * i) >= 10240)))
+		i++;
+	uint64_t step = UINT64_C(1) << (10 * i), v = bytes / step;
+	snprintf(buf, n, "%llu %s", (unsigned long long)(v + (up && bytes % step)), unit[i]);
+	return buf;
+}
+
 const char *pen_text(const char *s)
 {
 	if (!own.data)

@@ -10,6 +10,9 @@
  *
  * Threads: pen_text_init() once, before others are started; pen_text() any. Lifetime: what pen_text() returns is never freed.
  */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 /*
  * Sets the locale of the process and finds the catalogue: beside this program (../share/locale, or po/ of a build tree),
@@ -19,6 +22,12 @@ void pen_text_init(const char *installed_dir);
 
 /* In place: '?' for control characters and for every byte that is not part of UTF-8, such as a character cut in half. */
 void pen_text_clean(char *s);
+
+/*
+ * A size for a sentence: "512 MiB", "900 TiB". What is no whole number of a large unit is rounded to whole MiB, or KiB below 10 of
+ * them: @up for what is asked for, down for what there is, so that what did not fit never reads as if it did.
+ */
+char *pen_text_size(char *buf, size_t n, uint64_t bytes, bool up);
 
 /* The translation of @s, or @s. */
 const char *pen_text(const char *s) __attribute__((format_arg(1)));

@@ -201,12 +201,21 @@ void pen_value_format_share_range(const void *member, char *buf, size_t n)
 	format_range(pen_exact_share, member, buf, n);
 }
 
-int pen_value_parse_rate_range(void *member, const char *s, const char **why)
+int pen_value_parse_rate_cap(void *member, const char *s, const char **why)
 {
-	return parse_range(pen_parse_rate, s, member, why);
+	struct pen_range64 range;
+	int r = parse_range(pen_parse_rate, s, &range, why);
+	if (r < 0)
+		return r;
+	if (range.guaranteed) {
+		*why = N_("cannot be guaranteed, only capped");
+		return -EINVAL;
+	}
+	*(struct pen_range64 *)member = range;
+	return 0;
 }
 
-void pen_value_format_rate_range(const void *member, char *buf, size_t n)
+void pen_value_format_rate_cap(const void *member, char *buf, size_t n)
 {
 	format_range(pen_exact_rate, member, buf, n);
 }
@@ -304,19 +313,6 @@ void pen_value_format_name(const void *member, char *buf, size_t n)
 	snprintf(buf, n, "%s", (const char *)member);
 }
 
-int pen_value_parse_group(void *member, const char *s, const char **why)
-{
-	if (strcmp(s, "none"))
-		return pen_value_parse_name(member, s, why);
-	*(char *)member = 0;
-	return 0;
-}
-
-void pen_value_format_group(const void *member, char *buf, size_t n)
-{
-	snprintf(buf, n, "%s", *(const char *)member ? (const char *)member : "none");
-}
-
 int pen_value_parse_device(void *member, const char *s, const char **why)
 {
 	size_t len = strlen(s);
@@ -350,17 +346,11 @@ int pen_value_choice(const char *const *names, size_t n, const char *s)
 
 #define PEN_X_(id, text) text,
 static const char *const class_names[] = { PEN_CLASSES(PEN_X_) };
-static const char *const sharing_names[] = { PEN_SHARINGS(PEN_X_) };
 #undef PEN_X_
 
 const char *pen_class_name(enum pen_class cls)
 {
 	return (size_t)cls < PEN_ARRAY_LEN(class_names) ? class_names[cls] : "?";
-}
-
-const char *pen_sharing_name(enum pen_sharing sharing)
-{
-	return (size_t)sharing < PEN_ARRAY_LEN(sharing_names) ? sharing_names[sharing] : "?";
 }
 
 int pen_value_parse_class(void *member, const char *s, const char **why)
@@ -376,21 +366,6 @@ int pen_value_parse_class(void *member, const char *s, const char **why)
 void pen_value_format_class(const void *member, char *buf, size_t n)
 {
 	snprintf(buf, n, "%s", pen_class_name(*(const enum pen_class *)member));
-}
-
-int pen_value_parse_sharing(void *member, const char *s, const char **why)
-{
-	(void)why;
-	int i = pen_value_choice(sharing_names, PEN_ARRAY_LEN(sharing_names), s);
-	if (i < 0)
-		return i;
-	*(enum pen_sharing *)member = (enum pen_sharing)i;
-	return 0;
-}
-
-void pen_value_format_sharing(const void *member, char *buf, size_t n)
-{
-	snprintf(buf, n, "%s", pen_sharing_name(*(const enum pen_sharing *)member));
 }
 
 int pen_value_parse_priority(void *member, const char *s, const char **why)

@@ -137,13 +137,13 @@ static const char *suggest(const struct pen_tenant *t, unsigned reason, const ch
 {
 	switch (reason) {
 	case PEN_HOLD_SHARE:
-		snprintf(buf, n, "raise the cap: penstock set %s compute=..100%%", t->name);
+		snprintf(buf, n, "raise the cap: penstock set %s --compute ..100%%", t->name);
 		break;
 	case PEN_HOLD_BYTES:
-		snprintf(buf, n, "raise the cap: penstock set %s bandwidth=unlimited", t->name);
+		snprintf(buf, n, "raise the cap: penstock set %s --bandwidth unlimited", t->name);
 		break;
 	case PEN_HOLD_RANK:
-		snprintf(buf, n, "give it a guarantee (penstock set %s compute=20%%..), or lower the rank of %s", t->name,
+		snprintf(buf, n, "give it a guarantee (penstock set %s --compute 20%%..), or lower the rank of %s", t->name,
 			 *by ? by : "the other");
 		break;
 	case PEN_HOLD_TURN:

@@ -40,16 +40,6 @@ struct pen_device *pen_device_find(struct pen_daemon *d, const char *key)
 	return NULL;
 }
 
-/* The configured length of a turn; 0 = nobody configured it and the policy's own default counts. */
-static uint64_t quantum_of(const struct pen_config *cfg, uint64_t effective)
-{
-	const uint32_t bit = 1u << PEN_POLICY_quantum;
-	bool set = cfg->policy_set_mask & bit;
-	for (size_t i = 0; i < cfg->n_devices; i++)
-		set |= (cfg->devices[i].set_mask & bit) != 0;
-	return set ? effective : 0;
-}
-
 void pen_device_configure(struct pen_daemon *d, struct pen_device *dev)
 {
 	const char *colon = strchr(dev->key, ':');
@@ -58,7 +48,6 @@ void pen_device_configure(struct pen_daemon *d, struct pen_device *dev)
 	struct pen_table_device *t = dev->table;
 	pen_lock(&d->table->lock);
 	t->policy = dev->policy;
-	t->policy.quantum_ns = quantum_of(&d->cfg, dev->policy.quantum_ns);
 	t->id = dev->id;
 	t->mem_bytes = dev->mem_bytes;
 	t->units = dev->units;

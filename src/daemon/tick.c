@@ -161,14 +161,13 @@ static void write_common(const struct pen_table_device *dev, const struct pen_po
 	}
 }
 
-/* Compute units in force: the cap where there is one. */
+/* Compute units in force: the cap. Who is only guaranteed some may borrow the others: at its turn nobody else runs. */
 static uint32_t units_of(const struct pen_contract *c, uint32_t total)
 {
 	if (c->units.kind == PEN_UNITS_NONE || !total)
 		return 0;
 	struct pen_range64 r = pen_units_on(&c->units, total);
-	uint64_t n = r.cap == PEN_UNLIMITED ? r.guaranteed : r.cap;
-	return n >= total ? 0 : (uint32_t)n;
+	return r.cap >= total ? 0 : (uint32_t)r.cap;
 }
 
 static void write_own(const struct pen_table_device *dev, const struct pen_table_tenant *t,

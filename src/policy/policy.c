@@ -9,10 +9,22 @@
 enum { BUSY_IDLE, BUSY_WANT };   /* of enum pen_busy_state, board/layout.h */
 
 static const struct pen_policy policies[] = {
-#define X(id, name_, kind_) {.name = name_, .kind = PEN_POLICY_##kind_, .run = pen_policy_##id},
-	PEN_POLICIES(X)
+#define X(id, name_, ...) {.name = #name_, .kind = PEN_POLICY_ORDER, .run = pen_policy_##name_},
+	PEN_ORDERS(X)
+#undef X
+#define X(id, name_, ...) {.name = #name_, .kind = PEN_POLICY_SHARE, .run = pen_policy_##name_},
+	PEN_SHARES(X)
+#undef X
+#define X(id, name_, ...) {.name = #name_, .kind = PEN_POLICY_RATE, .run = pen_policy_##name_},
+	PEN_RATES(X)
 #undef X
 };
+
+/* What the configuration shows as the default is what a policy does by default. */
+#define X(id, name, quantum_ms) QUANTUM_##id = (quantum_ms) * 1000000,
+enum { PEN_SHARES(X) };
+#undef X
+_Static_assert(QUANTUM_FAIRSHARE == PEN_POLICY_QUANTUM_NS && QUANTUM_TURNS == PEN_POLICY_TURN_NS, "quantum");
 
 const struct pen_policy *pen_policy_at(size_t i)
 {

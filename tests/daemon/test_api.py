@@ -154,7 +154,7 @@ def test_reload():
             f.write('policy:\n  quantum: 20ms\ncontracts:\n  - name: cam\n    memory: 200M\n  - name: new\n')
         status, r = d.request('POST', '/v1/config/reload')
         what = {c['what']: (c['from'], c['to']) for c in r['changes']}
-        assert status == 200 and what['policy.quantum'] == ('10ms', '20ms') and any('cam' in w and 'memory' in w for w in what), r
+        assert status == 200 and what['policy.quantum'] == ('4ms', '20ms') and any('cam' in w and 'memory' in w for w in what), r
         assert d.tenant('cam')['contract']['memory'] == '200M' and d.tenant('new') and d.tenant('own')
         assert d.get('/v1/devices')['devices'][0]['quantum_ns'] == 20000000
         with open(d.config, 'w', encoding='utf-8') as f:
@@ -166,6 +166,35 @@ def test_reload():
         d.request('POST', '/v1/config/reload')
         assert not d.tenant('cam') and d.tenant('own')
         assert 'quantum' in d.get('/v1/config')['yaml']
+
+
+WEIGHT_AT, QUANTUM_AT, UNITS_AT = 52, 112, 128                     # in struct pen_terms
+
+
+def test_share_policies():
+    """fairshare weighs by guarantee, turns does not; the quantum that is shown is the one in force."""
+    with with_devices(config='devices:\n  - device: two\n    share: turns\n') as d:
+        d.create('a', compute='60%')
+        d.create('b', compute='20%')
+        for key, share, ms, weights in (('test:p/one#0', 'fairshare', 4, (600000, 200000)), ('test:p/two#0', 'turns', 10, (500000, 500000))):
+            a, b = (Client(d.tenant(n)['dir']).attach(key) for n in 'ab')
+            wait_for(lambda a=a, b=b, w=weights: (a.copy(WEIGHT_AT, '<I'), b.copy(WEIGHT_AT, '<I')) == w, share)
+            shown = [v for v in d.get('/v1/devices')['devices'] if v['key'] == key][0]
+            assert shown['share'] == share and shown['quantum_ns'] == a.copy(QUANTUM_AT, '<Q') == ms * 1000000, shown
+        with open(d.config, 'w', encoding='utf-8') as f:
+            f.write('policy:\n  share: turns\n')
+        changes = {c['what']: c['to'] for c in d.request('POST', '/v1/config/reload')[1]['changes']}
+        assert changes['policy.share'] == 'turns' and changes['policy.quantum'] == '10ms', changes
+        c = Client(d.create('c')[1]['dir']).attach('test:p/one#0')
+        assert c.copy(QUANTUM_AT, '<Q') == 10000000
+
+
+def test_units():
+    """A cap on units is one; a guarantee alone keeps nobody from the others."""
+    with with_devices() as d:
+        for name, text, units in (('cap', '..2', 2), ('both', '1..3', 3), ('least', '2..', 0), ('part', '..25%', 2)):
+            c = Client(d.create(name, units=text, device='One')[1]['dir']).attach('test:p/one#0')
+            assert c.copy(UNITS_AT, '<I') == units, (name, c.copy(UNITS_AT, '<I'))
 
 
 def test_rights():

@@ -44,7 +44,7 @@ static void fuzz_contract(const uint8_t *data, size_t size)
 		       diff.n))
 		abort();
 	const struct pen_contract *held[] = { &c };
-	const struct pen_capacity cap = { UINT64_C(1) << 34, 0, 0, 40 };
+	const struct pen_capacity cap = { UINT64_C(1) << 34, 0, 40 };
 	again.name[0] = 0;
 	if (pen_contract_admit(held, 1, &cap, &again, &err) == 0 && c.compute.guaranteed > 500000)
 		abort();

@@ -50,10 +50,10 @@ static char *print(const struct pen_config *cfg)
 
 static const char full[] =
 	"state_dir: /s\nruntime_dir: /r\nsocket: /x/y.sock\ngroup: penstock\nlog_level: debug\ntick: 2ms\n"
-	"http:\n  listen: \"[::1]:80\"\nretention:\n  days: 7\n  max_size: 64M\naudit:\n  unknown_process: stop\n"
+	"http:\n  listen: \"[::1]:80\"\nretention:\n  days: 7\n  max_size: 64M\n"
 	"policy:\n  order: strict\n  share: fairshare\n  rate: cap\n  mode: corun\n  quantum: 4ms\n  reserve: 512M\n"
 	"devices:\n  - device: \"T4 #1\"\n    mode: exclusive\n    reserve: 1G\n"
-	"contracts:\n  # p.yaml:27\n  - name: cam\n    class: latency\n    memory: 1G..2G\n  # p.yaml:31\n  - name: train\n";
+	"contracts:\n  # p.yaml:25\n  - name: cam\n    class: latency\n    memory: 1G..2G\n  # p.yaml:29\n  - name: train\n";
 
 static void test_full_round_trip(void **state)
 {
@@ -67,7 +67,6 @@ static void test_full_round_trip(void **state)
 	assert_string_equal(cfg.http_listen, "[::1]:80");
 	assert_int_equal(cfg.retention_days, 7);
 	assert_int_equal(cfg.retention_max_size, 64 * PEN_MIB);
-	assert_int_equal(cfg.unknown_process, PEN_UNKNOWN_STOP);
 	assert_int_equal(cfg.policy.mode, PEN_RUN_CORUN);
 	assert_int_equal(cfg.policy.quantum_ns, 4 * PEN_MS);
 	assert_int_equal(cfg.policy.reserve, 512 * PEN_MIB);
@@ -75,7 +74,7 @@ static void test_full_round_trip(void **state)
 	assert_int_equal(cfg.policy_set_mask, (1u << PEN_POLICY_MAX_) - 1);
 	assert_int_equal(cfg.n_devices, 1);
 	assert_int_equal(cfg.n_contracts, 2);
-	assert_string_equal(cfg.contracts[0].origin, "p.yaml:27");
+	assert_string_equal(cfg.contracts[0].origin, "p.yaml:25");
 	assert_int_equal(cfg.contracts[0].contract.cls, PEN_CLASS_LATENCY);
 
 	pen_auto_free char *text = print(&cfg);
@@ -188,12 +187,13 @@ static const struct bad_case bad_cases[] = {
 	{ "retention:\n  days: 0\n", -EINVAL, "p.yaml:2: retention.days: '0' is not valid; allowed: 1 to 3650" },
 	{ "retention:\n  days: 3651\n", -EINVAL, "p.yaml:2: retention.days: ..." },
 	{ "retention:\n  max_size: 1K\n", -ERANGE, "p.yaml:2: retention.max_size: '1K' is out of range; allowed: a size from 1M ..." },
-	{ "audit:\n  unknown_process: kill\n", -EINVAL, "p.yaml:2: audit.unknown_process: 'kill' is not valid; allowed: report or stop" },
+	{ "audit:\n  unknown_process: report\n", -EINVAL, "p.yaml:1: audit: unknown key; ..." },
 	{ "tick: 5ms\ntack: 5ms\n", -EINVAL, "p.yaml:2: tack: unknown key; ..." },
 	{ "tick: 5ms\n\ntick: 5ms\n", -EINVAL, "p.yaml:3: tick: given twice, first in line 1" },
 	{ "policy:\n  mode: both\n", -EINVAL, "p.yaml:2: policy.mode: 'both' is not valid; allowed: exclusive or corun" },
 	{ "policy:\n  order: fifo\n", -EINVAL, "p.yaml:2: policy.order: 'fifo' is not valid; allowed: ..." },
-	{ "policy:\n  share: lottery\n", -EINVAL, "p.yaml:2: policy.share: 'lottery' is not valid; allowed: ..." },
+	{ "policy:\n  share: lottery\n", -EINVAL, "p.yaml:2: policy.share: 'lottery' is not valid; allowed: fairshare or turns" },
+	{ "policy:\n  share: elastic\n", -EINVAL, "p.yaml:2: policy.share: 'elastic' is not valid; ..." },
 	{ "policy:\n  rate: fast\n", -EINVAL, "p.yaml:2: policy.rate: 'fast' is not valid; allowed: ..." },
 	{ "policy:\n  quantum: 2s\n", -ERANGE, "p.yaml:2: policy.quantum: '2s' is out of range; allowed: a time from 1ms to 1s" },
 	{ "policy:\n  reserve: 5%\n", -EINVAL, "p.yaml:2: policy.reserve: '5%' is not valid; ..." },
@@ -283,6 +283,42 @@ static void test_device_policy(void **state)
 	pen_config_free(&cfg);
 }
 
+static uint64_t quantum(const char *text, const char *device)
+{
+	struct pen_config cfg = load(text);
+	uint64_t ns = device ? pen_config_policy(&cfg, &device, 1).quantum_ns : cfg.policy.quantum_ns;
+	/* What is printed says the same, for those who read it and for those who load it again. */
+	pen_auto_free char *shown = print(&cfg);
+	struct pen_config again = load(shown);
+	assert_int_equal(device ? pen_config_policy(&again, &device, 1).quantum_ns : again.policy.quantum_ns, ns);
+	pen_config_free(&cfg);
+	pen_config_free(&again);
+	return ns;
+}
+
+/* The default length of a turn is the share policy's. */
+static void test_quantum(void **state)
+{
+	(void)state;
+	assert_int_equal(quantum("{}", NULL), 4 * PEN_MS);
+	assert_int_equal(quantum("policy: {share: turns}", NULL), 10 * PEN_MS);
+	assert_int_equal(quantum("policy: {share: turns}", "T4"), 10 * PEN_MS);
+	assert_int_equal(quantum("policy: {quantum: 7ms, share: turns}", NULL), 7 * PEN_MS);
+	assert_int_equal(quantum("devices: [{device: T4, share: turns}]", "T4"), 10 * PEN_MS);
+	assert_int_equal(quantum("devices: [{device: T4, share: turns}]", "T5"), 4 * PEN_MS);
+	assert_int_equal(quantum("devices: [{device: T4, share: turns}]\npolicy: {quantum: 7ms}", "T4"), 7 * PEN_MS);
+	assert_int_equal(quantum("devices: [{device: T4, share: fairshare}]\npolicy: {share: turns}", "T4"), 4 * PEN_MS);
+	assert_int_equal(quantum("devices: [{device: T4, share: turns, quantum: 3ms}]", "T4"), 3 * PEN_MS);
+
+	struct pen_config cfg;
+	pen_config_init(&cfg);
+	assert_int_equal(pen_config_set(&cfg, "policy.share", "turns", NULL), 0);
+	assert_int_equal(cfg.policy.quantum_ns, 10 * PEN_MS);
+	assert_int_equal(pen_config_set(&cfg, "policy.quantum", "5ms", NULL), 0);
+	assert_int_equal(pen_config_set(&cfg, "policy.share", "fairshare", NULL), 0);
+	assert_int_equal(cfg.policy.quantum_ns, 5 * PEN_MS);
+}
+
 static void test_diff(void **state)
 {
 	(void)state;
@@ -304,7 +340,7 @@ static void test_diff(void **state)
 				  "device 'T4': mode: corun -> exclusive\n"
 				  "device 'T4': reserve: 0 -> 1G\n"
 				  "device 'T5': reserve: 0 -> 1G\n"
-				  "device 'T6': quantum: 10ms -> 2ms\n"
+				  "device 'T6': quantum: 4ms -> 2ms\n"
 				  "contract 'a': memory: 1G -> 2G\n"
 				  "contract 'b': removed, was: p.yaml:10\n"
 				  "contract 'c': new: p.yaml:12\n");
@@ -431,6 +467,7 @@ int main(void)
 		cmocka_unit_test(test_errors),
 		cmocka_unit_test(test_too_many),
 		cmocka_unit_test(test_device_policy),
+		cmocka_unit_test(test_quantum),
 		cmocka_unit_test(test_diff),
 		cmocka_unit_test_setup_teardown(test_contracts_d, make_dir, remove_dir),
 		cmocka_unit_test_setup_teardown(test_contracts_d_errors, make_dir, remove_dir),
