@@ -2,6 +2,9 @@
 /* Events, callbacks, user events, out-of-order queues, profiling, reference counts of queues, flush of other queues. */
 #include "shim/ocl.h"
 
+#include <pthread.h>
+#include <sched.h>
+
 static const char source[] = "__kernel void add(__global int *a, int n) { a[get_global_id(0)] += n; }";
 static cl_kernel kernel;
 static cl_mem mem;
@@ -49,6 +52,54 @@ static void user_event(void)
 	MUST(clReleaseCommandQueue(q));
 	MUST(clReleaseCommandQueue(other));
 	MUST(clReleaseCommandQueue(free_queue));
+}
+
+/* The thread that waits releases the last reference while the one that sets is still in its call. */
+#define RACES 1000
+static cl_event _Atomic raced;
+
+static void *wait_and_release(void *arg)
+{
+	(void)arg;
+	for (int i = 0; i < RACES; i++) {
+		cl_event e;
+		while (!(e = raced))
+			sched_yield();
+		cl_int status = CL_SUBMITTED;
+		while (status > CL_COMPLETE)
+			OK(clGetEventInfo(e, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof(status), &status, NULL));
+		OK(clReleaseEvent(e));
+		raced = NULL;
+	}
+	return NULL;
+}
+
+static void released_while_set(void)
+{
+	pthread_t thread;
+	cl_int err;
+	MUST(pthread_create(&thread, NULL, wait_and_release, NULL));
+	for (int i = 0; i < RACES; i++) {
+		cl_event e = clCreateUserEvent(context, &err);
+		MUST(err);
+		raced = e;
+		MUST(clSetUserEventStatus(e, CL_COMPLETE));
+		while (raced)
+			sched_yield();
+	}
+	pthread_join(thread, NULL);
+	/* Were one counted twice or never, all that waits for another queue would look stuck from now on. */
+	cl_command_queue q = new_queue(0), other = new_queue(0);
+	uint64_t before = stats->not_runnable;
+	cl_event e;
+	launch(other, 0, NULL, &e);
+	launch(q, 1, &e, NULL);
+	CHECK_EQ(stats->not_runnable, before);
+	MUST(clFinish(other));
+	MUST(clFinish(q));
+	MUST(clReleaseEvent(e));
+	MUST(clReleaseCommandQueue(q));
+	MUST(clReleaseCommandQueue(other));
 }
 
 static cl_command_queue callback_queue;
@@ -200,6 +251,7 @@ int main(void)
 	sync_points();
 	if (!getenv("FAKEGATE_FAST"))
 		user_event();
+	released_while_set();
 	callbacks();
 	queues();
 	command_buffer();

@@ -11,8 +11,9 @@
 #include <stdlib.h>
 
 struct event {
-	_Atomic uint32_t refs;   /* of the application */
-	bool user, set;
+	_Atomic uint32_t refs;   /* of the application, and of a call of ours that is looking at it */
+	bool user;
+	_Atomic bool set;        /* no longer among the unset: set, or released without */
 	cl_event first;          /* of a cut kernel: retained */
 };
 
@@ -96,14 +97,39 @@ cl_event pen_clCreateUserEvent(cl_context ctx, cl_int *err)
 	return e;
 }
 
+/* Nobody waits for it any more. Both who sets and who releases come here, perhaps at once: it counts one time. */
+static void now_set(struct event *rec)
+{
+	if (rec->user && !atomic_exchange(&rec->set, true))
+		atomic_fetch_sub(&unset_user_events, 1);
+}
+
+static void put(cl_event e, struct event *rec)
+{
+	if (atomic_fetch_sub(&rec->refs, 1) != 1)
+		return;
+	pen_cl_map_take(&events, e);
+	now_set(rec);   /* released unset: nobody can set it any more, so nobody is going to */
+	if (rec->first)
+		BELOW(clReleaseEvent)(rec->first);
+	free(rec);
+}
+
 cl_int pen_clSetUserEventStatus(cl_event e, cl_int status)
 {
+	/* Held, with the driver's event: as soon as that is set another thread may be past its wait and release both. */
+	struct event *rec = pen_cl_map_find(&events, e);
+	if (rec && BELOW(clRetainEvent)(e) != CL_SUCCESS)
+		rec = NULL;
+	if (rec)
+		atomic_fetch_add(&rec->refs, 1);
 	cl_int r = BELOW(clSetUserEventStatus)(e, status);
-	struct event *rec = r == CL_SUCCESS ? pen_cl_map_find(&events, e) : NULL;
-	if (rec && rec->user && !rec->set) {
-		rec->set = true;
-		atomic_fetch_sub(&unset_user_events, 1);
-	}
+	if (!rec)
+		return r;
+	if (r == CL_SUCCESS)
+		now_set(rec);
+	put(e, rec);
+	BELOW(clReleaseEvent)(e);
 	return r;
 }
 
@@ -121,15 +147,8 @@ cl_int pen_clRetainEvent(cl_event e)
 cl_int pen_clReleaseEvent(cl_event e)
 {
 	struct event *rec = pen_cl_map_empty(&events) ? NULL : pen_cl_map_find(&events, e);
-	if (rec && atomic_fetch_sub(&rec->refs, 1) == 1) {
-		pen_cl_map_take(&events, e);
-		/* Released unset: nobody can set it any more, so nobody is going to. */
-		if (rec->user && !rec->set)
-			atomic_fetch_sub(&unset_user_events, 1);
-		if (rec->first)
-			BELOW(clReleaseEvent)(rec->first);
-		free(rec);
-	}
+	if (rec)
+		put(e, rec);
 	return BELOW(clReleaseEvent)(e);
 }
 
