@@ -95,8 +95,13 @@ static void limits(void)
 	OK(clGetDeviceInfo(device, CL_DEVICE_MAX_MEM_ALLOC_SIZE, sizeof(largest), &largest, NULL));
 	CHECK_EQ(global, LIMIT);
 	CHECK(largest <= LIMIT);
+	uint64_t denials = stats->denials;
 	CHECK(!clCreateBuffer(context, 0, largest + 1, NULL, &err));
 	CHECK_EQ(err, CL_INVALID_BUFFER_SIZE);
+	CHECK_EQ(stats->denials, denials + 1);     /* by the contract */
+	CHECK(!clCreateBuffer(context, 0, (size_t)1 << 46, NULL, &err));
+	CHECK_EQ(err, CL_INVALID_BUFFER_SIZE);
+	CHECK_EQ(stats->denials, denials + 1);     /* by the device */
 	for (int i = 0; i < 8; i++) {
 		m[i] = clCreateBuffer(context, 0, LIMIT / 8, NULL, &err);
 		OK(err);
@@ -144,6 +149,11 @@ static void images(void)
 	OK(clReleaseMemObject(b));
 	EXPECT(0, 0);
 
+	uint64_t denials = stats->denials;
+	cl_image_desc huge = { .image_type = CL_MEM_OBJECT_IMAGE2D, .image_width = 1u << 20, .image_height = 1u << 20 };
+	CHECK(!clCreateImage(context, 0, &rgba, &huge, NULL, &err));   /* 4 TiB: no device could */
+	CHECK(err < 0 && err != CL_MEM_OBJECT_ALLOCATION_FAILURE);
+	CHECK_EQ(stats->denials, denials);
 	d.image_width = 16384 / 2;
 	d.image_height = 4096;   /* 128 MiB: the device could, the contract cannot */
 	CHECK(!clCreateImage(context, 0, &rgba, &d, NULL, &err));

@@ -81,19 +81,28 @@ uint64_t pen_cl_mem_limit(struct pen_cl_device *d)
 	return PEN_MIN(v.limit_bytes, d->mem_bytes);
 }
 
+/* More than the device can make in one piece: what the contract says does not matter then. */
+static bool beyond_device(const struct pen_cl_context *c, uint64_t bytes)
+{
+	for (uint32_t i = 0; i < c->ndevices; i++)
+		if (bytes > c->device[i]->max_alloc_bytes)
+			return true;
+	return false;
+}
+
 cl_int pen_cl_charge(struct pen_cl_context *c, uint64_t bytes)
 {
+	if (bytes && beyond_device(c, bytes))
+		return CL_INVALID_BUFFER_SIZE;
 	for (uint32_t i = 0; bytes && i < c->ndevices; i++) {
 		struct pen_cl_device *d = c->device[i];
 		/* Above what clGetDeviceInfo reports as largest allocation: the code of the specification for that. */
-		cl_int code = bytes > PEN_MIN(d->max_alloc_bytes, pen_cl_mem_limit(d)) ? CL_INVALID_BUFFER_SIZE : CL_SUCCESS;
-		if (code == CL_SUCCESS && pen_gate_mem_reserve(d->gate, bytes) < 0)
-			code = CL_MEM_OBJECT_ALLOCATION_FAILURE;
-		if (code == CL_SUCCESS)
+		bool too_large = bytes > pen_cl_mem_limit(d);
+		if (pen_gate_mem_reserve(d->gate, bytes) == 0)   /* asked also if it is too large: a denial is counted */
 			continue;
 		while (i-- > 0)
 			pen_gate_mem_refund(c->device[i]->gate, bytes, false);
-		return code;
+		return too_large ? CL_INVALID_BUFFER_SIZE : CL_MEM_OBJECT_ALLOCATION_FAILURE;
 	}
 	return CL_SUCCESS;
 }
@@ -269,14 +278,16 @@ static uint64_t image_bytes(const cl_image_format *f, const cl_image_desc *d)
 }
 
 /*
- * Reserves for an image. An estimate above the limit is left to the driver, which answers a size it cannot make with
- * CL_INVALID_IMAGE_SIZE; one that it can make but the contract cannot is an allocation failure.
+ * Reserves for an image. One that no device can make in one piece is left to the driver, which has its own code for that
+ * (CL_INVALID_IMAGE_SIZE, or the error that it sees first); should it make the image nevertheless, settle() charges it.
  */
 static cl_int reserve_image(struct pen_cl_context *c, cl_mem_flags flags, const cl_image_format *f, const cl_image_desc *d,
 			    uint64_t *ret_bytes, bool *ret_free)
 {
 	*ret_free = (d && d->mem_object) || !takes_memory(c, flags);
 	*ret_bytes = *ret_free ? 0 : image_bytes(f, d);
+	if (beyond_device(c, *ret_bytes))
+		*ret_bytes = 0;
 	return pen_cl_charge(c, *ret_bytes) == CL_SUCCESS ? CL_SUCCESS : CL_MEM_OBJECT_ALLOCATION_FAILURE;
 }
 
