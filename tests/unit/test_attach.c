@@ -797,6 +797,16 @@ static void test_packet_check(void **state)
 	m = good;
 	memset(m.device.key, 'x', sizeof(m.device.key));
 	assert_int_equal(check(&m, n, 0, PEN_FROM_CLIENT), -EPROTO);
+	/* Of a device's name only what base/devkey.h makes: it is printed, and shown in JSON. */
+	static const char *const bad[] = { "", "a b", "a\n", "a\x1b[31m", "a\"", "a\\", "\xff\xfe", "a{", "\xc3\xa9" };
+	for (size_t i = 0; i < PEN_ARRAY_LEN(bad); i++) {
+		m = good;
+		memcpy(m.device.key, bad[i], strlen(bad[i]) + 1);
+		assert_int_equal(check(&m, n, 0, PEN_FROM_CLIENT), -EPROTO);
+	}
+	m = good;
+	memcpy(m.device.key, "opencl:A-b.c_d/E#0", 19);
+	assert_int_equal(check(&m, n, 0, PEN_FROM_CLIENT), 0);
 	/* A longer packet only from a newer minor version; the tail is not seen. */
 	m = good;
 	m.head.size += 8;
