@@ -14,7 +14,8 @@ static void add_row(struct pen_table *t, const json_t *d)
 	char mem[32], used[32], guaranteed[32], units[32], compute[32], busy[32], tenants[32];
 	const char *cells[] = {
 		pen_json_str(d, "key"), pen_json_str(d, "model"), pen_json_str(d, "state"), pen_json_str(d, "mode"),
-		pen_format_bytes(mem, sizeof(mem), (uint64_t)pen_json_int(d, "mem_bytes")),
+		json_is_integer(json_object_get(d, "mem_bytes")) ?
+			pen_format_bytes(mem, sizeof(mem), (uint64_t)pen_json_int(d, "mem_bytes")) : NULL,
 		pen_format_bytes(used, sizeof(used), (uint64_t)pen_json_int(d, "mem_used_bytes")),
 		pen_format_bytes(guaranteed, sizeof(guaranteed), (uint64_t)pen_json_int(d, "mem_guaranteed_bytes")),
 		units, pen_format_share(compute, sizeof(compute), (uint32_t)pen_json_int(d, "compute_guaranteed_ppm")),

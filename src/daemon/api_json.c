@@ -107,7 +107,8 @@ static json_t *place_json(struct pen_daemon *d, const struct pen_place *p)
 		p->ledger ? atomic_load_explicit(&p->ledger->mem_peak_bytes, memory_order_relaxed) : 0);
 	if (p->ledger)
 		set_u64(o, "denials", atomic_load_explicit(&p->ledger->denials, memory_order_relaxed));
-	set_u64(o, "mem_limit_bytes", pen_place_mem_limit(p));
+	uint64_t limit = pen_place_mem_limit(p);
+	json_object_set_new(o, "mem_limit_bytes", limit == PEN_UNLIMITED ? json_null() : pen_json_u64(limit));
 	set_u64(o, "share_ppm_1s", p->share_ppm_1s);
 	set_u64(o, "entitled_ppm", v.entitled_ppm);
 	uint64_t service = 0;

@@ -70,7 +70,7 @@ static json_t *device_json(struct pen_daemon *d, const struct pen_device *dev)
 	json_object_set_new(o, "share", json_string(pen_share_name(dev->policy.share)));
 	json_object_set_new(o, "rate", json_string(pen_rate_name(dev->policy.rate)));
 	json_object_set_new(o, "quantum_ns", pen_json_u64(dev->policy.quantum_ns));
-	json_object_set_new(o, "mem_bytes", pen_json_u64(dev->mem_bytes));
+	json_object_set_new(o, "mem_bytes", dev->mem_bytes ? pen_json_u64(dev->mem_bytes) : json_null());
 	json_object_set_new(o, "mem_reserve_bytes", pen_json_u64(dev->policy.reserve));
 	json_object_set_new(o, "mem_guaranteed_bytes", pen_json_u64(guaranteed));
 	json_object_set_new(o, "mem_used_bytes", pen_json_u64(used));

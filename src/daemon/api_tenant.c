@@ -48,7 +48,7 @@ static int known_members(struct pen_api_call *call, const char *const *names)
 	return 0;
 }
 
-int pen_api_tenant_create(struct pen_api_call *call)
+static int create(struct pen_api_call *call)
 {
 	static const char *const names[] = { "contract", "wait", "pid", "ephemeral", NULL };
 	json_t *contract, *wait, *pid, *ephemeral;
@@ -75,6 +75,14 @@ int pen_api_tenant_create(struct pen_api_call *call)
 	if (t->state == PEN_TENANT_WAITING)
 		json_object_set_new(o, "waits_because", json_string(err.text));
 	return pen_api_answer(call, t->state == PEN_TENANT_WAITING ? 202 : 201, o);
+}
+
+/* A private daemon that was started for this contract alone, and must refuse it, has nothing to wait for. */
+int pen_api_tenant_create(struct pen_api_call *call)
+{
+	int r = create(call);
+	pen_daemon_maybe_quit(call->d);
+	return r;
 }
 
 int pen_api_tenant_change(struct pen_api_call *call)

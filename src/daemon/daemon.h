@@ -77,7 +77,7 @@ void pen_place_totals(const struct pen_place *p, struct pen_totals *ret);
 void pen_place_square(struct pen_daemon *d, struct pen_place *p);            /* seat.c: after a death */
 void pen_account_add(const struct pen_ledger_client *c, struct pen_totals *sum);
 uint64_t pen_place_mem_used(const struct pen_place *p);
-uint64_t pen_place_mem_limit(const struct pen_place *p);
+uint64_t pen_place_mem_limit(const struct pen_place *p);                     /* PEN_UNLIMITED: none, or unknown */
 /* What the tick thread last decided, read under its lock. */
 struct pen_verdict {
 	uint16_t rank;

@@ -282,12 +282,15 @@ void pen_place_totals(const struct pen_place *p, struct pen_totals *ret)
 /* Until its clients are back after a restart, a tenant counts at all that its contract lets it have. */
 uint64_t pen_place_mem_used(const struct pen_place *p)
 {
-	return p->ledger ? atomic_load_explicit(&p->ledger->mem_used_bytes, memory_order_relaxed) : pen_place_mem_limit(p);
+	if (p->ledger)
+		return atomic_load_explicit(&p->ledger->mem_used_bytes, memory_order_relaxed);
+	uint64_t limit = pen_place_mem_limit(p);
+	return limit == PEN_UNLIMITED ? p->tenant->contract.memory.guaranteed : limit;
 }
 
 uint64_t pen_place_mem_limit(const struct pen_place *p)
 {
-	return PEN_MIN(p->tenant->contract.memory.cap, p->device->mem_bytes);
+	return PEN_MIN(p->tenant->contract.memory.cap, p->device->mem_bytes ? p->device->mem_bytes : PEN_UNLIMITED);
 }
 
 struct pen_verdict pen_place_verdict(struct pen_daemon *d, const struct pen_place *p)

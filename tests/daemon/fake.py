@@ -260,9 +260,9 @@ class Client:
     def ref(self, kind):
         self.send(head(kind) + struct.pack('<Q', self.device_id))
 
-    def attach(self, key=KEY):
+    def attach(self, key=KEY, **facts):
         assert self.greet() == 0
-        self.ask(key)
+        self.ask(key, **facts)
         assert self.take_seat() == 0, self.status
         self.ref(MAPPED)
         self.expect(READY)

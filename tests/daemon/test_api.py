@@ -144,6 +144,11 @@ def test_private():
     assert d.proc.wait(fake.BOUND) == 0, d.log()
     assert not os.path.exists(d.sock)
     d.close()
+    # One that was started for a contract that it must refuse ends too, and not for want of somebody who asks.
+    d = Daemon('--probe', probe(), private=True)
+    assert d.create('a', memory='900G')[0] == 409
+    assert d.proc.wait(2 * fake.BOUND) == 0 and 'nobody needed it' not in d.log(), d.log()
+    d.close()
 
 
 def test_reload():
@@ -187,6 +192,17 @@ def test_share_policies():
         assert changes['policy.share'] == 'turns' and changes['policy.quantum'] == '10ms', changes
         c = Client(d.create('c')[1]['dir']).attach('test:p/one#0')
         assert c.copy(QUANTUM_AT, '<Q') == 10000000
+
+
+def test_unknown_size():
+    """Of a device that does not tell its size: no limit but the contract's, and null is not 0."""
+    with Daemon() as d:
+        Client(d.create('capped', memory='1M..512M')[1]['dir']).attach(mem=0)
+        assert d.get('/v1/devices')['devices'][0]['mem_bytes'] is None
+        assert d.place('capped')['mem_limit_bytes'] == 512 << 20
+        Client(d.create('free')[1]['dir']).attach(mem=0)
+        assert d.place('free')['mem_limit_bytes'] is None, d.place('free')
+        assert d.place('free')['mem_used_bytes'] == 0
 
 
 def test_units():
