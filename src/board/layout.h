@@ -24,7 +24,7 @@
 #include <stdint.h>
 
 #define PEN_BOARD_MAJOR 1
-#define PEN_BOARD_MINOR 0
+#define PEN_BOARD_MINOR 1
 
 #define PEN_MAGIC_TERMS UINT32_C(0x544e4550)    /* "PENT" */
 #define PEN_MAGIC_LEDGER UINT32_C(0x4c4e4550)   /* "PENL" */
@@ -182,6 +182,7 @@ struct pen_ledger_page {
 	_Alignas(64) _Atomic uint64_t mem_used_bytes;
 	_Atomic uint64_t mem_peak_bytes;
 	_Atomic uint64_t denials;
+	_Atomic uint64_t denied_bytes;                 /* largest total that a denied allocation would have made; since 1.1 */
 	_Alignas(64) _Atomic uint64_t share_tat_ns;    /* GCRA word of the compute cap: theoretical arrival time */
 	_Atomic uint64_t guar_tat_ns;                  /* the same of the guarantee (or floor): a deficit is now - this */
 	_Atomic uint64_t bytes_tat_ns;                 /* of the bandwidth cap */
@@ -243,6 +244,7 @@ PEN_OFFSET(pen_ledger_client, held_ns, 104);
 PEN_OFFSET(pen_ledger_client, hold_reason, 176);
 _Static_assert(sizeof(struct pen_ledger_client) == 256, "client");
 PEN_OFFSET(pen_ledger_page, mem_used_bytes, 64);
+PEN_OFFSET(pen_ledger_page, denied_bytes, 88);
 PEN_OFFSET(pen_ledger_page, share_tat_ns, 128);
 PEN_OFFSET(pen_ledger_page, covered_until_ns, 192);
 PEN_OFFSET(pen_ledger_page, flight_since_ns, 208);

@@ -49,9 +49,10 @@ static int fits(uint64_t used, uint64_t bytes, uint64_t cap_bytes, unsigned flag
 	return used <= cap && bytes <= cap - used;
 }
 
-static int deny(struct pen_ledger_page *ledger, struct pen_ledger_client *c, unsigned flags)
+static int deny(struct pen_ledger_page *ledger, struct pen_ledger_client *c, uint64_t used, uint64_t bytes, unsigned flags)
 {
 	if (!(flags & PEN_MEM_QUIET)) {
+		raise_to(&ledger->denied_bytes, bytes < UINT64_MAX - used ? used + bytes : UINT64_MAX);
 		atomic_fetch_add_explicit(&c->denials, 1, memory_order_relaxed);
 		atomic_fetch_add_explicit(&ledger->denials, 1, memory_order_relaxed);
 	}
@@ -68,7 +69,7 @@ int pen_mem_charge(struct pen_ledger_page *ledger, uint32_t client, uint64_t byt
 	uint64_t used = load(&ledger->mem_used_bytes);
 	/* A sure denial takes no step: a client that tries again and again must not keep the daemon from squaring. */
 	if (((flags & PEN_MEM_STOPPED) && !(flags & PEN_MEM_FORCE)) || !fits(used, bytes, cap_bytes, flags))
-		return deny(ledger, c, flags);
+		return deny(ledger, c, used, bytes, flags);
 
 	PEN_TEST_POINT("charge:start");
 	add(&c->begun, 1);
@@ -76,7 +77,7 @@ int pen_mem_charge(struct pen_ledger_page *ledger, uint32_t client, uint64_t byt
 	do {
 		if (!fits(used, bytes, cap_bytes, flags)) {
 			add(&c->done, 1);
-			return deny(ledger, c, flags);
+			return deny(ledger, c, used, bytes, flags);
 		}
 	} while (!atomic_compare_exchange_weak_explicit(&ledger->mem_used_bytes, &used, used + bytes, memory_order_acq_rel,
 							memory_order_acquire));

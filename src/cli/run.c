@@ -32,6 +32,8 @@ struct run {
 	char **argv;           /* of the program */
 	char dir[PATH_MAX];    /* tenant directory */
 	uint64_t started_ns;
+	int code;              /* what we exit with */
+	bool died;             /* ... because the program died of a signal */
 };
 
 static void usage(void)
@@ -289,7 +291,7 @@ static int start_program(struct run *run)
 	return e == ENOENT ? PEN_EXIT_RUN_NOT_FOUND : PEN_EXIT_RUN_CANNOT;
 }
 
-static int wait_program(void)
+static int wait_program(bool *ret_died)
 {
 	int status;
 	for (;;) {
@@ -299,7 +301,8 @@ static int wait_program(void)
 		if (p < 0 && errno != EINTR)
 			return PEN_EXIT_RUN_SELF;
 	}
-	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+	*ret_died = WIFSIGNALED(status);
+	return *ret_died ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
 /* Rounded up to what a person would write: the next multiple of a sixteenth of the power of two below. */
@@ -311,7 +314,50 @@ static uint64_t round_up_nicely(uint64_t bytes)
 	return (bytes + step - 1) / step * step;
 }
 
-static void print_device_use(const struct run *run, const json_t *dev, uint64_t wall_ns)
+/* A limit as one would type it, in whole MiB. */
+static char *limit_text(char *buf, size_t n, uint64_t bytes)
+{
+	bool whole = bytes % PEN_GIB == 0;
+	snprintf(buf, n, "%llu%s", (unsigned long long)(bytes / (whole ? PEN_GIB : PEN_MIB)), whole ? "G" : "M");
+	return buf;
+}
+
+/*
+ * A program may read how much memory there is, find it too little and end without having asked for any. What it would have
+ * needed nobody knows but itself, so twice as much is a guess and reads as one. Return: true if that may be so, and is said.
+ */
+static bool print_shown_limit(const struct run *run, const json_t *dev)
+{
+	char shown[32], more[32];
+	uint64_t cap = run->contract.memory.cap;
+	if (run->code == 0 || run->died || cap == PEN_UNLIMITED || (uint64_t)pen_json_int(dev, "mem_limit_bytes") != cap)
+		return false;
+	fprintf(stderr, _("penstock: it was shown %s of memory and ended with %d; if that was too little for it, try a larger limit, "
+			  "such as --memory %s\n"),
+		pen_text_size(shown, sizeof(shown), cap, false), run->code, limit_text(more, sizeof(more), round_up_nicely(2 * cap)));
+	return true;
+}
+
+/* Return: the largest total that was refused, 0 if nothing was, or if no limit would have helped: it is more than @device_bytes. */
+static uint64_t print_refused(const json_t *dev, uint64_t device_bytes)
+{
+	char total[32];
+	long long n = pen_json_int(dev, "denials");
+	uint64_t bytes = (uint64_t)pen_json_int(dev, "mem_denied_bytes");
+	if (!n)
+		return 0;
+	fprintf(stderr, n == 1 ? _(", 1 allocation refused") : _(", %lld allocations refused"), n);
+	if (!bytes)   /* by a layer that does not tell */
+		return 0;
+	if (device_bytes && bytes > device_bytes) {
+		fprintf(stderr, _(" (up to more than the device has)"));
+		return 0;
+	}
+	fprintf(stderr, _(" (up to %s in all)"), pen_text_size(total, sizeof(total), bytes, true));
+	return bytes;
+}
+
+static void print_device_use(const struct run *run, const json_t *dev, uint64_t device_bytes, uint64_t wall_ns)
 {
 	char used[32], limit[32], busy[32], p99[32], fit_mem[32];
 	uint64_t peak = (uint64_t)pen_json_int(dev, "mem_peak_bytes");
@@ -319,27 +365,31 @@ static void print_device_use(const struct run *run, const json_t *dev, uint64_t 
 	const json_t *response = json_object_get(dev, "response");
 	uint64_t p99_ns = (uint64_t)pen_json_int(response, "p99_ns");
 	double share = wall_ns ? (double)device_ns / (double)wall_ns : 0;
-	if (pen_json_int(dev, "commands") == 0 && peak == 0) {
+	if (pen_json_int(dev, "commands") == 0 && peak == 0 && pen_json_int(dev, "denials") == 0) {
 		fprintf(stderr, _("penstock: %s looked at %s and did not use it\n"), run->contract.name, pen_json_str(dev, "key"));
+		print_shown_limit(run, dev);
 		return;
 	}
 
-	fprintf(stderr, _("penstock: %s used %s of memory"), run->contract.name, pen_format_bytes(used, sizeof(used), peak));
+	fprintf(stderr, _("penstock: %s used %s of memory"), run->contract.name, pen_text_size(used, sizeof(used), peak, true));
 	if (run->contract.memory.cap != PEN_UNLIMITED)
-		fprintf(stderr, _(" (limit %s)"), pen_format_bytes(limit, sizeof(limit), run->contract.memory.cap));
+		fprintf(stderr, _(" (limit %s)"), pen_text_size(limit, sizeof(limit), run->contract.memory.cap, false));
 	fprintf(stderr, _(", %s of device time (%.1f %%), %lld commands"), pen_format_duration(busy, sizeof(busy), device_ns),
 		share * 100, pen_json_int(dev, "commands"));
 	if (p99_ns)
 		fprintf(stderr, _(", P99 %s"), pen_format_duration(p99, sizeof(p99), p99_ns));
-	long long denials = pen_json_int(dev, "denials");
-	if (denials)
-		fprintf(stderr, _(", %lld allocations refused"), denials);
+	uint64_t refused = print_refused(dev, device_bytes);
+	fputc('\n', stderr);
+	if (pen_json_int(dev, "denials") == 0 && print_shown_limit(run, dev))
+		return;
 
 	/* A fifth above the average: enough for a steady load; what is bursty is better served by X..Y. */
 	unsigned pct = (unsigned)(share * 120) + 1;
 	pct = PEN_MIN(pct, 100u);
-	fprintf(stderr, _("\npenstock: a contract that fits: --memory %s --compute %u%%.."),
-		pen_format_bytes(fit_mem, sizeof(fit_mem), round_up_nicely(peak + peak / 10)), pct);
+	uint64_t fit = round_up_nicely(PEN_MAX(peak + peak / 10, refused));
+	if (device_bytes)
+		fit = PEN_MIN(fit, device_bytes);
+	fprintf(stderr, _("penstock: a contract that fits: --memory %s --compute %u%%.."), limit_text(fit_mem, sizeof(fit_mem), fit), pct);
 	if (run->contract.cls == PEN_CLASS_LATENCY && !run->contract.sla_ns && p99_ns) {
 		char sla[32];
 		uint64_t target = p99_ns + p99_ns / 4;
@@ -348,22 +398,41 @@ static void print_device_use(const struct run *run, const json_t *dev, uint64_t 
 	fputc('\n', stderr);
 }
 
+/* 0: not known. */
+static uint64_t device_size(const json_t *devices, const char *key)
+{
+	size_t i;
+	json_t *dev;
+	json_array_foreach(devices, i, dev)
+		if (!strcmp(pen_json_str(dev, "key"), key))
+			return (uint64_t)pen_json_int(dev, "mem_bytes");
+	return 0;
+}
+
+static void print_use(const struct run *run, const json_t *tenant)
+{
+	struct pen_err err = PEN_ERR_INIT;
+	const json_t *used = json_object_get(tenant, "devices");
+	uint64_t wall = pen_mono_ns() - run->started_ns;
+	json_t *node = NULL, *dev;
+	size_t i;
+	if (json_array_size(used) == 0)
+		fprintf(stderr, _("penstock: %s used no device\n"), run->contract.name);
+	else
+		pen_client_request(run->cli, "GET", "/v1/devices", NULL, &node, &err);
+	json_array_foreach(used, i, dev)
+		print_device_use(run, dev, device_size(json_object_get(node, "devices"), pen_json_str(dev, "key")), wall);
+	json_decref(node);
+}
+
 static void summary(struct run *run)
 {
 	struct pen_err err = PEN_ERR_INIT;
 	char path[256];
 	tenant_path(run, path, sizeof(path));
 	json_t *tenant = NULL;
-	if (!run->cli->quiet && pen_client_request(run->cli, "GET", path, NULL, &tenant, &err) == 200) {
-		const json_t *devices = json_object_get(tenant, "devices");
-		size_t i;
-		json_t *dev;
-		uint64_t wall = pen_mono_ns() - run->started_ns;
-		if (json_array_size(devices) == 0)
-			fprintf(stderr, _("penstock: %s used no device\n"), run->contract.name);
-		json_array_foreach(devices, i, dev)
-			print_device_use(run, dev, wall);
-	}
+	if (!run->cli->quiet && pen_client_request(run->cli, "GET", path, NULL, &tenant, &err) == 200)
+		print_use(run, tenant);
 	json_decref(tenant);
 	/* Should this fail, the daemon ends the contract itself: it watches our pid. */
 	pen_client_request(run->cli, "DELETE", path, NULL, NULL, &err);
@@ -404,9 +473,9 @@ int pen_cmd_run(struct pen_cli *cli, int argc, char **argv)
 		return fail(_("the OpenCL layer was not found beside penstock"));
 	}
 	run.started_ns = pen_mono_ns();
-	code = start_program(&run);
-	if (!code)
-		code = wait_program();
+	run.code = start_program(&run);
+	if (!run.code)
+		run.code = wait_program(&run.died);
 	summary(&run);
-	return code;
+	return run.code;
 }

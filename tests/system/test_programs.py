@@ -69,9 +69,9 @@ class Place:
 
 def summary(r):
     """(peak bytes, commands) of the closing line."""
-    m = re.search(r'used ([\d.]+)([KMG]?) of memory.*?, (\d+) commands', r.stderr)
+    m = re.search(r'used (\d+) ([KMGT]?)i?B of memory.*?, (\d+) commands', r.stderr)
     assert m, 'no closing line'
-    return float(m.group(1)) * 1024 ** ' KMG'.index(m.group(2) or ' '), int(m.group(3))
+    return float(m.group(1)) * 1024 ** ' KMGT'.index(m.group(2) or ' '), int(m.group(3))
 
 
 def need(*programs):

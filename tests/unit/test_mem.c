@@ -57,8 +57,10 @@ static void test_charge(void **state)
 	assert_int_equal(pen_mem_charge(l, 0, 3 * MIB, 4 * MIB, 0), 0);
 	assert_int_equal(pen_mem_charge(l, 1, 2 * MIB, 4 * MIB, 0), -ENOMEM);
 	assert_int_equal(pen_mem_charge(l, 1, 1 * MIB, 4 * MIB, 0), 0);
+	assert_int_equal(l->denied_bytes, 5 * MIB);   /* what the limit would have had to be */
 	assert_int_equal(pen_mem_charge(l, 1, 1, 4 * MIB, 0), -ENOMEM);
-	assert_int_equal(pen_mem_charge(l, 1, 1, 4 * MIB, PEN_MEM_QUIET), -ENOMEM);
+	assert_int_equal(pen_mem_charge(l, 1, 9 * MIB, 4 * MIB, PEN_MEM_QUIET), -ENOMEM);
+	assert_int_equal(l->denied_bytes, 5 * MIB);
 	assert_int_equal(pen_mem_charge(l, 1, UINT64_MAX, UINT64_MAX, 0), -ENOMEM);
 	assert_int_equal(pen_mem_charge(l, 1, 1, UINT64_MAX, PEN_MEM_STOPPED), -ENOMEM);
 	assert_int_equal(pen_mem_charge(l, PEN_LEDGER_CLIENTS, 1, UINT64_MAX, 0), -EINVAL);
@@ -68,6 +70,7 @@ static void test_charge(void **state)
 	assert_int_equal(s.used_bytes, 4 * MIB);
 	assert_int_equal(s.peak_bytes, 4 * MIB);
 	assert_int_equal(s.denials, 4);
+	assert_true(l->denied_bytes == UINT64_MAX);   /* and no wrap */
 	assert_int_equal(l->client[1].denials, 4);
 	assert_int_equal(pen_mem_charge(l, 1, MIB, 4 * MIB, PEN_MEM_FORCE), 0);
 	assert_int_equal(used(l), 5 * MIB);

@@ -18,7 +18,7 @@
  *   fork, vfork             a child takes the commands until it exits; vfork: a new image of it  -> ready PID
  *   exec                    a new image of this process                                          -> ready PID
  *   closefrom               closes every descriptor from 3 up                                    -> 0
- *   exit
+ *   exit [CODE]
  *
  * PROGRESS names a file of four 64-bit words that the load thread writes: rounds, time of the last one (CLOCK_MONOTONIC ns),
  * longest time between two, first failure.
@@ -410,7 +410,7 @@ int main(int argc, char **argv)
 			continue;
 		const char *args = line + at;
 		if (!strcmp(verb, "exit"))
-			_exit(0);   /* a forked child must not run the driver's exit handlers */
+			_exit((int)strtol(args, NULL, 10));   /* a forked child must not run the driver's exit handlers */
 		if (!strcmp(verb, "open"))
 			answer(open_device());
 		else if (!strcmp(verb, "run"))

@@ -183,12 +183,43 @@ def test_summary():
         p.say(f'alloc {450 * MB}', f'{lib.CL_OUT_OF_MEMORY} 0')
         p.say('run 30', '0')
         assert p.end() == 0
-        m = re.search(r'x used (\S+) of memory \(limit 512M\), (\S+) of device time \(.*\), 30 commands.*, 1 allocations refused\n'
-                      r'.*--memory (\d+)M --compute (\d+)%', p.stderr())
-        assert m and m.group(1) == '100M' and 100 <= int(m.group(3)) <= 160, p.stderr()
+        # what it would have had with the refused one is what fits
+        assert re.search(r'x used 100 MiB of memory \(limit 512 MiB\), \S+ of device time \(.*\), 30 commands.*, '
+                         r'1 allocation refused \(up to 550 MiB in all\)\n.*a contract that fits: --memory 576M --compute \d+%', p.stderr()), p.stderr()
         p = place.program('-q')
         p.say('run 1', '0')
         assert p.end() == 0 and p.stderr() == '', p.stderr()
+
+
+def test_summary_of_failure():
+    """A program that reads how much there is and gives up, as hashcat does below 768 MiB: no "fits", but what it was shown."""
+    with Place() as place:
+        for options, code, shown in ((('--memory', '512M'), 252, True), (('--memory', '512M'), 0, False), ((), 3, False),
+                                     (('--memory', '..900G'), 3, False)):
+            p = place.program('--name', 'x', *options)
+            p.ask('limit')
+            p.say('run 1', '0')
+            p.send(f'exit {code}')
+            assert p.proc.wait(BOUND) == code
+            assert ('fits' not in p.stderr()) == shown, p.stderr()
+            assert (re.search(rf'shown 512 MiB of memory and ended with {code};.* --memory 1G\n', p.stderr()) is not None) == shown, p.stderr()
+
+
+def test_summary_beyond_device():
+    """No limit is suggested that the device could not give."""
+    with Place() as place:
+        p = place.program('--name', 'x', '--memory', '512M', NULLICD_MEM_MB='520')
+        p.say(f'alloc {100 * MB} 6', f'{lib.CL_OUT_OF_MEMORY} 5')
+        assert p.end() == 0
+        assert '1 allocation refused (up to more than the device has)' in p.stderr() and '--memory 520M' in p.stderr(), p.stderr()
+
+
+def test_refused_alone():
+    """A private daemon whose first contract is refused says why, and ends."""
+    with Place() as place:
+        r = place.run('--memory', '900T', '--', 'true')
+        assert r.returncode == 125 and 'memory: 900 TiB cannot be guaranteed: the device has' in r.stderr and 'iB to promise' in r.stderr, r
+        assert not re.search(r'\d{7}', r.stderr), r
 
 
 def left_over(place):
