@@ -4,6 +4,8 @@
 #include "gate/internal.h"
 
 #include <errno.h>
+#include <stddef.h>
+#include <string.h>
 #include <sys/prctl.h>
 
 /* ---- pool ------------------------------------------------------------------------------------------------------- */
@@ -32,7 +34,17 @@ struct pen_gate_batch *pen_gate_batch_new(struct pen_gate_queue_full *q)
 	if (!b)
 		return NULL;
 	g->pool = b->next;
-	*b = (struct pen_gate_batch){ .q = q, .gate = g, .seq = ++g->seq, .slices = 1, .slices_all = 1 };
+	/* The words that a thread may still look at which knew the batch in an earlier life: one by one. */
+	atomic_store_explicit(&b->mark.done, 0, memory_order_relaxed);
+	atomic_store_explicit(&b->submitting, 0, memory_order_relaxed);
+	b->mark.native = NULL;
+	b->mark.extra = 0;
+	b->mark.timed = 0;
+	memset(&b->life, 0, sizeof(*b) - offsetof(struct pen_gate_batch, life));
+	b->q = q;
+	b->gate = g;
+	b->seq = ++g->seq;
+	b->slices = b->slices_all = 1;
 	return b;
 }
 
@@ -367,5 +379,10 @@ void pen_gate_mark_done(struct pen_mark *mark, bool failed)
 	atomic_store_explicit(&b->seen_ns, pen_mono_ns(), memory_order_relaxed);
 	atomic_store(&mark->done, failed ? 2 : 1);
 	atomic_store(&g->pending, 1);
-	pen_gate_drain(g);
+	/*
+	 * While a thread is still submitting nothing can be done yet: it looks at `done` when it has ended. (The record may
+	 * serve another command by now; then this one was seen to.)
+	 */
+	if (!atomic_load(&b->submitting))
+		pen_gate_drain(g);
 }

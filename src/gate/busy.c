@@ -81,7 +81,7 @@ void pen_gate_publish(struct pen_gate *g, enum pen_busy_state state)
 		pen_futex_wake(&own->busy, INT_MAX);
 }
 
-void pen_gate_enter(struct pen_gate *g, const struct pen_admit_view *view)
+void pen_gate_enter(struct pen_gate *g, struct pen_admit_view *view)
 {
 	if (g->active)
 		return;
@@ -96,11 +96,11 @@ void pen_gate_enter(struct pen_gate *g, const struct pen_admit_view *view)
 	uint64_t add = pen_admit_join_vns(&g->lim, view);
 	if (add)
 		atomic_fetch_add_explicit(&own->service_vns, add, memory_order_relaxed);
+	view->own_service_vns += add;
 	uint64_t to = pen_admit_join_guar(&g->lim, view);
-	uint64_t was = atomic_load_explicit(&l->guar_tat_ns, memory_order_relaxed);
-	while (was == view->guar_tat_ns && was != to &&
-	       !atomic_compare_exchange_weak_explicit(&l->guar_tat_ns, &was, to, memory_order_relaxed, memory_order_relaxed))
-		;
+	uint64_t was = view->guar_tat_ns;
+	if (was == to || atomic_compare_exchange_strong_explicit(&l->guar_tat_ns, &was, to, memory_order_relaxed, memory_order_relaxed))
+		view->guar_tat_ns = to;   /* else a sibling has moved it: the question will be asked again */
 }
 
 static void leave(struct pen_gate *g)

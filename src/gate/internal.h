@@ -41,6 +41,8 @@ struct pen_gate_queue_full;
 
 struct pen_gate_batch {
 	struct pen_mark mark;        /* first: pen_gate_mark_done() finds the batch by it */
+	_Atomic uint32_t submitting; /* submissions under way; 0 = all of it is with the device */
+	char life[0];                /* what follows is cleared for each life of the record */
 	struct pen_gate_batch *next;
 	struct pen_gate_queue_full *q;
 	struct pen_gate *gate;
@@ -58,7 +60,6 @@ struct pen_gate_batch {
 	uint32_t tail_n;
 	uint32_t slices, slices_all; /* of the first command: this piece, the whole */
 	uint32_t pins;               /* threads in mark_poll or mark_wait */
-	_Atomic uint32_t submitting; /* submissions under way; 0 = all of it is with the device */
 	_Atomic uint32_t timed;      /* 1: times were looked for; start_ns 0 = there are none */
 
 	uint64_t runs_foreign, runs_all, overlap;
@@ -230,7 +231,7 @@ void pen_gate_runs(struct pen_gate *g, struct pen_gate_runs *ret);   /* who has 
 
 /* ---- busy word (busy.c); lock held ---- */
 void pen_gate_publish(struct pen_gate *g, enum pen_busy_state state);
-void pen_gate_enter(struct pen_gate *g, const struct pen_admit_view *view);   /* something to do: joins the fair order */
+void pen_gate_enter(struct pen_gate *g, struct pen_admit_view *view);   /* something to do: joins the fair order; keeps @view true */
 void pen_gate_settle(struct pen_gate *g);    /* after retirement or the end of a hold: what is published now? */
 
 /* ---- batches (batch.c, retire.c); lock held unless said ---- */

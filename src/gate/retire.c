@@ -183,7 +183,7 @@ static void dispose(struct pen_gate *g, struct pen_gate_batch *b)
 	}
 }
 
-static bool advance_queue(struct pen_gate *g, struct pen_gate_queue_full *q, const struct pen_gate_runs *runs, uint64_t now)
+static bool advance_queue(struct pen_gate *g, struct pen_gate_queue_full *q, const struct pen_gate_runs *runs, uint64_t *now)
 {
 	bool ooo = q->flags & PEN_QUEUE_OUT_OF_ORDER;
 	bool any = false;
@@ -197,7 +197,9 @@ static bool advance_queue(struct pen_gate *g, struct pen_gate_queue_full *q, con
 			prev = b;
 			continue;
 		}
-		pen_gate_retire(g, b, runs, now);
+		if (!*now)   /* most looks find nothing, and the clock is not cheap */
+			*now = pen_gate_now(g);
+		pen_gate_retire(g, b, runs, *now);
 		bool blocked = b->not_runnable;
 		unlink_batch(q, prev, b);
 		dispose(g, b);
@@ -231,9 +233,11 @@ void pen_gate_advance(struct pen_gate *g)
 		return;
 	struct pen_gate_runs runs;
 	pen_gate_runs(g, &runs);
-	uint64_t now = pen_gate_now(g);
+	uint64_t now = 0;
 	for (struct pen_gate_queue_full *q = g->queues; q; q = q->next)
-		any |= advance_queue(g, q, &runs, now);
+		any |= advance_queue(g, q, &runs, &now);
+	if (!any && !g->nflight)
+		(void)pen_gate_now(g);   /* it may have come to rest */
 	if (any) {
 		g->st.last_progress_ns = now;
 		g->st.oldest_est_ns = oldest_est(g);

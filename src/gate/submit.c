@@ -327,7 +327,7 @@ static void after_submit(struct call *k, int code)
 	bool blocking = !code && (k->cmd->flags & PEN_CMD_BLOCKING);
 	if (!lost && !code && !blocking) {
 		atomic_fetch_sub(&b->submitting, 1);
-		if (k->marked && atomic_load(&b->mark.done)) {   /* done before submit had returned */
+		if (atomic_load(&b->mark.done)) {   /* done before submit had returned: pen_gate_mark_done() left it to us */
 			atomic_store(&g->pending, 1);
 			pen_gate_drain(g);
 		}
