@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -44,6 +45,25 @@ int pen_client_socket(const struct pen_cli *cli, char *buf, size_t n, bool *ret_
 			len = snprintf(buf, n, "/tmp/penstock-%u/penstock.sock", (unsigned)getuid());
 	}
 	return len > 0 && (size_t)len < n ? 0 : -ENAMETOOLONG;
+}
+
+/*
+ * Below /tmp anybody may have made the directory of the private daemon's socket before us. Who answers there is told the
+ * contract, and names the tenant directory that the program trusts: only our own directory will do.
+ */
+static int check_owner(const char *sock, struct pen_err *err)
+{
+	char dir[256];
+	struct stat st;
+	const char *slash = strrchr(sock, '/');
+	snprintf(dir, sizeof(dir), "%.*s", slash ? (int)(slash - sock) : 0, sock);
+	if (lstat(dir, &st) < 0)
+		return 0;   /* nobody is there: connecting says so */
+	if (S_ISDIR(st.st_mode) && st.st_uid == geteuid() && !(st.st_mode & 022))
+		return 0;
+	if (st.st_uid != geteuid())
+		return pen_err_x(err, -EPERM, "'%s' belongs to user %u", dir, (unsigned)st.st_uid);
+	return pen_err_x(err, -EPERM, "'%s' is not a directory that only its user can write to", dir);
 }
 
 struct answer {
@@ -93,6 +113,9 @@ static int perform(const struct pen_cli *cli, const char *method, const char *pa
 	int r = pen_client_socket(cli, sock, sizeof(sock), &is_private);
 	if (r < 0)
 		return pen_err_sys(err, r, "path of the control socket");
+	r = is_private ? check_owner(sock, err) : 0;
+	if (r < 0)
+		return r;
 	if ((size_t)snprintf(url, sizeof(url), "http://penstock%s", path) >= sizeof(url))
 		return pen_err_x(err, -ENAMETOOLONG, "path too long");
 

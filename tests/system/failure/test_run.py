@@ -6,6 +6,7 @@ import re
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -173,6 +174,29 @@ def test_many_at_once():
             for p in four:
                 p.stdin.close()
                 assert p.wait(BOUND) == 0
+
+
+def test_foreign_directory():
+    """Below /tmp anybody can be there first: a directory that others can write to is no place for one's daemon."""
+    with Place() as place, socket.socket(socket.AF_UNIX) as trap:
+        where = place.dir + '/penstock'
+        os.mkdir(where)
+        trap.bind(where + '/penstock.sock')
+        trap.listen()
+        trap.setblocking(False)
+        os.chmod(where, 0o777)
+        cases = [0] + ([65534] if os.geteuid() == 0 else [])
+        for uid in cases:
+            if uid:
+                os.chmod(where, 0o755)
+                os.chown(where, uid, uid)
+            r = place.run('--', 'true')
+            assert r.returncode == 125 and where in r.stderr, r
+            try:
+                trap.accept()
+                raise AssertionError('it asked whoever was there')
+            except BlockingIOError:
+                pass
 
 
 def test_summary():
