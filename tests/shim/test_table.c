@@ -114,7 +114,15 @@ int main(int argc, char **argv)
 	check_table(load(layer, SLOTS, true, 77), SLOTS, 77);
 	check_table(load(layer, SLOTS, false, SLOTS), SLOTS, SLOTS);
 	cl_uint n;
-	const cl_icd_dispatch *out;
+	const cl_icd_dispatch *out, *first;
+	/* Named twice: above itself it is an empty table, and below stays what it was. */
+	ours = load(layer, SLOTS, false, SLOTS);
+	first = (const cl_icd_dispatch *)(const void *)ours;
+	OK(((init_fn)dlsym(layer, "clInitLayer"))(SLOTS, first, &n, &out));
+	CHECK_EQ(n, SLOTS);
+	for (unsigned i = 0; i < SLOTS; i++)
+		CHECK(!((const void *const *)(const void *)out)[i]);
+	check_table(ours, SLOTS, SLOTS);
 	CHECK_EQ(((init_fn)dlsym(layer, "clInitLayer"))(SLOTS, NULL, &n, &out), CL_INVALID_VALUE);
 	return finished("table");
 }

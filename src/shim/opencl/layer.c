@@ -67,8 +67,15 @@ EXPORT cl_int CL_API_CALL clGetLayerInfo(cl_layer_info what, size_t size, void *
 EXPORT cl_int CL_API_CALL clInitLayer(cl_uint num_entries, const cl_icd_dispatch *target, cl_uint *num_entries_ret,
 				      const cl_icd_dispatch **layer_dispatch)
 {
+	static const cl_icd_dispatch nothing;
 	if (!target || !num_entries_ret || !layer_dispatch)
 		return CL_INVALID_VALUE;
+	if (num_entries && target->clGetPlatformIDs && target->clGetPlatformIDs == ours.clGetPlatformIDs) {
+		/* Named twice in OPENCL_LAYERS, one run inside another: above ourselves we would call ourselves for ever. */
+		*num_entries_ret = (cl_uint)SLOTS;
+		*layer_dispatch = &nothing;
+		return CL_SUCCESS;
+	}
 	if (pen_gate_managed() != PEN_UNMANAGED)
 		fill(num_entries, target);
 	*num_entries_ret = (cl_uint)SLOTS;
