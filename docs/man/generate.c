@@ -108,19 +108,45 @@ static void policy_keys(void)
 
 static void commands(void)
 {
-#define X(id, name, args, help) printf("*penstock-%s*(1)\n\t%s.\n\n", name, help);
+#define X(id, name, args, takes, help) printf("*penstock-%s*(1)\n\t%s.\n\n", name, help);
+	PEN_COMMANDS(X)
+#undef X
+}
+
+/* Of the command whose page this is; all of them for a page that is no command's. */
+static unsigned takes = ~0u;
+
+static void find_takes(const char *page)
+{
+	const char *slash = strrchr(page, '/');
+	char start[64];
+	page = slash ? slash + 1 : page;
+#define X(id, name, args, takes_, help)                                  \
+	snprintf(start, sizeof(start), "penstock-%s.1.", name);          \
+	if (!strncmp(page, start, strlen(start)))                        \
+		takes = takes_;
 	PEN_COMMANDS(X)
 #undef X
 }
 
 static void global_options(void)
 {
-	fputs("*--socket* _PATH_\n\tControl socket of the daemon; see *penstock*(1) for where it is looked for otherwise.\n\n"
-	      "*-o* _FORMAT_, *--output* _FORMAT_\n\t_table_ (default), _wide_, _json_ or _name_.\n\n"
-	      "*--no-headers*\n\tTables without their head line.\n\n"
-	      "*-w*, *--watch*[=_SECONDS_]\n\tPrint again every so many seconds, 0.1 to 3600; 1 by default.\n\n"
-	      "*-q*, *--quiet*\n\tNo summary and no notes.\n\n"
-	      "*-h*, *--help*\n\tHelp.\n\n", stdout);
+	static const struct {
+		const char *spelling, *help;
+	} options[] = {
+#define X(id, spelling, help) { spelling, help },
+		PEN_CLI_OPTIONS(X)
+#undef X
+	};
+	for (size_t i = 0; i < PEN_ARRAY_LEN(options); i++) {
+		if (!(takes & (1u << i)))
+			continue;
+		item_head("", options[i].spelling, NULL);
+		putchar('\t');
+		put(options[i].help);
+		puts(".\n");
+	}
+	puts("*-h, --help*\n\tHelp.\n");
 }
 
 static void exit_codes(void)
@@ -164,6 +190,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: penstock-man-source TEMPLATE\n");
 		return 2;
 	}
+	find_takes(argv[1]);
 	while (fgets(line, sizeof(line), in)) {
 		size_t i = 0;
 		while (i < PEN_ARRAY_LEN(lists) && strcmp(line, lists[i].mark))

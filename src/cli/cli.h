@@ -33,8 +33,31 @@ enum pen_exit {
 
 enum pen_output { PEN_OUT_TABLE, PEN_OUT_WIDE, PEN_OUT_JSON, PEN_OUT_NAME };
 
-/* What the global options said. */
+/*
+ * Options that several commands have, once: id, spelling, help. A command that would not heed one refuses it. Of a command
+ * that prints anything but text for people, table is the default.
+ */
+#define PEN_CLI_OPTIONS(X)                                                                  \
+	X(SOCKET, "--socket PATH", N_("control socket of the daemon"))                      \
+	X(JSON, "-o json", N_("print JSON"))                                                \
+	X(WIDE, "-o wide", N_("print a table with nothing cut short"))                      \
+	X(NAME, "-o name", N_("print names only"))                                          \
+	X(HEADERS, "--no-headers", N_("tables without a head line"))                        \
+	X(WATCH, "-w, --watch[=SEC]", N_("print again every SEC seconds, 0.1 to 3600; 1 by default")) \
+	X(QUIET, "-q, --quiet", N_("no summary and no notes"))
+#define X(id, spelling, help) PEN_CLI_BIT_##id,
+enum { PEN_CLI_OPTIONS(X) };
+#undef X
+#define X(id, spelling, help) PEN_CLI_##id = 1u << PEN_CLI_BIT_##id,
+enum pen_cli_takes { PEN_CLI_OPTIONS(X) };
+#undef X
+
+struct pen_command;
+
+/* What those options said. */
 struct pen_cli {
+	const struct pen_command *command;   /* NULL: its name has not come yet */
+	unsigned given;          /* enum pen_cli_takes */
 	const char *socket;      /* NULL: search */
 	enum pen_output output;
 	bool no_headers;
@@ -43,37 +66,48 @@ struct pen_cli {
 };
 
 /*
- * The sub-commands, once: name, arguments and summary for help, completion and the reference page.
- * Each is `int pen_cmd_<id>(struct pen_cli *cli, int argc, char **argv)` with argv[0] = its name; returns the exit code.
+ * The sub-commands, once: name, arguments, options of PEN_CLI_OPTIONS (without PEN_CLI_) and summary for help, completion and the
+ * reference page. Each is `int pen_cmd_<id>(struct pen_cli *cli, int argc, char **argv)` with argv[0] = its name; returns the exit
+ * code.
  */
-#define PEN_COMMANDS(X)                                                                                           \
-	X(run, "run", "[OPTIONS] [--] PROGRAM [ARGS...]", N_("run a program under a contract"))                   \
-	X(ps, "ps", "[NAME...]", N_("list tenants: what they may use and what they do use"))                      \
-	X(top, "top", "", N_("full-screen view of all tenants"))                                                  \
-	X(inspect, "inspect", "NAME", N_("everything about one tenant, and how each promise is kept here"))       \
-	X(why, "why", "NAME", N_("what holds a tenant up at this moment"))                                        \
-	X(set, "set", "NAME --FIELD VALUE...", N_("change a contract while it is in use"))                        \
-	X(end, "end", "NAME", N_("end a contract"))                                                               \
-	X(events, "events", "[--since ID]", N_("what happened"))                                                  \
-	X(usage, "usage", "NAME [--minutes N]", N_("what a tenant used, minute by minute"))                       \
-	X(device, "device", "ls", N_("accelerators of this node"))                                                \
-	X(config, "config", "check|show|reload [FILE]", N_("check, show or reload the node's configuration"))     \
-	X(doctor, "doctor", "", N_("check this machine and say how to mend what is wrong"))                       \
-	X(completion, "completion", "bash|zsh|fish", N_("print a completion script for a shell"))                 \
-	X(version, "version", "", N_("print versions of client and daemon"))
+#define PEN_COMMANDS(X) \
+	X(run, "run", "[OPTIONS] [--] PROGRAM [ARGS...]", PEN_CLI_SOCKET | PEN_CLI_QUIET, N_("run a program under a contract")) \
+	X(ps, "ps", "[OPTIONS] [NAME...]", \
+	  PEN_CLI_SOCKET | PEN_CLI_JSON | PEN_CLI_WIDE | PEN_CLI_NAME | PEN_CLI_HEADERS | PEN_CLI_WATCH, \
+	  N_("list tenants: what they may use and what they do use")) \
+	X(top, "top", "[OPTIONS]", PEN_CLI_SOCKET | PEN_CLI_JSON | PEN_CLI_WATCH, N_("full-screen view of all tenants")) \
+	X(inspect, "inspect", "[OPTIONS] NAME", PEN_CLI_SOCKET | PEN_CLI_JSON | PEN_CLI_WATCH, \
+	  N_("everything about one tenant, and how each promise is kept here")) \
+	X(why, "why", "[OPTIONS] NAME", PEN_CLI_SOCKET | PEN_CLI_JSON | PEN_CLI_WATCH, \
+	  N_("what holds a tenant up at this moment")) \
+	X(set, "set", "[OPTIONS] NAME --FIELD VALUE...", PEN_CLI_SOCKET | PEN_CLI_JSON | PEN_CLI_QUIET, \
+	  N_("change a contract while it is in use")) \
+	X(end, "end", "[OPTIONS] NAME...", PEN_CLI_SOCKET, N_("end a contract")) \
+	X(events, "events", "[OPTIONS] [--since ID]", PEN_CLI_SOCKET | PEN_CLI_JSON | PEN_CLI_WATCH, N_("what happened")) \
+	X(usage, "usage", "[OPTIONS] NAME [--minutes N]", PEN_CLI_SOCKET | PEN_CLI_JSON | PEN_CLI_HEADERS, \
+	  N_("what a tenant used, minute by minute")) \
+	X(device, "device", "[OPTIONS] ls", \
+	  PEN_CLI_SOCKET | PEN_CLI_JSON | PEN_CLI_NAME | PEN_CLI_HEADERS | PEN_CLI_WATCH, N_("accelerators of this node")) \
+	X(config, "config", "check [FILE] | show [FILE] | reload [OPTIONS]", PEN_CLI_SOCKET | PEN_CLI_JSON, \
+	  N_("check, show or reload the node's configuration")) \
+	X(doctor, "doctor", "[OPTIONS]", PEN_CLI_SOCKET | PEN_CLI_JSON, \
+	  N_("check this machine and say how to mend what is wrong")) \
+	X(completion, "completion", "bash|zsh|fish", 0, N_("print a completion script for a shell")) \
+	X(version, "version", "[OPTIONS]", PEN_CLI_SOCKET | PEN_CLI_JSON, N_("print versions of client and daemon"))
 
-#define X(id, name, args, help) int pen_cmd_##id(struct pen_cli *cli, int argc, char **argv);
+#define X(id, name, args, takes, help) int pen_cmd_##id(struct pen_cli *cli, int argc, char **argv);
 PEN_COMMANDS(X)
 #undef X
 
 struct pen_command {
 	const char *name, *args, *help;
+	unsigned takes;   /* enum pen_cli_takes */
 	int (*fn)(struct pen_cli *cli, int argc, char **argv);
 };
 const struct pen_command *pen_command(size_t i);   /* NULL past the end */
 
 /*
- * Takes an option that every sub-command has (-o, --socket, --no-headers, -w/--watch, -q). @i is moved past it.
+ * Takes an option of PEN_CLI_OPTIONS, also -o table, if the command heeds it. @i is moved past it.
  * Return: 1 taken, 0 not one of these, negative: usage error, already reported.
  */
 int pen_cli_global(struct pen_cli *cli, int argc, char **argv, int *i);
@@ -82,6 +116,8 @@ int pen_cli_global(struct pen_cli *cli, int argc, char **argv, int *i);
  * order, to argv[1]... Return: number of arguments left (without argv[0]), negative: usage error, already reported.
  */
 int pen_cli_arguments(struct pen_cli *cli, int argc, char **argv);
+/* As above for those that take no more than options: anything else is a usage error. */
+int pen_cli_no_arguments(struct pen_cli *cli, int argc, char **argv);
 /* GET @path; for -o json prints the answer. Return: the answer (new reference), or NULL and *@ret_code set. */
 json_t *pen_cli_get(struct pen_cli *cli, const char *cmd, const char *path, int *ret_code);
 /* Prints @answer as -o json asks. Return: true if that is all there is to print. */
@@ -91,6 +127,8 @@ int pen_cli_watch(struct pen_cli *cli, int (*once)(struct pen_cli *cli, void *ar
 /* Prints "penstock CMD: text" and, for usage errors, where help is. Return: @code. */
 int pen_cli_fail(int code, const char *cmd, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void pen_cli_usage(FILE *out, const char *cmd);
+/* Those of PEN_CLI_OPTIONS that a command takes, and --help. */
+void pen_cli_put_options(FILE *out, unsigned takes);
 
 /* ---- control API (client.c) ------------------------------------------------------------------------------------ */
 

@@ -7,6 +7,7 @@
 #include "contract/config.h"
 
 #include <string.h>
+#include <unistd.h>
 
 static int check(const char *file, bool show)
 {
@@ -18,6 +19,8 @@ static int check(const char *file, bool show)
 	}
 	if (show)
 		pen_config_print(&cfg, stdout);
+	else if (!file && access(PEN_CONFIG_FILE, F_OK) < 0)
+		printf(_("%s: not there, so all keys have their defaults; %zu contracts\n"), PEN_CONFIG_FILE, cfg.n_contracts);
 	else
 		printf(_("%s: in order, %zu contracts\n"), file ? file : PEN_CONFIG_FILE, cfg.n_contracts);
 	pen_config_free(&cfg);
@@ -54,11 +57,17 @@ int pen_cmd_config(struct pen_cli *cli, int argc, char **argv)
 		return PEN_EXIT_USAGE;
 	const char *verb = n > 0 ? argv[1] : "";
 	const char *file = n > 1 ? argv[2] : NULL;
+	bool is_reload = !strcmp(verb, "reload");
+	/* check and show ask no daemon, and print YAML. */
+	if (n > (is_reload ? 1 : 2))
+		return pen_cli_fail(PEN_EXIT_USAGE, "config", _("unexpected argument '%s'"), argv[n]);
+	if (cli->given && !is_reload)
+		return pen_cli_fail(PEN_EXIT_USAGE, "config", _("'%s' has no options"), verb);
 	if (!strcmp(verb, "check"))
 		return check(file, false);
 	if (!strcmp(verb, "show"))
 		return check(file, true);
-	if (!strcmp(verb, "reload"))
+	if (is_reload)
 		return reload(cli);
 	return pen_cli_fail(PEN_EXIT_USAGE, "config", _("what? allowed: check, show, reload"));
 }

@@ -247,7 +247,7 @@ static void print_checks(const struct doctor *d)
 
 int pen_cmd_doctor(struct pen_cli *cli, int argc, char **argv)
 {
-	if (pen_cli_arguments(cli, argc, argv) < 0)
+	if (pen_cli_no_arguments(cli, argc, argv) < 0)
 		return PEN_EXIT_USAGE;
 	struct doctor d = { .checks = json_array() };
 	check_kernel(&d);

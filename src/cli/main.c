@@ -14,7 +14,7 @@
 #include <time.h>
 
 static const struct pen_command commands[] = {
-#define X(id, name, args, help) { name, args, help, pen_cmd_##id },
+#define X(id, name, args, takes, help) { name, args, help, takes, pen_cmd_##id },
 	PEN_COMMANDS(X)
 #undef X
 };
@@ -37,36 +37,78 @@ int pen_cli_fail(int code, const char *cmd, const char *fmt, ...)
 	return code;
 }
 
-void pen_cli_usage(FILE *out, const char *cmd)
+static const struct {
+	const char *spelling, *help;
+} options[] = {
+#define X(id, spelling, help) { spelling, help },
+	PEN_CLI_OPTIONS(X)
+#undef X
+};
+
+static void put_option(FILE *out, const char *spelling, const char *help)
+{
+	fputs("  ", out);
+	pen_put_padded(out, spelling, 20);
+	fprintf(out, "  %s\n", help);
+}
+
+void pen_cli_put_options(FILE *out, unsigned takes)
+{
+	for (size_t i = 0; i < PEN_ARRAY_LEN(options); i++)
+		if (takes & (1u << i))
+			put_option(out, options[i].spelling, _(options[i].help));
+	put_option(out, "-h, --help", _("help"));
+}
+
+static const struct pen_command *find_command(const char *name)
 {
 	for (size_t i = 0; i < PEN_ARRAY_LEN(commands); i++)
-		if (cmd && !strcmp(commands[i].name, cmd)) {
-			fprintf(out, _("Usage: penstock %s %s\n"), cmd, commands[i].args);
-			fprintf(out, "%s\n", _(commands[i].help));
-			return;
-		}
+		if (!strcmp(commands[i].name, name))
+			return &commands[i];
+	return NULL;
+}
+
+void pen_cli_usage(FILE *out, const char *cmd)
+{
+	const struct pen_command *c = cmd ? find_command(cmd) : NULL;
+	if (c) {
+		fprintf(out, _("Usage: penstock %s %s\n"), cmd, c->args);
+		fprintf(out, "%s\n\n", _(c->help));
+		pen_cli_put_options(out, c->takes);
+		return;
+	}
 	fputs(_("Usage: penstock [OPTIONS] COMMAND [ARGS...]\n"
 		"Share accelerators between containers and jobs, each within its contract.\n\n"
 		"Commands:\n"), out);
 	for (size_t i = 0; i < PEN_ARRAY_LEN(commands); i++)
 		fprintf(out, "  %-12s%s\n", commands[i].name, _(commands[i].help));
-	fputs(_("\nOptions of every command:\n"
-		"  --socket PATH          control socket of the daemon\n"
-		"  -o table|wide|json|name  how to print\n"
-		"  --no-headers           tables without a head line\n"
-		"  -w, --watch[=SEC]      print again every SEC seconds (1)\n"
-		"  -h, --help             help; 'penstock COMMAND --help' for one command\n"
-		"\nExit codes: 0 done, 1 failure, 2 usage, 3 daemon unreachable, 4 denied, 5 no such object;\n"
+	fputs(_("\nOptions, of commands that have a use for them ('penstock COMMAND --help' lists those):\n"), out);
+	pen_cli_put_options(out, ~0u);
+	fputs(_("\nExit codes: 0 done, 1 failure, 2 usage, 3 daemon unreachable, 4 denied, 5 no such object;\n"
 		"run: 125 Penstock's own error, 126 cannot execute, 127 not found, else the program's.\n"), out);
+}
+
+/* Notes that an option was given. Negative, reported: the command makes no use of it. */
+static int note_option(struct pen_cli *cli, unsigned bits)
+{
+	cli->given |= bits;
+	unsigned vain = cli->command ? cli->given & ~cli->command->takes : 0;
+	if (!vain)
+		return 1;
+	pen_cli_fail(PEN_EXIT_USAGE, cli->command->name, _("it has no option '%s'"), options[__builtin_ctz(vain)].spelling);
+	return -EINVAL;
 }
 
 static int parse_output(struct pen_cli *cli, const char *value)
 {
-	static const char *const names[] = { "table", "wide", "json", "name" };
-	for (size_t i = 0; i < PEN_ARRAY_LEN(names); i++)
-		if (!strcmp(value, names[i])) {
+	static const struct {
+		const char *name;
+		unsigned bits;
+	} formats[] = { { "table", 0 }, { "wide", PEN_CLI_WIDE }, { "json", PEN_CLI_JSON }, { "name", PEN_CLI_NAME } };
+	for (size_t i = 0; i < PEN_ARRAY_LEN(formats); i++)
+		if (!strcmp(value, formats[i].name)) {
 			cli->output = (enum pen_output)i;
-			return 1;
+			return note_option(cli, formats[i].bits);
 		}
 	pen_cli_fail(PEN_EXIT_USAGE, NULL, _("-o %s: allowed: table, wide, json, name"), value);
 	return -EINVAL;
@@ -94,12 +136,15 @@ int pen_cli_global(struct pen_cli *cli, int argc, char **argv, int *i)
 		if (is_output)
 			return parse_output(cli, value);
 		cli->socket = value;
-		return 1;
+		return note_option(cli, PEN_CLI_SOCKET);
 	}
+	unsigned bit = PEN_CLI_WATCH;
 	if (!strcmp(a, "--no-headers")) {
 		cli->no_headers = true;
+		bit = PEN_CLI_HEADERS;
 	} else if (!strcmp(a, "-q") || !strcmp(a, "--quiet")) {
 		cli->quiet = true;
+		bit = PEN_CLI_QUIET;
 	} else if (!strcmp(a, "-w") || !strcmp(a, "--watch")) {
 		cli->watch_s = 1;
 	} else if (!strncmp(a, "--watch=", 8)) {
@@ -113,7 +158,16 @@ int pen_cli_global(struct pen_cli *cli, int argc, char **argv, int *i)
 		return 0;
 	}
 	++*i;
-	return 1;
+	return note_option(cli, bit);
+}
+
+int pen_cli_no_arguments(struct pen_cli *cli, int argc, char **argv)
+{
+	int n = pen_cli_arguments(cli, argc, argv);
+	if (n <= 0)
+		return n;
+	pen_cli_fail(PEN_EXIT_USAGE, argv[0], _("unexpected argument '%s'"), argv[1]);
+	return -EINVAL;
 }
 
 int pen_cli_arguments(struct pen_cli *cli, int argc, char **argv)
@@ -200,16 +254,16 @@ int main(int argc, char **argv)
 		pen_cli_usage(stderr, NULL);
 		return PEN_EXIT_USAGE;
 	}
-	for (size_t k = 0; k < PEN_ARRAY_LEN(commands); k++) {
-		if (strcmp(argv[i], commands[k].name))
-			continue;
-		/* run and set print their own, longer help: the fields of a contract */
-		if (i + 1 < argc && strcmp(argv[i], "run") && strcmp(argv[i], "set") &&
-		    (!strcmp(argv[i + 1], "--help") || !strcmp(argv[i + 1], "-h"))) {
-			pen_cli_usage(stdout, argv[i]);
-			return PEN_EXIT_OK;
-		}
-		return commands[k].fn(&cli, argc - i, argv + i);
+	cli.command = find_command(argv[i]);
+	if (!cli.command)
+		return pen_cli_fail(PEN_EXIT_USAGE, NULL, _("unknown command '%s'"), argv[i]);
+	/* run and set print their own, longer help: the fields of a contract */
+	if (i + 1 < argc && strcmp(argv[i], "run") && strcmp(argv[i], "set") &&
+	    (!strcmp(argv[i + 1], "--help") || !strcmp(argv[i + 1], "-h"))) {
+		pen_cli_usage(stdout, argv[i]);
+		return PEN_EXIT_OK;
 	}
-	return pen_cli_fail(PEN_EXIT_USAGE, NULL, _("unknown command '%s'"), argv[i]);
+	if (note_option(&cli, 0) < 0)
+		return strcmp(argv[i], "run") ? PEN_EXIT_USAGE : PEN_EXIT_RUN_SELF;
+	return cli.command->fn(&cli, argc - i, argv + i);
 }

@@ -36,7 +36,7 @@ struct run {
 	bool died;             /* ... because the program died of a signal */
 };
 
-static void usage(void)
+static void usage(const struct pen_cli *cli)
 {
 	puts(_("Usage: penstock run [OPTIONS] [--] PROGRAM [ARGS...]\n"
 	       "Run a program under a contract. Without options it is accounted and not limited.\n\n"
@@ -52,10 +52,9 @@ static void usage(void)
 		printf("%s\n  %-22s  %s\n", _(f->help), "", _(f->allowed));
 	}
 	puts(_("  --contract FILE       read a contract; options given after it change it\n"
-	       "  --wait                queue until the contract can be kept, instead of being refused\n"
-	       "  -q, --quiet           no summary at the end\n"
-	       "  --socket PATH         control socket; without a daemon a private one is started\n\n"
-	       "Exit code: the program's; 128 + n if it died of signal n; 125 Penstock's own error,\n"
+	       "  --wait                queue until the contract can be kept, instead of being refused"));
+	pen_cli_put_options(stdout, cli->command->takes);
+	puts(_("\nExit code: the program's; 128 + n if it died of signal n; 125 Penstock's own error,\n"
 	       "126 the program cannot be executed, 127 it was not found."));
 }
 
@@ -104,6 +103,10 @@ static int parse_option(struct run *run, int argc, char **argv, int *i)
 	}
 	const char *value = eq ? eq + 1 : argv[++*i];
 	++*i;
+	if (file && run->contract.set_mask) {   /* it would take the place of all that was said before it */
+		pen_cli_fail(PEN_EXIT_RUN_SELF, "run", _("--contract must stand before the options that change what it says"));
+		return -EINVAL;
+	}
 	r = file ? pen_contract_load_file(value, &run->contract, &err) :
 		   pen_contract_set(&run->contract, name, value, &err);
 	if (r < 0) {
@@ -445,7 +448,7 @@ int pen_cmd_run(struct pen_cli *cli, int argc, char **argv)
 	int i = 1;
 	while (i < argc) {
 		if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
-			usage();
+			usage(cli);
 			return PEN_EXIT_OK;
 		}
 		bool dashes = !strcmp(argv[i], "--");

@@ -6,17 +6,23 @@
 #include <errno.h>
 #include <string.h>
 
-static void usage(void)
+static void usage(const struct pen_cli *cli)
 {
 	puts(_("Usage: penstock set NAME --FIELD VALUE...\nChange a contract while it is in use. Fields:"));
 	for (size_t i = 0;; i++) {
 		const struct pen_contract_field *f = pen_contract_field(i);
 		if (!f)
 			break;
-		if (f->live)
-			printf("  --%-12s%s\n", f->name, _(f->allowed));
+		if (!f->live)
+			continue;
+		char option[64];
+		snprintf(option, sizeof(option), "--%s %s", f->name, _(f->arg));
+		fputs("  ", stdout);
+		pen_put_padded(stdout, option, 20);
+		printf("  %s\n", _(f->allowed));
 	}
-	puts(_("  --force       lower the memory below what is in use: new allocations are then refused"));
+	puts(_("  --force               lower the memory below what is in use: new allocations are then refused"));
+	pen_cli_put_options(stdout, cli->command->takes);
 }
 
 /* --field VALUE, --field=VALUE or field=VALUE. The value is checked here so that a typing error needs no daemon to be told. */
@@ -68,7 +74,7 @@ int pen_cmd_set(struct pen_cli *cli, int argc, char **argv)
 	int code = 0;
 	for (int i = 1; i < argc && !code;) {
 		if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
-			usage();
+			usage(cli);
 			json_decref(set);
 			return PEN_EXIT_OK;
 		}

@@ -176,7 +176,7 @@ static int loop(struct top *top)
 
 int pen_cmd_top(struct pen_cli *cli, int argc, char **argv)
 {
-	if (pen_cli_arguments(cli, argc, argv) < 0)
+	if (pen_cli_no_arguments(cli, argc, argv) < 0)
 		return PEN_EXIT_USAGE;
 	if (cli->output == PEN_OUT_JSON || !isatty(STDOUT_FILENO)) {
 		char *ps[] = { argv[0], NULL };

@@ -4,7 +4,7 @@
 
 int pen_cmd_version(struct pen_cli *cli, int argc, char **argv)
 {
-	if (pen_cli_arguments(cli, argc, argv) < 0)
+	if (pen_cli_no_arguments(cli, argc, argv) < 0)
 		return PEN_EXIT_USAGE;
 	struct pen_err err = PEN_ERR_INIT;
 	json_t *daemon = NULL;

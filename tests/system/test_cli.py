@@ -1,0 +1,70 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The command line as a person meets it: options that have an effect or are refused, and what is said in reply."""
+import os
+import re
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'daemon'))
+from fake import BOUND, Client, Daemon, run                     # noqa: E402  pylint: disable=wrong-import-position
+
+PENSTOCK = os.environ['PENSTOCK']
+OPTIONS = ('-o json', '-o wide', '-o name', '--no-headers', '-q')
+ARGUMENTS = {'inspect': ['a'], 'why': ['a'], 'usage': ['a'], 'end': ['a'], 'set': ['a', '--priority', '50'], 'device': ['ls'],
+             'config': ['reload'], 'completion': ['bash'], 'run': ['--', 'true']}
+
+
+def cli(node, *args, **env):
+    return subprocess.run([PENSTOCK, *args], env={**os.environ, 'LC_ALL': 'C', 'PENSTOCK_SOCKET': node.sock, **env}, text=True,
+                          capture_output=True, timeout=BOUND, stdin=subprocess.DEVNULL, check=False)
+
+
+def test_every_option_is_heeded_or_refused():
+    """What a command's help does not list it refuses, before and after its name; the rest it takes."""
+    with Daemon() as node:
+        names = re.findall(r'^  ([a-z]+) {2,}\S', cli(node, '--help').stdout.split('Commands:')[1].split('Options')[0], re.M)
+        assert len(names) > 10, names
+        for name in names:
+            listed = cli(node, name, '--help').stdout
+            for option in OPTIONS:
+                node.create('a')
+                words, has = option.split(), re.search(rf'^  {option}\b', listed, re.M) is not None
+                for args in ([name, *words, *ARGUMENTS.get(name, [])], [*words, name, *ARGUMENTS.get(name, [])]):
+                    r = cli(node, *args)
+                    assert ('has no option' in r.stderr) != has, (args, r)
+                    assert has or r.returncode == (125 if name == 'run' else 2), (args, r)
+                    assert not has or r.returncode in (0, 1) or name == 'end', (args, r)     # doctor may find something
+
+
+def test_nothing_is_ignored():
+    with Daemon() as node:
+        for args in (('version', 'x'), ('doctor', 'x'), ('top', 'x'), ('config', 'check', '/a', '/b'), ('config', 'reload', '/a'),
+                     ('config', 'show', '-o', 'json'), ('device', 'ls', 'x'), ('why', 'a', 'b')):
+            r = cli(node, *args)
+            assert r.returncode == 2 and not r.stdout, (args, r)
+        r = cli(node, 'run', '--memory', '1G', '--contract', '/nowhere', '--', 'true')
+        assert r.returncode == 125 and '--contract must stand before' in r.stderr, r
+
+
+def test_set_says_from_when():
+    with Daemon() as node:
+        node.create('a')
+        r = cli(node, 'set', 'a', '--units', '..2', '--priority', '7')
+        assert r.returncode == 0 and 'from now on' in r.stdout, r
+        for args in (('--priority', '8'), ('-q', '--units', '..3'), ('-o', 'json', '--units', '..4')):
+            r = cli(node, 'set', 'a', *args)
+            assert r.returncode == 0 and 'from now on' not in r.stdout, r
+        assert node.tenant('a')['contract']['units'] == '..4'
+
+
+def test_unknown_size():
+    """No figure is shown for what is not known."""
+    with Daemon() as node:
+        Client(node.create('a')[1]['dir']).attach(mem=0)
+        assert re.search(r'^\S+ +test model +unprobed +exclusive +- ', cli(node, 'device', 'ls').stdout, re.M), cli(node, 'device', 'ls')
+        assert re.search(r'^a +normal +active +0B +- ', cli(node, 'ps').stdout, re.M), cli(node, 'ps')
+
+
+if __name__ == '__main__':
+    run(sys.modules[__name__])
