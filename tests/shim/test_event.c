@@ -54,6 +54,51 @@ static void user_event(void)
 	MUST(clReleaseCommandQueue(free_queue));
 }
 
+/*
+ * Out of order a command that stands keeps nobody else from running, unless it is a barrier; and an unset user event says
+ * nothing of queues that no command of theirs waits for.
+ */
+static void standing_alone(void)
+{
+	cl_int err;
+	cl_queue_properties props[] = { CL_QUEUE_PROPERTIES, CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE, 0 };
+	cl_command_queue q = clCreateCommandQueueWithProperties(context, device, props, &err), a = new_queue(0), b = new_queue(0);
+	MUST(err);
+	cl_event user = clCreateUserEvent(context, &err), stands, x;
+	MUST(err);
+	uint64_t before = stats->not_runnable;
+	launch(a, 0, NULL, &x);
+	launch(b, 1, &x, NULL);
+	CHECK_EQ(stats->not_runnable, before);       /* in order, and nothing stands in @a */
+	MUST(clReleaseEvent(x));
+	launch(q, 1, &user, &stands);
+	CHECK_EQ(stats->not_runnable, before + 1);
+	launch(q, 0, NULL, NULL);
+	CHECK_EQ(stats->not_runnable, before + 1);   /* beside it */
+	launch(q, 1, &stands, NULL);
+	launch(b, 1, &stands, &x);
+	CHECK_EQ(stats->not_runnable, before + 3);   /* behind it */
+	launch(a, 1, &x, NULL);
+	CHECK_EQ(stats->not_runnable, before + 4);
+	MUST(clReleaseEvent(x));
+	MUST(clEnqueueBarrierWithWaitList(q, 0, NULL, NULL));
+	before = stats->not_runnable;
+	launch(q, 0, NULL, NULL);
+	CHECK_EQ(stats->not_runnable, before + 1);   /* behind a barrier that is behind it */
+	MUST(clSetUserEventStatus(user, CL_COMPLETE));
+	MUST(clFinish(q));
+	MUST(clFinish(a));
+	MUST(clFinish(b));
+	launch(q, 0, NULL, NULL);
+	CHECK_EQ(stats->not_runnable, before + 1);
+	MUST(clFinish(q));
+	MUST(clReleaseEvent(stands));
+	MUST(clReleaseEvent(user));
+	MUST(clReleaseCommandQueue(q));
+	MUST(clReleaseCommandQueue(a));
+	MUST(clReleaseCommandQueue(b));
+}
+
 /* The thread that waits releases the last reference while the one that sets is still in its call. */
 #define RACES 1000
 static cl_event _Atomic raced;
@@ -251,6 +296,8 @@ int main(void)
 	sync_points();
 	if (!getenv("FAKEGATE_FAST"))
 		user_event();
+	if (!getenv("FAKEGATE_FAST"))
+		standing_alone();
 	released_while_set();
 	callbacks();
 	queues();

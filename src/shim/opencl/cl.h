@@ -124,6 +124,7 @@ struct pen_cl_queue {
 	_Atomic bool shared;         /* used by several threads: the order of last_event is not known */
 	cl_event _Atomic last_event; /* of the newest command if the application holds it, not retained; else NULL */
 	cl_event _Atomic blocked;    /* retained: the newest command that cannot start by itself (user event, foreign) */
+	_Atomic bool walled;         /* out of order: among them is a barrier, so that nothing behind it can start either */
 	_Atomic uint32_t refs, pins;
 	cl_queue_properties *properties;   /* array that the application gave, or NULL */
 	size_t nproperties;                /* with the final 0 */
@@ -167,6 +168,7 @@ struct pen_cl_cmd {
 	cl_event *event;             /* where the application wants it, or NULL */
 	cl_event chain, first;       /* of the pieces so far: newest and first, retained */
 	bool blocked;                /* by its own wait list */
+	bool barrier;                /* nothing behind it starts before it, out of order too */
 	bool blocking;               /* complete when the call returns */
 	void *result;                /* pointer of a map */
 };

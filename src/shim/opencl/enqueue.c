@@ -51,6 +51,8 @@ cl_int pen_cl_submit(struct pen_cl_cmd *cmd, struct pen_gate_cmd *g)
 	if (!g->slices)
 		g->slices = g->wave = 1;
 	cl_int r = pen_gate_submit(q->gate, g);
+	if (cmd->barrier && (cmd->blocked || atomic_load_explicit(&q->blocked, memory_order_relaxed)))
+		atomic_store(&q->walled, true);
 	if (cmd->first)
 		BELOW(clReleaseEvent)(cmd->first);
 	if (cmd->chain)
@@ -177,7 +179,7 @@ void *pen_clEnqueueMapImage(cl_command_queue id, cl_mem image, cl_bool blocking,
  * A barrier, or a wait without event, that depends on something which may never happen blocks its queue even out of
  * order: finish_piece() keeps its event, as of any blocked command.
  */
-#define PEN_CL_COUNTED(fn)                                                                                                \
+#define PEN_CL_COUNTED(fn, is_barrier)                                                                                    \
 	static cl_int run_##fn(struct pen_cl_cmd *c, const struct pen_piece *p, cl_uint nwait, const cl_event *wait,      \
 			       cl_event *event)                                                                           \
 	{                                                                                                                 \
@@ -189,11 +191,12 @@ void *pen_clEnqueueMapImage(cl_command_queue id, cl_mem image, cl_bool blocking,
 		struct pen_cl_queue *q = pen_cl_queue(id);                                                                \
 		if (!q)                                                                                                   \
 			return BELOW(fn)(id, nwait, wait, event);                                                         \
-		struct pen_cl_cmd cmd = { .run = run_##fn, .queue = q, .nwait = nwait, .wait = wait, .event = event };    \
+		struct pen_cl_cmd cmd = { .run = run_##fn, .queue = q, .nwait = nwait, .wait = wait, .event = event,      \
+					  .barrier = (is_barrier) };                                              \
 		return submit_call(&cmd, #fn, PEN_CMD_COUNT_ONLY, 0);                                                     \
 	}
-PEN_CL_COUNTED(clEnqueueMarkerWithWaitList)
-PEN_CL_COUNTED(clEnqueueBarrierWithWaitList)
+PEN_CL_COUNTED(clEnqueueMarkerWithWaitList, false)
+PEN_CL_COUNTED(clEnqueueBarrierWithWaitList, true)
 
 static cl_int run_marker(struct pen_cl_cmd *c, const struct pen_piece *p, cl_uint nwait, const cl_event *wait, cl_event *event)
 {
@@ -232,7 +235,7 @@ cl_int pen_clEnqueueWaitForEvents(cl_command_queue id, cl_uint n, const cl_event
 	struct pen_cl_queue *q = pen_cl_queue(id);
 	if (!q)
 		return BELOW(clEnqueueWaitForEvents)(id, n, list);
-	struct pen_cl_cmd cmd = { .run = run_wait, .queue = q, .nwait = n, .wait = list };
+	struct pen_cl_cmd cmd = { .run = run_wait, .queue = q, .nwait = n, .wait = list, .barrier = true };
 	return submit_call(&cmd, "clEnqueueWaitForEvents", PEN_CMD_COUNT_ONLY, 0);
 }
 
@@ -248,6 +251,6 @@ cl_int pen_clEnqueueBarrier(cl_command_queue id)
 	struct pen_cl_queue *q = pen_cl_queue(id);
 	if (!q)
 		return BELOW(clEnqueueBarrier)(id);
-	struct pen_cl_cmd cmd = { .run = run_barrier, .queue = q };
+	struct pen_cl_cmd cmd = { .run = run_barrier, .queue = q, .barrier = true };
 	return submit_call(&cmd, "clEnqueueBarrier", PEN_CMD_COUNT_ONLY, 0);
 }

@@ -41,10 +41,31 @@ bool pen_cl_user_events(void)
 }
 
 /*
+ * Does a command stand in @q that has not started and may never? Taken out while it is looked at: with the reference in the
+ * record alone another thread could let go of the event meanwhile. Who looks in between sees none, and waits too long once.
+ */
+static bool is_blocked(struct pen_cl_queue *q)
+{
+	cl_event none = NULL, e = NULL;
+	if (atomic_load_explicit(&q->blocked, memory_order_acquire))
+		e = atomic_exchange(&q->blocked, NULL);
+	if (!e)
+		return false;
+	cl_int status = CL_COMPLETE;
+	BELOW(clGetEventInfo)(e, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof(status), &status, NULL);
+	bool stands = status > CL_RUNNING;
+	if (!stands && !atomic_load(&q->blocked))
+		atomic_store(&q->walled, false);
+	if (!stands || !atomic_compare_exchange_strong(&q->blocked, &none, e))   /* or a newer one stands there */
+		BELOW(clReleaseEvent)(e);
+	return stands;
+}
+
+/*
  * May a command with this wait list start by itself? A command of another queue of ours that can run will end. Everything
  * else - a user event, an event of another API or of a queue that is itself stuck - may need this very thread to go on.
- * An event that will never come is worse than one counted too carefully: while any user event is unset, whatever waits is
- * taken as not runnable, since the chain from one event to another cannot be seen.
+ * In order the newest command that is stuck tells of all before it. Out of order it does not, so that while any user event
+ * is unset an event of such a queue is taken for stuck: one that will never come is worse than one counted too carefully.
  */
 bool pen_cl_runnable(struct pen_cl_queue *q, cl_uint nwait, const cl_event *wait, bool *ret_blocked)
 {
@@ -53,25 +74,18 @@ bool pen_cl_runnable(struct pen_cl_queue *q, cl_uint nwait, const cl_event *wait
 		if (!wait[i] || pen_cl_event_done(wait[i]))
 			continue;
 		struct pen_cl_queue *other = pen_cl_event_queue(wait[i]);
-		if (other && other == q && !q->out_of_order)
+		if (other == q && !q->out_of_order)
 			continue;
-		if (!other || pen_cl_user_events() || other->device != q->device ||
-		    atomic_load_explicit(&other->blocked, memory_order_acquire)) {
+		if (!other || other->device != q->device || is_blocked(other) ||
+		    (other->out_of_order && pen_cl_user_events())) {
 			*ret_blocked = true;
 			return false;
 		}
 	}
-	/* Behind a command that cannot start, nothing of an in-order queue (or past a barrier) can. */
-	cl_event blocked = atomic_load_explicit(&q->blocked, memory_order_acquire);
-	if (!blocked)
+	/* Behind a command that cannot start nothing of an in-order queue can; out of order only what is behind a barrier. */
+	if (!is_blocked(q))
 		return true;
-	cl_int status = CL_COMPLETE;
-	BELOW(clGetEventInfo)(blocked, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof(status), &status, NULL);
-	if (status > CL_RUNNING)
-		return false;
-	if (atomic_compare_exchange_strong(&q->blocked, &blocked, NULL))
-		BELOW(clReleaseEvent)(blocked);
-	return true;
+	return q->out_of_order && !atomic_load(&q->walled);
 }
 
 /* ---- user events ----------------------------------------------------------------------------------------------- */
