@@ -226,7 +226,7 @@ int pen_gate_open_device(const struct pen_adapter *adapter, const struct pen_gat
 /* ---- terms and view (terms.c, view.c); lock held ---- */
 void pen_gate_refresh(struct pen_gate *g);   /* if the epoch moved or the seat changed */
 void pen_gate_view(struct pen_gate *g, struct pen_admit_view *ret);
-struct pen_gate_runs { uint64_t foreign, all; bool foreign_now, all_now; uint32_t siblings_now; };
+struct pen_gate_runs { uint64_t foreign, all; bool foreign_now, all_now; uint32_t siblings_now; uint64_t siblings_ns; };
 void pen_gate_runs(struct pen_gate *g, struct pen_gate_runs *ret);   /* who has run, who does */
 
 /* ---- busy word (busy.c); lock held ---- */

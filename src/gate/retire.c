@@ -290,14 +290,18 @@ static uint64_t tail_end(struct pen_gate *g, struct pen_gate_batch *b, uint64_t 
 /*
  * What @s adds to the union. A batch beside others of its own tenant may be retired before one that started earlier, whose
  * beginning would then be lost: it is charged from where the tenant's work began, for in between the device was never free.
+ * But from no earlier than @reach_ns before it, as long as what is still in flight can have been there: a sibling that was
+ * killed or stopped says for ever that it runs, and the tenant would pay for every moment since.
  */
-static uint64_t charge_union(struct pen_ledger_page *l, struct span s, bool beside)
+static uint64_t charge_union(struct pen_ledger_page *l, struct span s, uint64_t reach_ns)
 {
 	uint64_t covered = atomic_load(&l->covered_until_ns);
 	while (covered < s.end &&
 	       !atomic_compare_exchange_weak(&l->covered_until_ns, &covered, s.end))
 		;
-	uint64_t start = beside ? PEN_MIN(s.start, atomic_load(&l->flight_since_ns)) : s.start;
+	uint64_t earliest = s.start - PEN_MIN(s.start, reach_ns);
+	uint64_t since = PEN_MAX(atomic_load(&l->flight_since_ns), earliest);
+	uint64_t start = PEN_MIN(s.start, since);
 	uint64_t from = PEN_MAX(start, covered);
 	return s.end > from ? s.end - from : 0;
 }
@@ -349,7 +353,8 @@ void pen_gate_retire(struct pen_gate *g, struct pen_gate_batch *b, const struct 
 		struct span s = first_span(g, b);
 		s.end = tail_end(g, b, s.end);
 		g->end_ns = PEN_MAX(g->end_ns, s.end);
-		charge = b->edge ? 0 : charge_union(l, s, b->dirty);
+		uint64_t reach_ns = b->dirty ? 2 * (runs->siblings_ns + g->st.inflight_ns) : 0;   /* estimates may be low */
+		charge = b->edge ? 0 : charge_union(l, s, reach_ns);
 	} else if (!g->lim.corun && !b->edge) {
 		pen_count(&c->tainted, 1);
 	}

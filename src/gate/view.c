@@ -105,6 +105,7 @@ void pen_gate_runs(struct pen_gate *g, struct pen_gate_runs *r)
 		r->all_now |= now;
 		if (t->seat[i].tenant == g->lim.tenant) {
 			r->siblings_now += now;
+			r->siblings_ns += now ? PEN_MIN(relaxed(&p->inflight_ns), PEN_GATE_EST_MAX_NS) : 0;
 			continue;
 		}
 		r->foreign += runs;

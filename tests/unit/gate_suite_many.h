@@ -186,6 +186,27 @@ static void test_clients_of_one_tenant(void **state)
 	rig_close(&r);
 }
 
+/* A sibling that was killed or stopped in RUN, with no daemon to clear up: the tenant does not pay for the time since. */
+static void test_stuck_sibling(void **state)
+{
+	(void)state;
+	struct fake_board *b = board_alone();
+	b->base[0].seat[51] = (struct pen_seat_terms){ .generation = 1, .tenant = 0, .weight_ppm = PEN_PPM };
+	b->base[0].nseats = 52;
+	fake_board_publish(b, 0);
+	struct rig r;
+	rig_open(&r, b, 0, 0);
+	atomic_store(&fake_board_signal(b, 51)->inflight_ns, PEN_MS);
+	atomic_store(&fake_board_signal(b, 51)->busy, PEN_BUSY_NEXT(0, PEN_BUSY_RUN));
+	atomic_store(&r.gate->dev->ledger->flight_since_ns, 1);   /* since this machine was started */
+	struct fake_cmd c = { .dur_ns = PEN_MS };
+	assert_int_equal(enqueue(r.q, &c, 0), 0);
+	finish_queue(r.q);
+	settle(&r);
+	assert_in_range(atomic_load(&account(&r)->device_ns), 1, pen_mono_ns() / 2);
+	rig_close(&r);
+}
+
 /* ---- fork, death ----------------------------------------------------------------------------------------------------- */
 
 static int forked_child(struct rig *r)
@@ -290,6 +311,7 @@ static void test_new_terms(void **state)
 #define SUITE_TESTS_MANY \
 	cmocka_unit_test(test_rank_wait_and_wake), cmocka_unit_test(test_turn_exclusivity), \
 	cmocka_unit_test(test_claims_before_it_runs), cmocka_unit_test(test_clients_of_one_tenant), \
+	cmocka_unit_test(test_stuck_sibling), \
 	cmocka_unit_test(test_fork), cmocka_unit_test(test_dead_neighbour), \
 	cmocka_unit_test(test_new_terms)
 
