@@ -29,6 +29,7 @@ struct run {
 	struct pen_cli *cli;
 	struct pen_contract contract;
 	bool wait;
+	bool joined;           /* a standing contract: it was there before and stays */
 	char **argv;           /* of the program */
 	char dir[PATH_MAX];    /* tenant directory */
 	uint64_t started_ns;
@@ -196,7 +197,36 @@ static int post_tenant(const struct run *run, json_t *body, json_t **ret_answer,
 	return r;
 }
 
-/* Makes the tenant. Return: 0; else the exit code, reported. */
+/*
+ * A name alone that is taken, by a contract of the configuration: the program runs under that one. If it is another
+ * `penstock run`'s, the refusal stands. Return: a status; negative errno.
+ */
+static int join_standing(struct run *run, json_t **answer, struct pen_err *err)
+{
+	char path[256];
+	struct pen_err ignored = PEN_ERR_INIT;
+	json_t *tenant = NULL;
+	tenant_path(run, path, sizeof(path));
+	int r = pen_client_request(run->cli, "GET", path, NULL, &tenant, &ignored);
+	if (r != 200 || json_is_true(json_object_get(tenant, "ephemeral"))) {
+		json_decref(tenant);
+		return 409;
+	}
+	run->joined = true;
+	json_decref(*answer);
+	*answer = tenant;
+	if (!run->wait && !strcmp(pen_json_str(tenant, "state"), "waiting"))
+		return pen_err_x(err, -EAGAIN, _("contract '%s' waits until it can be kept; --wait waits with it"), run->contract.name);
+	return 200;
+}
+
+static bool is_taken(const struct run *run, int status, const json_t *answer)
+{
+	return status == 409 && !strcmp(pen_json_str(json_object_get(answer, "error"), "code"), "exists") &&
+	       run->contract.set_mask == 1u << PEN_FIELD_name;
+}
+
+/* Makes the tenant, or finds it. Return: 0; else the exit code, reported. */
 static int make_tenant(struct run *run)
 {
 	struct pen_err err = PEN_ERR_INIT;
@@ -204,6 +234,8 @@ static int make_tenant(struct run *run)
 	json_t *body = post_body(run);
 	int r = post_tenant(run, body, &answer, &err);
 	json_decref(body);
+	if (is_taken(run, r, answer))
+		r = join_standing(run, &answer, &err);
 	if (r == 202 || r == 201 || r == 200)
 		r = wait_active(run, answer, &err);
 	if (r != 200) {
@@ -212,7 +244,14 @@ static int make_tenant(struct run *run)
 	}
 	snprintf(run->dir, sizeof(run->dir), "%s", pen_json_str(answer, "dir"));
 	json_decref(answer);
-	return *run->dir ? 0 : fail(_("the daemon named no tenant directory"));
+	if (!*run->dir)
+		return fail(_("the daemon named no tenant directory"));
+	char token[PATH_MAX + 8];
+	snprintf(token, sizeof(token), "%s/token", run->dir);
+	if (access(token, R_OK) < 0)   /* the program would be refused, and could not say why */
+		return pen_cli_fail(PEN_EXIT_RUN_SELF, "run", _("contract '%s' is not yours: %s: %s"), run->contract.name, token,
+				    strerror(errno));
+	return 0;
 }
 
 static int set_environment(const struct run *run)
@@ -434,6 +473,12 @@ static void summary(struct run *run)
 	char path[256];
 	tenant_path(run, path, sizeof(path));
 	json_t *tenant = NULL;
+	if (run->joined) {
+		if (!run->cli->quiet)
+			fprintf(stderr, _("penstock: ran under the standing contract %s; 'penstock inspect %s' shows its use\n"),
+				run->contract.name, run->contract.name);
+		return;
+	}
 	if (!run->cli->quiet && pen_client_request(run->cli, "GET", path, NULL, &tenant, &err) == 200)
 		print_use(run, tenant);
 	json_decref(tenant);

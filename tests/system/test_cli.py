@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'daemon'))
-from fake import BOUND, Client, Daemon, run                     # noqa: E402  pylint: disable=wrong-import-position
+from fake import BOUND, Client, Daemon, run, wait_for                     # noqa: E402  pylint: disable=wrong-import-position
 
 PENSTOCK = os.environ['PENSTOCK']
 OPTIONS = ('-o json', '-o wide', '-o name', '--no-headers', '-q')
@@ -45,6 +45,28 @@ def test_nothing_is_ignored():
             assert r.returncode == 2 and not r.stdout, (args, r)
         r = cli(node, 'run', '--memory', '1G', '--contract', '/nowhere', '--', 'true')
         assert r.returncode == 125 and '--contract must stand before' in r.stderr, r
+
+
+def test_standing_contract():
+    """`run --name` of a contract that the configuration holds runs under it, and leaves it in place."""
+    with Daemon(config='contracts:\n  - name: cam\n    compute: 60%\n') as node:
+        where = wait_for(lambda: node.tenant('cam'), 'the contract')['dir']
+        show = ('--', 'sh', '-c', 'echo "$PENSTOCK_TENANT"; exit 7')
+        for _ in range(2):
+            r = cli(node, 'run', '--name', 'cam', *show)
+            assert (r.returncode, r.stdout) == (7, where + '\n') and 'standing contract cam' in r.stderr, r
+        assert node.tenant('cam')['state'] == 'idle'
+        # not with fields of its own, nor that of another run
+        r = cli(node, 'run', '--name', 'cam', '--memory', '1G', *show)
+        assert r.returncode == 125 and "'cam' exists already" in r.stderr, r
+        node.create('busy', pid=os.getpid(), ephemeral=True)
+        r = cli(node, 'run', '--name', 'busy', *show)
+        assert r.returncode == 125 and "'busy' exists already" in r.stderr, r
+        os.chmod(where, 0o700)
+        os.rename(where + '/token', where + '/away')
+        r = cli(node, 'run', '--name', 'cam', *show)
+        assert r.returncode == 125 and "contract 'cam' is not yours" in r.stderr, r
+        os.rename(where + '/away', where + '/token')
 
 
 def test_set_says_from_when():
