@@ -114,6 +114,7 @@ int main(void)
 	OK(clReleaseKernel(mix));
 	OK(clReleaseKernel(fixed));
 	OK(clReleaseKernel(never));
+	OK(clReleaseMemObject(m));
 	CHECK_EQ(stats->late, 0);
 	return finished("cut");
 }

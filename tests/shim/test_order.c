@@ -134,5 +134,10 @@ int main(int argc, char **argv)
 	MUST(clFinish(q));
 	if (svm)
 		clSVMFree(context, svm);
+	OK(clReleaseMemObject(a));
+	OK(clReleaseMemObject(b));
+	OK(clReleaseKernel(set));
+	OK(clReleaseKernel(bump));
+	OK(clReleaseCommandQueue(q));
 	return finished("order");
 }

@@ -175,6 +175,8 @@ static int submit_piece(struct fake_queue *q, const struct fake_cmd *c, uint32_t
 	i->then = last ? c->then : NULL;
 	i->arg = c->arg;
 	enqueue(q, i, mark);
+	if (c->blocking && last)
+		fake_finish(q);
 	return 0;
 }
 
@@ -355,7 +357,10 @@ static void terms_default(struct pen_terms *t, uint32_t tenant, uint16_t rank)
 
 struct fake_board *fake_board_new(uint32_t n, const uint16_t *rank)
 {
+	static struct fake_board *all;
 	struct fake_board *b = calloc(1, sizeof(*b));
+	b->next = all;
+	all = b;
 	b->signals = shared((size_t)PEN_SEATS * PEN_PAGE_BYTES);
 	for (uint32_t i = 0; i < FAKE_TENANTS; i++) {
 		b->terms[i] = shared(PEN_TERMS_BYTES);

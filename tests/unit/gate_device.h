@@ -21,6 +21,7 @@ struct fake_cmd {
 	void (*then)(void *arg);         /* called by the device's thread at the end */
 	void *arg;
 	int refuse;                      /* code that submit returns instead */
+	bool blocking;                   /* submit returns when all of the queue is done */
 };
 
 struct fake_queue {
@@ -66,6 +67,7 @@ struct fake_board {                          /* shared with forked processes */
 	struct pen_ledger_page *ledger[FAKE_TENANTS];
 	unsigned char *signals;              /* PEN_SEATS pages */
 	struct pen_terms base[FAKE_TENANTS]; /* last published */
+	struct fake_board *next;             /* all there are: gates are never closed, so boards stay */
 };
 
 /* Tenant i sits on seat i with rank @rank[i]; @n of them are taken. Unlimited, exclusive, windows 4 ms / 400 us. */
