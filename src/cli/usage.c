@@ -35,8 +35,8 @@ int pen_cmd_usage(struct pen_cli *cli, int argc, char **argv)
 		if (!strcmp(argv[i], "--minutes") && i + 1 < argc) {
 			char *end;
 			minutes = strtol(argv[i + 1], &end, 10);
-			if (*end || minutes < 1 || minutes > 10 * 1440)
-				return pen_cli_fail(PEN_EXIT_USAGE, "usage", _("--minutes %s: allowed: 1 to 14400"), argv[i + 1]);
+			if (*end || minutes < 1)   /* the daemon says how many it keeps */
+				return pen_cli_fail(PEN_EXIT_USAGE, "usage", _("--minutes %s: not a number of minutes"), argv[i + 1]);
 			i += 2;
 		} else if (argv[i][0] != '-' && !name) {
 			name = argv[i++];

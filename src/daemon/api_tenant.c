@@ -3,10 +3,13 @@
 #include "base/clock.h"
 #include "base/units.h"
 #include "daemon/api.h"
+#include "contract/text.h"
 #include "daemon/store.h"
 
 #include <errno.h>
 #include <string.h>
+
+#define _(s) pen_text(s)
 
 int pen_api_tenants(struct pen_api_call *call)
 {
@@ -114,6 +117,9 @@ int pen_api_tenant_end(struct pen_api_call *call)
 int pen_api_usage(struct pen_api_call *call)
 {
 	uint64_t minutes = pen_api_query_u64(call, "minutes", 60);
+	if (!minutes || minutes > PEN_USAGE_MINUTES)   /* older ones are in the database alone */
+		return pen_api_error(call, 400, "field-invalid", "minutes: %llu; allowed: 1 to %d", (unsigned long long)minutes,
+				     PEN_USAGE_MINUTES);
 	uint64_t now = (uint64_t)pen_unix_now() / 60;
 	json_t *list = json_array();
 	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++) {
@@ -141,28 +147,34 @@ int pen_api_usage(struct pen_api_call *call)
 static const char *const hold_name[] = { PEN_HOLD_REASONS(HOLD_NAME) };
 static const char *const hold_text[] = { PEN_HOLD_REASONS(HOLD_TEXT) };
 
+/* For people, as the messages of errors are. */
 static const char *suggest(const struct pen_tenant *t, unsigned reason, const char *by, char *buf, size_t n)
 {
-	switch (reason) {
+	const struct pen_range64 *compute = &t->contract.compute;
+	char range[40] = "unlimited";   /* without the cap, and with what is guaranteed */
+	if (compute->guaranteed)
+		strcat(pen_format_share(range, 32, (uint32_t)compute->guaranteed), "..");
+	/* Without a cap it is ahead of its share: an equal's turn. */
+	switch (reason == PEN_HOLD_SHARE && compute->cap == PEN_UNLIMITED ? PEN_HOLD_TURN : reason) {
 	case PEN_HOLD_SHARE:
-		snprintf(buf, n, "raise the cap: penstock set %s --compute ..100%%", t->name);
+		snprintf(buf, n, _("raise the cap: penstock set %s --compute %s"), t->name, range);
 		break;
 	case PEN_HOLD_BYTES:
-		snprintf(buf, n, "raise the cap: penstock set %s --bandwidth unlimited", t->name);
+		snprintf(buf, n, _("raise the cap: penstock set %s --bandwidth unlimited"), t->name);
 		break;
 	case PEN_HOLD_RANK:
-		snprintf(buf, n, "give it a guarantee (penstock set %s --compute 20%%..), or lower the rank of %s", t->name,
-			 *by ? by : "the other");
+		snprintf(buf, n, _("give it a guarantee (penstock set %s --compute 20%%..), or lower the rank of %s"), t->name,
+			 *by ? by : _("the other"));
 		break;
 	case PEN_HOLD_TURN:
-		snprintf(buf, n, "it shares the device with %s by weight; a larger guarantee gives it a larger part",
-			 *by ? by : "others");
+		snprintf(buf, n, _("it shares the device with %s; a larger guarantee gives it a larger part, unless the device's policy is turns"),
+			 *by ? by : _("others"));
 		break;
 	case PEN_HOLD_STOPPED:
-		snprintf(buf, n, "its contract has ended or the device is drained");
+		snprintf(buf, n, _("its contract has ended or the device is drained"));
 		break;
 	default:
-		snprintf(buf, n, "nothing: its own commands keep the device busy");
+		snprintf(buf, n, _("nothing: its own commands keep the device busy"));
 	}
 	return buf;
 }

@@ -266,6 +266,12 @@ def test_stream_and_metrics():
         assert p['device_ns'] == 123456789 and p['held_ns']['rank'] == 5 and p['clients'][0]['hold']['reason'] == 'rank'
         w = d.get('/v1/tenants/a/why')
         assert w['holds'][0]['reason'] == 'rank' and w['suggestion']
+        c.ledger.put32(at + 176, 2)                                # by share
+        for compute, says in (('20%..30%', '--compute 20%..'), ('..30%', '--compute unlimited'), ('20%..', 'a larger guarantee')):
+            d.request('PATCH', '/v1/tenants/a', {'set': {'compute': compute}})
+            assert says in d.get('/v1/tenants/a/why')['suggestion'], (compute, d.get('/v1/tenants/a/why'))
+        for minutes, status in ((1, 200), (180, 200), (181, 400), (0, 400)):
+            assert d.request('GET', f'/v1/tenants/a/usage?minutes={minutes}')[0] == status, minutes
 
 
 def test_stale():
