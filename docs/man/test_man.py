@@ -56,6 +56,18 @@ class Man(unittest.TestCase):
                 for other, section in re.findall(r'\b(penstock[a-z.-]*)\(([158])\)', page(name)):
                     self.assertTrue(os.path.exists(os.path.join(PAGES, f'{other}.{section}')), f'{name}: {other}({section})')
 
+    def test_examples_keep_their_backslashes(self):
+        """scdoc takes one away, also in a literal block: what is to be read as one must be written as two."""
+        source = os.path.dirname(os.path.abspath(__file__))
+        seen = 0
+        for name in sorted(os.listdir(source)):
+            if name.endswith('.scd.in'):
+                with open(os.path.join(source, name), encoding='utf-8') as f:
+                    for block in f.read().split('```')[1::2]:
+                        seen += block.count('\\\\')
+                        self.assertNotIn('\\', block.replace('\\\\', ''), name)
+        self.assertGreater(seen, 0)
+
     def test_options_of_the_help_are_in_the_page(self):
         for command in ('run', 'set'):
             options = set(re.findall(r'^ +(?:-\w, )?(--[a-z-]+)', output(PENSTOCK, command, '--help'), re.M))

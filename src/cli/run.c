@@ -23,6 +23,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#define COMMANDS_FEW 100
 #define RACE_NS (20 * PEN_S)   /* a cold machine with a slow disk; usually some 10 ms */
 
 struct run {
@@ -365,14 +366,16 @@ static char *limit_text(char *buf, size_t n, uint64_t bytes)
 }
 
 /*
- * A program may read how much memory there is, find it too little and end without having asked for any. What it would have
- * needed nobody knows but itself, so twice as much is a guess and reads as one. Return: true if that may be so, and is said.
+ * A program may read how much memory there is, find it too little and end without having asked for it, nor done much else (hashcat
+ * has filled a few small buffers by then). What it would have needed nobody knows but itself, so twice as much is a guess and
+ * reads as one. Return: true if that may be so, and is said.
  */
 static bool print_shown_limit(const struct run *run, const json_t *dev)
 {
 	char shown[32], more[32];
 	uint64_t cap = run->contract.memory.cap;
-	if (run->code == 0 || run->died || cap == PEN_UNLIMITED || (uint64_t)pen_json_int(dev, "mem_limit_bytes") != cap)
+	if (run->code == 0 || run->died || cap == PEN_UNLIMITED || (uint64_t)pen_json_int(dev, "mem_limit_bytes") != cap ||
+	    pen_json_int(dev, "commands") >= COMMANDS_FEW)
 		return false;
 	fprintf(stderr, _("penstock: it was shown %s of memory and ended with %d; if that was too little for it, try a larger limit, "
 			  "such as --memory %s\n"),

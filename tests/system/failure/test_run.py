@@ -218,11 +218,12 @@ def test_summary():
 def test_summary_of_failure():
     """A program that reads how much there is and gives up, as hashcat does below 768 MiB: no "fits", but what it was shown."""
     with Place() as place:
-        for options, code, shown in ((('--memory', '512M'), 252, True), (('--memory', '512M'), 0, False), ((), 3, False),
-                                     (('--memory', '..900G'), 3, False)):
+        for options, kernels, code, shown in ((('--memory', '512M'), 1, 252, True), (('--memory', '512M'), 1, 0, False),
+                                              (('--memory', '512M'), 200, 1, False), ((), 1, 3, False),
+                                              (('--memory', '..900G'), 1, 3, False)):
             p = place.program('--name', 'x', *options)
             p.ask('limit')
-            p.say('run 1', '0')
+            p.say(f'run {kernels}', '0')
             p.send(f'exit {code}')
             assert p.proc.wait(BOUND) == code
             assert ('fits' not in p.stderr()) == shown, p.stderr()
