@@ -125,6 +125,9 @@ struct pen_cl_queue {
 	cl_event _Atomic last_event; /* of the newest command if the application holds it, not retained; else NULL */
 	cl_event _Atomic blocked;    /* retained: the newest command that cannot start by itself (user event, foreign) */
 	_Atomic bool walled;         /* out of order: among them is a barrier, so that nothing behind it can start either */
+	_Atomic uint32_t inside;     /* in order: calls that are giving it a command */
+	const void *_Atomic cutter;  /* in order: thread word of the one whose command may be cut; nobody comes between */
+	_Atomic uint32_t cuts, cut_waiters;  /* futex word: ends of such commands */
 	_Atomic uint32_t refs, pins;
 	cl_queue_properties *properties;   /* array that the application gave, or NULL */
 	size_t nproperties;                /* with the final 0 */

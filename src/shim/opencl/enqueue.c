@@ -38,6 +38,49 @@ struct pen_cost *pen_cl_call_cost(struct pen_cl_queue *q, const char *name, uint
 	return pen_gate_cost(q->device->gate, pen_cl_hash(PEN_CL_HASH_INIT, name, strlen(name)), size);
 }
 
+/*
+ * To the other threads that use an in-order queue a launch is one command, also in pieces: nothing of theirs may come to
+ * stand between two of them. They wait until the last is submitted; in front of a call of theirs that is under way already
+ * (a blocking one may be for long) a kernel is left whole. The cutter never waits for them, so that it always ends.
+ * A callback must not wait and goes on. So does a launch on the fast path, which has no credit while pieces are admitted.
+ */
+static void come_in(struct pen_cl_queue *q, struct pen_gate_cmd *g)
+{
+	const void *me = &pen_cl_thread, *by;
+	for (;;) {
+		uint32_t seen = atomic_load(&q->cuts);
+		atomic_fetch_add(&q->inside, 1);
+		by = atomic_load(&q->cutter);   /* after we came in: the cutter has seen us, or we see it */
+		if (!by || by == me || pen_cl_thread.callbacks)
+			break;
+		atomic_fetch_sub(&q->inside, 1);
+		atomic_fetch_add(&q->cut_waiters, 1);
+		if (atomic_load(&q->cutter))
+			pen_futex_wait(&q->cuts, seen, UINT64_C(20000000));
+		atomic_fetch_sub(&q->cut_waiters, 1);
+	}
+	if (g->slices <= 1)
+		return;
+	by = NULL;
+	if (atomic_load(&q->inside) == 1 && atomic_compare_exchange_strong(&q->cutter, &by, me)) {
+		if (atomic_load(&q->inside) == 1)
+			return;
+		atomic_store(&q->cutter, NULL);
+	}
+	g->slices = g->wave = 1;
+}
+
+static void go_out(struct pen_cl_queue *q, bool cut)
+{
+	atomic_fetch_sub(&q->inside, 1);
+	if (!cut)
+		return;
+	atomic_store(&q->cutter, NULL);
+	atomic_fetch_add(&q->cuts, 1);
+	if (atomic_load(&q->cut_waiters))
+		pen_futex_wake(&q->cuts, INT32_MAX);
+}
+
 cl_int pen_cl_submit(struct pen_cl_cmd *cmd, struct pen_gate_cmd *g)
 {
 	struct pen_cl_queue *q = cmd->queue;
@@ -50,7 +93,11 @@ cl_int pen_cl_submit(struct pen_cl_cmd *cmd, struct pen_gate_cmd *g)
 	g->native = cmd;
 	if (!g->slices)
 		g->slices = g->wave = 1;
+	if (!q->out_of_order)
+		come_in(q, g);
 	cl_int r = pen_gate_submit(q->gate, g);
+	if (!q->out_of_order)
+		go_out(q, g->slices > 1);
 	if (cmd->barrier && (cmd->blocked || atomic_load_explicit(&q->blocked, memory_order_relaxed)))
 		atomic_store(&q->walled, true);
 	if (cmd->first)
