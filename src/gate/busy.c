@@ -116,12 +116,31 @@ static void leave(struct pen_gate *g)
 		;
 }
 
+/*
+ * What is in flight has ended before a thread that waits for room in the window could follow; it has been woken. The turn
+ * goes on, or each piece would cost a hand-over; if it is over, the next tenant is not made to wait for that thread.
+ */
+static enum pen_busy_state between_pieces(struct pen_gate *g)
+{
+	struct pen_admit_view v;
+	if (!g->nforeign)
+		return PEN_BUSY_RUN;
+	pen_gate_view(g, &v);
+	return pen_admit_must_yield(&g->lim, &g->st, &v) ? PEN_BUSY_WANT : PEN_BUSY_RUN;
+}
+
 void pen_gate_settle(struct pen_gate *g)
 {
+	enum pen_busy_state state = PEN_BUSY_IDLE;
 	if (!g->nflight)
 		g->st.yielding = false;
-	bool claims = g->nwant && g->st.busy == PEN_BUSY_CLAIM;   /* and waits for another to back off */
-	pen_gate_publish(g, g->nflight ? PEN_BUSY_RUN : claims ? PEN_BUSY_CLAIM : g->nwant ? PEN_BUSY_WANT : PEN_BUSY_IDLE);
+	if (g->nflight)
+		state = PEN_BUSY_RUN;
+	else if (g->nwant)   /* CLAIM: and waits for another to back off */
+		state = g->st.busy == PEN_BUSY_CLAIM ? PEN_BUSY_CLAIM : PEN_BUSY_WANT;
+	else if (g->nmore && g->st.busy == PEN_BUSY_RUN)
+		state = between_pieces(g);
+	pen_gate_publish(g, state);
 	if (g->active && !g->nflight && !g->nheld)
 		leave(g);
 	atomic_store_explicit(&g->dev->signal->inflight_ns, g->st.inflight_ns, memory_order_relaxed);

@@ -21,6 +21,7 @@ struct entry {
 	uint64_t what, size;
 	struct entry *_Atomic next;
 	_Atomic uint32_t odd;
+	_Atomic uint32_t whole;      /* a sample of the uncut command was seen */
 };
 
 struct pen_gate_costs {
@@ -137,16 +138,17 @@ struct pen_cost *pen_gate_cost(struct pen_gate *g, uint64_t what, uint64_t size)
 	return pen_gate_costs_get(g->costs, what, size);
 }
 
-void pen_cost_learn(struct pen_cost *c, uint64_t device_ns)
+/* @factor: a sample that differs by more is an outlier until it has company. */
+static void learn(struct entry *e, uint64_t device_ns, uint64_t factor)
 {
-	struct entry *e = (struct entry *)(void *)c;
+	struct pen_cost *c = &e->c;
 	uint64_t x = pen_clamp(device_ns, PEN_COST_FLOOR_NS, PEN_GATE_EST_MAX_NS);
 	uint32_t n = atomic_load_explicit(&c->samples, memory_order_relaxed);
 	uint64_t old = atomic_load_explicit(&c->est_ns, memory_order_relaxed);
 	uint64_t est;
 	if (!n) {
 		est = x;
-	} else if (x / 4 > old || x < old / 4) {
+	} else if (x / factor > old || x < old / factor) {
 		if (atomic_fetch_add_explicit(&e->odd, 1, memory_order_relaxed) + 1 < ODD_MAX)
 			return;
 		est = x;
@@ -159,4 +161,23 @@ void pen_cost_learn(struct pen_cost *c, uint64_t device_ns)
 	atomic_store_explicit(&c->est_ns, PEN_MAX(est, PEN_COST_FLOOR_NS), memory_order_relaxed);
 	if (n < UINT32_MAX)
 		atomic_store_explicit(&c->samples, n + 1, memory_order_relaxed);
+}
+
+void pen_cost_learn(struct pen_cost *c, uint64_t device_ns)
+{
+	struct entry *e = (struct entry *)(void *)c;
+	atomic_store_explicit(&e->whole, 1, memory_order_relaxed);
+	learn(e, device_ns, 4);
+}
+
+void pen_gate_cost_piece(struct pen_cost *c, uint64_t whole_ns)
+{
+	struct entry *e = (struct entry *)(void *)c;
+	uint64_t old = pen_cost_est_ns(c);
+	if (!atomic_load_explicit(&e->whole, memory_order_relaxed))
+		learn(e, whole_ns, 4);
+	else if (whole_ns / 2 > old || whole_ns < old / 2)
+		learn(e, whole_ns, 2);
+	else
+		atomic_store_explicit(&e->odd, 0, memory_order_relaxed);
 }

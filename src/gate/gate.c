@@ -50,7 +50,7 @@ static void gate_after_fork(struct pen_gate *g)
 	g->pool = g->zombies = NULL;
 	atomic_store(&g->freed, NULL);
 	memset(&g->st, 0, sizeof(g->st));
-	g->nflight = g->nheld = g->nwant = g->nseatwait = 0;
+	g->nflight = g->nheld = g->nwant = g->nmore = g->nseatwait = 0;
 	g->active = false;
 	g->attached = 0;
 	g->nforeign = 0;

@@ -124,7 +124,8 @@ struct pen_gate {
 	uint64_t end_ns;                     /* of the last device time charged */
 	uint64_t polled_ns;
 	uint32_t nflight;                    /* batches in flight */
-	uint32_t nheld, nwant, nseatwait;    /* threads held; of those by rank or turn; of those asleep on a seat */
+	uint32_t nheld, nwant, nmore;        /* threads held; of those by rank or turn; by the window, with more to run */
+	uint32_t nseatwait;                  /* threads asleep on a seat */
 	uint32_t seat, client, attached;
 	uint64_t ledger_instance;
 	bool kick_due;                       /* somebody sleeps on `kick`, and it was bumped */
@@ -257,5 +258,10 @@ void pen_gate_synced(struct pen_gate_queue_full *q, uint64_t seq, uint64_t now_n
 int pen_gate_costs_create(struct pen_gate_costs **ret);
 struct pen_cost *pen_gate_costs_get(struct pen_gate_costs *t, uint64_t what, uint64_t size);
 void pen_gate_costs_after_fork(struct pen_gate_costs *t);
+/*
+ * A piece was measured, which would make @whole_ns for the whole. Cutting has a cost of its own, so once a whole one was seen
+ * pieces only tell that it is wrong by half; a command that is always cut has nothing else to learn from.
+ */
+void pen_gate_cost_piece(struct pen_cost *c, uint64_t whole_ns);
 
 #endif

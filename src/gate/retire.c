@@ -328,16 +328,17 @@ static void learn(struct pen_gate *g, struct pen_gate_batch *b, const struct pen
 	if ((!ns && !b->start_ns) || b->edge)
 		return;
 	raise_to(&pen_gate_account(g)->max_command_ns, ns);
-	/* A piece tells of the whole only as long as nothing better is known: cutting has a cost of its own. */
-	if (b->cost && alone && (b->slices == b->slices_all || !pen_cost_known(b->cost)))
-		pen_cost_learn(b->cost, ns / PEN_MAX(b->slices, 1u) * b->slices_all);
+	if (b->cost && alone && b->slices == b->slices_all)
+		pen_cost_learn(b->cost, ns);
+	else if (b->cost && alone)
+		pen_gate_cost_piece(b->cost, ns / PEN_MAX(b->slices, 1u) * b->slices_all);
 	/*
 	 * A tenant whose processes are never alone would never learn, and run on a guess: its part of the time that they had
 	 * together is a poor first value, but of the right size. A clean sample corrects it later.
 	 */
 	bool foreign = b->tainted || runs->foreign_now || b->runs_foreign != runs->foreign;
 	if (b->cost && !alone && !foreign && !pen_cost_known(b->cost))
-		pen_cost_learn(b->cost, ns / (1 + runs->siblings_now) / PEN_MAX(b->slices, 1u) * b->slices_all);
+		pen_gate_cost_piece(b->cost, ns / (1 + runs->siblings_now) / PEN_MAX(b->slices, 1u) * b->slices_all);
 }
 
 void pen_gate_retire(struct pen_gate *g, struct pen_gate_batch *b, const struct pen_gate_runs *runs, uint64_t now_ns)

@@ -27,6 +27,7 @@ static void hold_begin(struct pen_gate *g, const struct pen_admit_decision *d, u
 	bool by_others = d->reason == PEN_HOLD_RANK || d->reason == PEN_HOLD_TURN;
 	g->nheld++;
 	g->nwant += by_others;
+	g->nmore += d->reason == PEN_HOLD_WINDOW;
 	if (!g->nflight)   /* another thread's wish outlasts this one's own limits */
 		pen_gate_publish(g, d->publish == PEN_BUSY_IDLE && g->nwant ? PEN_BUSY_WANT : (enum pen_busy_state)d->publish);
 	pen_count(&c->holds, 1);
@@ -45,6 +46,7 @@ static void hold_end(struct pen_gate *g, const struct pen_admit_decision *d, uin
 	struct pen_ledger_client *c = pen_gate_account(g);
 	g->nheld--;
 	g->nwant -= d->reason == PEN_HOLD_RANK || d->reason == PEN_HOLD_TURN;
+	g->nmore -= d->reason == PEN_HOLD_WINDOW;
 	uint64_t now = pen_mono_ns();
 	if (d->reason < PEN_HOLD_MAX_)
 		pen_count(&c->held_ns[d->reason], now - PEN_MIN(since, now));

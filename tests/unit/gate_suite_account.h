@@ -167,10 +167,33 @@ static void test_cost_learning(void **state)
 	rig_close(&r);
 }
 
+/* Pieces correct what the first of them said wrongly; of a whole command they only tell that it is wrong by half. */
+static void test_cost_of_pieces(void **state)
+{
+	(void)state;
+	struct pen_gate_costs *t;
+	assert_int_equal(pen_gate_costs_create(&t), 0);
+	struct pen_cost *c = pen_gate_costs_get(t, 1, 1);
+	pen_gate_cost_piece(c, 16 * PEN_MS);
+	assert_int_equal(pen_cost_est_ns(c), 16 * PEN_MS);
+	for (int i = 0; i < 30; i++)
+		pen_gate_cost_piece(c, 5 * PEN_MS);
+	assert_in_range(pen_cost_est_ns(c), 5 * PEN_MS, 5 * PEN_MS + PEN_MS / 10);
+	pen_cost_learn(c, 5 * PEN_MS);
+	uint64_t whole = pen_cost_est_ns(c);
+	for (int i = 0; i < 30; i++)
+		pen_gate_cost_piece(c, 6 * PEN_MS);
+	assert_int_equal(pen_cost_est_ns(c), whole);
+	for (int i = 0; i < 30; i++)
+		pen_gate_cost_piece(c, PEN_MS);
+	assert_in_range(pen_cost_est_ns(c), PEN_MS, 2 * PEN_MS);
+	free(t);
+}
+
 #define SUITE_TESTS_ACCOUNT \
 	cmocka_unit_test(test_exact_charge), cmocka_unit_test(test_idle_gap_is_free), \
 	cmocka_unit_test(test_charge_is_union), cmocka_unit_test(test_corun_charges_estimate), \
 	cmocka_unit_test(test_new_ledger), cmocka_unit_test(test_cost_table), \
-	cmocka_unit_test(test_cost_learning)
+	cmocka_unit_test(test_cost_learning), cmocka_unit_test(test_cost_of_pieces)
 
 #endif

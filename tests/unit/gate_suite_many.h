@@ -145,6 +145,50 @@ static void test_turn_exclusivity(void **state)
 	rig_close(&r);
 }
 
+/*
+ * A turn outlasts the commands in it, also where each ends before the next is admitted (here they take a sixth of what they
+ * are thought to): counted in how often each tenant began to run.
+ */
+#define PIECES 30
+
+static void piece_player(struct rig *r, struct common *c, int me)
+{
+	static struct fake_cmd k[PIECES];
+	atomic_store(&c->stage[me], 1);
+	wait_stage(&c->stage[!me], 1);
+	for (uint32_t i = 0; i < PIECES; i++) {
+		k[i] = (struct fake_cmd){ .dur_ns = PEN_MS };
+		struct pen_gate_cmd cmd = { .native = &k[i], .est_ns = 6 * PEN_MS, .slices = 1, .wave = 1 };
+		child_check(pen_gate_submit(r->q, &cmd) == 0, 12);
+	}
+	finish_queue(r->q);
+}
+
+static void test_turn_outlasts_pieces(void **state)
+{
+	(void)state;
+	static const uint16_t rank[] = { 3, 3 };
+	struct fake_board *b = fake_board_new(2, rank);
+	for (uint32_t i = 0; i < 2; i++) {
+		b->base[i].quantum_ns = 20 * PEN_MS;
+		fake_board_publish(b, i);
+	}
+	struct common *c = common_new();
+	struct rig r;
+	pid_t pid = fork();
+	if (!pid) {
+		rig_open(&r, b, 1, 0);
+		piece_player(&r, c, 1);
+		_exit(0);
+	}
+	rig_open(&r, b, 0, 0);
+	piece_player(&r, c, 0);
+	assert_int_equal(reap(pid), 0);
+	for (uint32_t i = 0; i < 2; i++)
+		assert_in_range(atomic_load(&fake_board_signal(b, i)->runs), 1, PIECES / 2);
+	rig_close(&r);
+}
+
 /* Where somebody may enter at the same moment, CLAIM is shown before RUN: counted in the word's changes. */
 static void test_claims_before_it_runs(void **state)
 {
@@ -309,7 +353,7 @@ static void test_new_terms(void **state)
 }
 
 #define SUITE_TESTS_MANY \
-	cmocka_unit_test(test_rank_wait_and_wake), cmocka_unit_test(test_turn_exclusivity), \
+	cmocka_unit_test(test_rank_wait_and_wake), cmocka_unit_test(test_turn_exclusivity), cmocka_unit_test(test_turn_outlasts_pieces), \
 	cmocka_unit_test(test_claims_before_it_runs), cmocka_unit_test(test_clients_of_one_tenant), \
 	cmocka_unit_test(test_stuck_sibling), \
 	cmocka_unit_test(test_fork), cmocka_unit_test(test_dead_neighbour), \
