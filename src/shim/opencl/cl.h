@@ -47,11 +47,23 @@ extern cl_icd_dispatch pen_cl_below;
 #define PEN_CL_EXT(name, extension) extern __typeof__(*(name##_fn)0) pen_##name;
 #include "api/opencl.def"
 
+/* ---- lock.c ----------------------------------------------------------------------------------------------------- */
+
+struct pen_cl_lock {
+	_Atomic uint32_t word;   /* 0 free; else the process that holds it, and a bit if somebody waits */
+};
+
+#define PEN_CL_LOCK_INIT { 0 }
+
+void pen_cl_locks_init(void);   /* once, before there are threads */
+void pen_cl_lock(struct pen_cl_lock *l);
+void pen_cl_unlock(struct pen_cl_lock *l);
+
 /* ---- map.c: handle -> record, read without a lock ------------------------------------------------------------- */
 
 struct pen_cl_map {
 	struct pen_cl_table *_Atomic table;
-	struct pen_lock lock;
+	struct pen_cl_lock lock;
 	_Atomic uint32_t live;
 };
 
@@ -87,7 +99,7 @@ struct pen_cl_device {
 	_Atomic bool no_timer;       /* clGetDeviceAndHostTimer does not work */
 	_Atomic uint32_t state;      /* 0 gate not asked for yet, 1 open, 2 refused */
 	struct pen_gate *gate;       /* valid in state 1 */
-	struct pen_lock lock;        /* opening, queues */
+	struct pen_cl_lock lock;     /* opening, queues */
 	cl_device_id _Atomic sub;    /* what queues are made on while the contract names fewer units; NULL: the root */
 	_Atomic uint32_t sub_units;
 	struct pen_cl_queue *queues; /* under lock */

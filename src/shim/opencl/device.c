@@ -17,7 +17,7 @@
 
 static struct pen_cl_device *devices[PEN_CL_DEVICES];
 static _Atomic uint32_t ndevices;
-static struct pen_lock devices_lock = PEN_LOCK_INIT;
+static struct pen_cl_lock devices_lock = PEN_CL_LOCK_INIT;
 
 /* A value of fixed size, or @fallback when the driver does not know the question. */
 static uint64_t info_u64(cl_device_id id, cl_device_info what, size_t size, uint64_t fallback)
@@ -162,10 +162,10 @@ static void add_platform(cl_platform_id platform)
 		n = 0;
 	n = PEN_MIN(n, (cl_uint)PEN_CL_DEVICES);
 	/* The lock is ours alone: no callback of a driver ends here. */
-	pen_lock(&devices_lock);
+	pen_cl_lock(&devices_lock);
 	for (cl_uint i = 0; i < n; i++)
 		add_device(platform, name, version, ids[i]);
-	pen_unlock(&devices_lock);
+	pen_cl_unlock(&devices_lock);
 }
 
 static struct pen_cl_device *known(cl_device_id id)
@@ -195,9 +195,9 @@ struct pen_cl_device *pen_cl_device(cl_device_id id)
 		if (pen_cl_platform_version(p) >= 12)
 			BELOW(clGetDeviceInfo)(id, CL_DEVICE_PARENT_DEVICE, sizeof(parent), &parent, NULL);
 		if (!parent) {   /* a custom device: not among CL_DEVICE_TYPE_ALL */
-			pen_lock(&devices_lock);
+			pen_cl_lock(&devices_lock);
 			add_device(p, "custom", pen_cl_platform_version(p), id);
-			pen_unlock(&devices_lock);
+			pen_cl_unlock(&devices_lock);
 			return known(id);
 		}
 		id = parent;
@@ -216,12 +216,12 @@ struct pen_gate *pen_cl_gate(struct pen_cl_device *d)
 		struct pen_gate *g = NULL;
 		if (!r)
 			r = pen_gate_open(&pen_cl_adapter, &facts, &g);
-		pen_lock(&d->lock);
+		pen_cl_lock(&d->lock);
 		if (atomic_load_explicit(&d->state, memory_order_relaxed) == 0) {
 			d->gate = r < 0 ? NULL : g;
 			atomic_store_explicit(&d->state, d->gate ? 1 : 2, memory_order_release);
 		}
-		pen_unlock(&d->lock);
+		pen_cl_unlock(&d->lock);
 		state = atomic_load_explicit(&d->state, memory_order_acquire);
 		if (state == 1) {
 			const struct pen_terms *t = pen_gate_terms(d->gate);

@@ -25,7 +25,7 @@ struct natives {
 #define PLATFORMS 16
 static struct natives natives[PLATFORMS];
 static _Atomic uint32_t nnatives;
-static struct pen_lock natives_lock = PEN_LOCK_INIT;
+static struct pen_cl_lock natives_lock = PEN_CL_LOCK_INIT;
 
 static struct natives *natives_of(cl_platform_id p)
 {
@@ -57,7 +57,7 @@ static struct natives *natives_add(cl_platform_id p)
 static void *own_wrapper(const char *name, cl_platform_id p, void *native)
 {
 	void *found = NULL;
-	pen_lock(&natives_lock);
+	pen_cl_lock(&natives_lock);
 	struct natives *n = natives_add(p);
 #define PEN_CL_EXT(fn, extension)                              \
 	if (n && !strcmp(name, #fn)) {                         \
@@ -65,7 +65,7 @@ static void *own_wrapper(const char *name, cl_platform_id p, void *native)
 		found = (void *)pen_##fn;                      \
 	}
 #include "api/opencl.def"
-	pen_unlock(&natives_lock);
+	pen_cl_unlock(&natives_lock);
 	return found;
 }
 

@@ -104,12 +104,12 @@ static struct pen_cl_table *roomy(struct pen_cl_map *m)
 
 int pen_cl_map_put(struct pen_cl_map *m, const void *key, void *value)
 {
-	pen_lock(&m->lock);
+	pen_cl_lock(&m->lock);
 	struct pen_cl_table *t = atomic_load_explicit(&m->table, memory_order_relaxed);
 	struct slot *s = t ? find_slot(t, (uintptr_t)key) : NULL;
 	if (s) {
 		atomic_store_explicit(&s->value, value, memory_order_release);
-		pen_unlock(&m->lock);
+		pen_cl_unlock(&m->lock);
 		return 0;
 	}
 	t = roomy(m);
@@ -117,7 +117,7 @@ int pen_cl_map_put(struct pen_cl_map *m, const void *key, void *value)
 		insert(t, (uintptr_t)key, value);
 		atomic_fetch_add_explicit(&m->live, 1, memory_order_relaxed);
 	}
-	pen_unlock(&m->lock);
+	pen_cl_unlock(&m->lock);
 	return t ? 0 : -ENOMEM;
 }
 
@@ -142,7 +142,7 @@ void *pen_cl_map_take(struct pen_cl_map *m, const void *key)
 {
 	if (pen_cl_map_empty(m))
 		return NULL;
-	pen_lock(&m->lock);
+	pen_cl_lock(&m->lock);
 	struct pen_cl_table *t = atomic_load_explicit(&m->table, memory_order_relaxed);
 	struct slot *s = t ? find_slot(t, (uintptr_t)key) : NULL;
 	void *value = NULL;
@@ -151,6 +151,6 @@ void *pen_cl_map_take(struct pen_cl_map *m, const void *key)
 		drop(t, (uint32_t)(s - t->slot));
 		atomic_fetch_sub_explicit(&m->live, 1, memory_order_relaxed);
 	}
-	pen_unlock(&m->lock);
+	pen_cl_unlock(&m->lock);
 	return value;
 }

@@ -16,24 +16,24 @@ _Thread_local struct pen_cl_thread pen_cl_thread __attribute__((tls_model("initi
 static void link_queue(struct pen_cl_queue *q)
 {
 	struct pen_cl_device *d = q->device;
-	pen_lock(&d->lock);
+	pen_cl_lock(&d->lock);
 	q->next = d->queues;
 	q->link = &d->queues;
 	if (q->next)
 		q->next->link = &q->next;
 	d->queues = q;
-	pen_unlock(&d->lock);
+	pen_cl_unlock(&d->lock);
 }
 
 /* No flush_all() is in the queue afterwards: what one had pinned is let go first. A flush never blocks, so this is short. */
 static void unlink_queue(struct pen_cl_queue *q)
 {
 	struct pen_cl_device *d = q->device;
-	pen_lock(&d->lock);
+	pen_cl_lock(&d->lock);
 	*q->link = q->next;
 	if (q->next)
 		q->next->link = q->link;
-	pen_unlock(&d->lock);
+	pen_cl_unlock(&d->lock);
 	uint32_t pins;
 	while ((pins = atomic_load(&q->pins)) != 0)
 		pen_futex_wait(&q->pins, pins, UINT64_C(1000000));
@@ -244,14 +244,14 @@ void pen_cl_flush_all(void *device)
 	struct pen_cl_queue *batch[16];
 	for (int round = 0; round < 64; round++) {
 		uint32_t n = 0;
-		pen_lock(&d->lock);
+		pen_cl_lock(&d->lock);
 		for (struct pen_cl_queue *q = d->queues; q && n < PEN_ARRAY_LEN(batch); q = q->next) {
 			if (!atomic_exchange_explicit(&q->dirty, 0, memory_order_acq_rel))
 				continue;
 			atomic_fetch_add(&q->pins, 1);
 			batch[n++] = q;
 		}
-		pen_unlock(&d->lock);
+		pen_cl_unlock(&d->lock);
 		for (uint32_t i = 0; i < n; i++) {
 			BELOW(clFlush)(batch[i]->id);
 			if (atomic_fetch_sub(&batch[i]->pins, 1) == 1)
