@@ -172,6 +172,11 @@ json_t *pen_contract_to_json(const struct pen_contract *c);
  */
 int pen_contract_from_json(struct pen_contract *c, const json_t *object, struct pen_err *err);
 /*
+ * Takes out the members that are no fields here: of a contract that was stored by another version, which must not end for
+ * want of a field that said nothing.
+ */
+void pen_contract_json_prune(json_t *object);
+/*
  * YAML that pen_contract_load_file() reads back. @indent spaces before each line. @all: also the fields that were not
  * set, marked "# default". Return: 0; -EIO.
  */

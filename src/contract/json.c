@@ -39,6 +39,16 @@ static int set_member(struct pen_contract *c, const char *field, const json_t *v
 			 pen_printable(shown, sizeof(shown), field));
 }
 
+void pen_contract_json_prune(json_t *object)
+{
+	const char *field;
+	json_t *v;
+	void *next;
+	json_object_foreach_safe(object, next, field, v)
+		if (pen_contract_field_find(field) < 0)
+			json_object_del(object, field);
+}
+
 int pen_contract_from_json(struct pen_contract *c, const json_t *object, struct pen_err *err)
 {
 	struct pen_contract work = *c;

@@ -246,6 +246,7 @@ static int read_contract(const char *text, struct pen_contract *ret, struct pen_
 	if (!o)
 		return pen_err_x(err, -EINVAL, "%s", je.text);
 	pen_contract_init(ret);
+	pen_contract_json_prune(o);
 	int r = pen_contract_from_json(ret, o, err);
 	json_decref(o);
 	return r;

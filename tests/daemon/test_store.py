@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """State: what survives kill -9, a damaged or truncated database, a disk that stalls, a disk that is not there."""
 import glob
+import json
 import os
 import signal
 import sqlite3
@@ -40,6 +41,26 @@ def test_kill_keeps_contracts():
         sleeper.kill()
         sleeper.wait()
         wait_for(lambda: d.tenant('watched') is None, 'the end of the watched')
+
+
+def read(path):
+    with open(path, encoding='ascii') as f:
+        return f.read()
+
+
+def test_contract_of_another_version():
+    """A stored contract with fields that this version does not know is still a contract."""
+    with Daemon() as d:
+        token = read(d.create('a', memory='64M')[1]['dir'] + '/token')
+        assert d.stop() == 0
+        db = sqlite3.connect(d.state + '/penstock.db')
+        text = json.loads(db.execute('SELECT contract FROM tenant').fetchone()[0])
+        db.execute('UPDATE tenant SET contract=?', (json.dumps({**text, 'sharing': 'any', 'group': 'none'}),))
+        db.commit()
+        db.close()
+        d.start()
+        assert d.tenant('a')['contract'] == text
+        assert read(d.tenant('a')['dir'] + '/token') == token
 
 
 def test_stop_keeps_contracts():
