@@ -123,7 +123,6 @@ static void look_at_tenants(struct pen_table_device *dev, struct pen_policy_in *
 			.rate_guaranteed_bytes_s = c->bandwidth.guaranteed,
 			.rate_cap_bytes_s = c->bandwidth.cap,
 			.target_ns = c->sla_ns,
-			.exclusive = false,
 			.backlogged = t->busy || held,
 			.used_ns = used > t->last_used_ns ? used - t->last_used_ns : 0,
 		};

@@ -59,7 +59,6 @@ struct pen_policy_tenant {
 	uint64_t rate_guaranteed_bytes_s;   /* 0 = none */
 	uint64_t rate_cap_bytes_s;   /* PEN_POLICY_NO_RATE = none */
 	uint64_t target_ns;          /* 0 = none */
-	bool exclusive;              /* run --exclusive: its commands are never cut */
 	bool backlogged;             /* wants device time now: a seat is busy, or its own limits hold it */
 	uint64_t used_ns;            /* device time charged since the last tick */
 };

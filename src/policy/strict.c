@@ -25,7 +25,7 @@ void pen_policy_strict(const struct pen_policy_in *in, struct pen_policy_out *ou
 		p->target_ns = t->target_ns;
 		p->window_wide_ns = PEN_POLICY_WINDOW_WIDE_NS;
 		p->window_narrow_ns = PEN_POLICY_WINDOW_NARROW_NS;
-		p->chunk_wide_ns = t->exclusive ? 0 : PEN_POLICY_CHUNK_WIDE_NS;
-		p->chunk_narrow_ns = t->exclusive ? 0 : PEN_POLICY_CHUNK_NARROW_NS;
+		p->chunk_wide_ns = PEN_POLICY_CHUNK_WIDE_NS;
+		p->chunk_narrow_ns = PEN_POLICY_CHUNK_NARROW_NS;
 	}
 }

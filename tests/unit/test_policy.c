@@ -76,7 +76,6 @@ static void test_strict(void **state)
 	struct pen_policy_tenant *last = add(PEN_POLICY_NORMAL, 0, PPM, 1);
 	last->priority = 50;
 	last->target_ns = 20000000;
-	last->exclusive = true;
 	run(NULL);
 	assert_true(out.tenant[3].rank < out.tenant[2].rank);
 	assert_true(out.tenant[2].rank < out.tenant[1].rank);
@@ -84,7 +83,6 @@ static void test_strict(void **state)
 	assert_int_equal(out.tenant[2].rank, out.tenant[4].rank);
 	assert_true(out.tenant[3].latency && !out.tenant[2].latency);
 	assert_int_equal(out.tenant[4].target_ns, 20000000);
-	assert_int_equal(out.tenant[4].chunk_narrow_ns, 0);
 	assert_int_equal(out.tenant[2].chunk_narrow_ns, PEN_POLICY_CHUNK_NARROW_NS);
 	uint16_t rank = out.tenant[2].rank;
 	in.ntenants = 3;   /* who leaves moves nobody */
