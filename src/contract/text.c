@@ -164,7 +164,9 @@ char *pen_text_size(char *buf, size_t n, uint64_t bytes, bool up)
 	       (!(bytes & ((UINT64_C(1) << (10 * (i + 1))) - 1)) || (i < 2 && bytes >> (10 * i) >= 10240)))
 		i++;
 	uint64_t step = UINT64_C(1) << (10 * i), v = bytes / step;
-	snprintf(buf, n, "%llu %s", (unsigned long long)(v + (up && bytes % step)), unit[i]);
+	if (up && bytes % step)
+		v++;
+	snprintf(buf, n, "%llu %s", (unsigned long long)v, unit[i]);
 	return buf;
 }
 
