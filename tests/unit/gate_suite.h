@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/units.h"
 #include "gate/internal.h"
+#include "fork_real.h"
 #include "gate_device.h"
 
 #include <errno.h>

@@ -284,6 +284,8 @@ static int forked_child(struct rig *r)
 static void test_fork(void **state)
 {
 	(void)state;
+	if (!fork_is_real())
+		skip();
 	struct rig r;
 	rig_open(&r, board_alone(), 0, 0);
 	assert_int_equal(pen_gate_mem_reserve(r.gate, 4096), 0);
@@ -303,6 +305,43 @@ static void test_fork(void **state)
 	finish_queue(r.q);
 	settle(&r);
 	assert_int_equal(atomic_load(&account(&r)->commands), 20);
+	rig_close(&r);
+}
+
+/*
+ * A vfork child shares the parent's memory until it execs: the gate must take it for the parent. Were it taken for a forked
+ * child, the gates would be reset under the parent's hands.
+ */
+static void test_vfork(void **state)
+{
+	(void)state;
+	if (!fork_is_real())   /* nor is vfork: it forks */
+		skip();
+	static struct rig r;
+	static struct fake_cmd c[20];
+	static int forked;
+	rig_open(&r, board_alone(), 0, 0);
+	assert_int_equal(pen_gate_mem_reserve(r.gate, 4096), 0);
+	for (uint32_t i = 0; i < 20; i++) {
+		c[i] = (struct fake_cmd){ .dur_ns = 3000 };
+		if (i == 10) {   /* with credit open and work in flight */
+			forked = -1;
+			pid_t pid = vfork();
+			if (!pid) {
+				forked = pen_gate_forked_();
+				execl("/bin/true", "true", (char *)NULL);
+				_exit(127);
+			}
+			assert_int_equal(reap(pid), 0);
+			assert_int_equal(forked, 0);
+		}
+		assert_int_equal(enqueue(r.q, &c[i], 0), 0);
+	}
+	finish_queue(r.q);
+	assert_int_equal(r.dev->executed, 20);
+	assert_int_equal(atomic_load(&account(&r)->commands), 20);
+	assert_int_equal(atomic_load(&account(&r)->charged_bytes), 4096);
+	pen_gate_mem_release(r.gate, 4096);
 	rig_close(&r);
 }
 
@@ -356,7 +395,7 @@ static void test_new_terms(void **state)
 	cmocka_unit_test(test_rank_wait_and_wake), cmocka_unit_test(test_turn_exclusivity), cmocka_unit_test(test_turn_outlasts_pieces), \
 	cmocka_unit_test(test_claims_before_it_runs), cmocka_unit_test(test_clients_of_one_tenant), \
 	cmocka_unit_test(test_stuck_sibling), \
-	cmocka_unit_test(test_fork), cmocka_unit_test(test_dead_neighbour), \
+	cmocka_unit_test(test_fork), cmocka_unit_test(test_vfork), cmocka_unit_test(test_dead_neighbour), \
 	cmocka_unit_test(test_new_terms)
 
 #endif

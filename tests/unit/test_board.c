@@ -13,6 +13,7 @@
 #include "board/internal.h"
 #include "board/page.h"
 #include "board/terms.h"
+#include "fork_real.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -399,21 +400,6 @@ static int child_says(int (*f)(void *), void *arg)
 	int status;
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-}
-
-/* qemu-user takes some advice on memory without following it. Return: 1 a fork does what the kernel's fork does. */
-static int fork_is_real(void)
-{
-	void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	madvise(p, 4096, MADV_DONTFORK);
-	fflush(NULL);
-	pid_t pid = fork();
-	if (pid == 0)
-		_exit(msync(p, 1, MS_ASYNC) != 0);
-	int status;
-	waitpid(pid, &status, 0);
-	munmap(p, 4096);
-	return WEXITSTATUS(status);
 }
 
 static int flag_in_child(void *arg)
