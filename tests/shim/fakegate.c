@@ -35,13 +35,21 @@ struct pen_gate {
 
 struct fake_queue {
 	struct pen_gate_queue head;
-	uint32_t flags;
+	uint32_t flags, alive;
 };
-
 __attribute__((visibility("default"))) struct fake_stats fake_stats;
 static struct pen_gate gates[16];
 static _Atomic uint32_t ngates;
 static struct pen_lock open_lock;
+
+#define ALIVE UINT32_C(0x51ee0e)
+
+/* A record that was given back, or one that the layer had given back itself. */
+static void check_alive(struct pen_gate_queue *q)
+{
+	if (((struct fake_queue *)(void *)q)->alive != ALIVE)
+		atomic_fetch_add(&fake_stats.late, 1);
+}
 
 static uint64_t option(const char *name, uint64_t fallback)
 {
@@ -102,6 +110,7 @@ int pen_gate_queue_create(struct pen_gate *g, void *native, uint32_t flags, stru
 	q->head.native = native;
 	q->head.hot = &g->hot;
 	q->flags = flags;
+	q->alive = ALIVE;
 	bool fast = option("FAKEGATE_FAST", 0) != 0;
 	atomic_store(&q->head.credit, fast ? PEN_CREDIT_BIAS + PEN_CREDIT_BIAS / 2 : 0);
 	atomic_fetch_add(&fake_stats.queues, 1);
@@ -114,6 +123,7 @@ void pen_gate_queue_destroy(struct pen_gate_queue *q)
 	if (!q)
 		return;
 	atomic_fetch_sub(&fake_stats.queues, 1);
+	((struct fake_queue *)(void *)q)->alive = 0;
 	free(q);
 }
 
@@ -216,13 +226,13 @@ void pen_gate_sync_end(struct pen_gate_queue *q, uint64_t token)
 
 void pen_gate_poll(struct pen_gate_queue *q)
 {
-	(void)q;
+	check_alive(q);
 	atomic_fetch_add(&fake_stats.polls, 1);
 }
 
 void pen_gate_edge(struct pen_gate_queue *q)
 {
-	(void)q;
+	check_alive(q);
 	atomic_fetch_add(&fake_stats.edges, 1);
 }
 

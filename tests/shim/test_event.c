@@ -147,6 +147,33 @@ static void released_while_set(void)
 	MUST(clReleaseCommandQueue(other));
 }
 
+/* The queue is released while another thread waits for its event, which is all that the application holds then. */
+static void *wait_for_it(void *arg)
+{
+	cl_event *e = arg;
+	OK(clWaitForEvents(1, e));
+	OK(clReleaseEvent(*e));
+	return NULL;
+}
+
+static void queue_released_while_waiting(void)
+{
+	pthread_t thread;
+	cl_int err;
+	cl_command_queue q = new_queue(0);
+	cl_event user = clCreateUserEvent(context, &err), e;
+	MUST(err);
+	launch(q, 1, &user, &e);
+	uint64_t edges = stats->edges;
+	MUST(pthread_create(&thread, NULL, wait_for_it, &e));
+	while (stats->edges == edges)   /* it has looked at the queue, and waits or is about to */
+		usleep(100);
+	MUST(clReleaseCommandQueue(q));
+	MUST(clSetUserEventStatus(user, CL_COMPLETE));
+	pthread_join(thread, NULL);
+	MUST(clReleaseEvent(user));
+}
+
 static cl_command_queue callback_queue;
 static _Atomic int called;
 
@@ -299,6 +326,7 @@ int main(void)
 	if (!getenv("FAKEGATE_FAST"))
 		standing_alone();
 	released_while_set();
+	queue_released_while_waiting();
 	callbacks();
 	queues();
 	command_buffer();

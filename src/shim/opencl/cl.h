@@ -65,11 +65,19 @@ struct pen_cl_map {
 	struct pen_cl_table *_Atomic table;
 	struct pen_cl_lock lock;
 	_Atomic uint32_t live;
+	_Atomic uint32_t phase, readers[2];   /* inside pen_cl_map_enter(), by the phase in which they came */
 };
 
 void *pen_cl_map_find(struct pen_cl_map *m, const void *key);           /* NULL: not there */
 int pen_cl_map_put(struct pen_cl_map *m, const void *key, void *value); /* replaces; 0 or -ENOMEM */
-void *pen_cl_map_take(struct pen_cl_map *m, const void *key);           /* removes; what was there */
+/* Removes; what was there. Returns when nobody who could have found it is between enter and leave any more. */
+void *pen_cl_map_take(struct pen_cl_map *m, const void *key);
+/*
+ * For who finds a record without holding a reference of the application's: it stays until he leaves. A few microseconds, no
+ * call that waits. May be nested. Return: for pen_cl_map_leave().
+ */
+uint32_t pen_cl_map_enter(struct pen_cl_map *m);
+void pen_cl_map_leave(struct pen_cl_map *m, uint32_t entered);
 static inline bool pen_cl_map_empty(struct pen_cl_map *m)
 {
 	return atomic_load_explicit(&m->live, memory_order_relaxed) == 0;
@@ -163,6 +171,7 @@ void pen_cl_queue_ran(struct pen_cl_queue *q, cl_event event);
 
 struct pen_cl_thread {
 	uint32_t callbacks;          /* depth: inside a callback of the driver */
+	uint32_t reading;            /* depth: inside pen_cl_map_enter() */
 	const void *notifying;       /* mark node whose completion this thread is reporting */
 };
 extern _Thread_local struct pen_cl_thread pen_cl_thread __attribute__((tls_model("initial-exec")));

@@ -61,6 +61,18 @@ static bool is_blocked(struct pen_cl_queue *q)
 	return stands;
 }
 
+static bool may_never_come(struct pen_cl_queue *q, cl_event e)
+{
+	/* The queue of the event may be released at this moment: the application holds the event alone. */
+	uint32_t in = pen_cl_map_enter(&pen_cl_queues);
+	struct pen_cl_queue *other = pen_cl_event_queue(e);
+	bool behind = other == q && !q->out_of_order;
+	bool never = !behind && (!other || other->device != q->device || is_blocked(other) ||
+				 (other->out_of_order && pen_cl_user_events()));
+	pen_cl_map_leave(&pen_cl_queues, in);
+	return never;
+}
+
 /*
  * May a command with this wait list start by itself? A command of another queue of ours that can run will end. Everything
  * else - a user event, an event of another API or of a queue that is itself stuck - may need this very thread to go on.
@@ -70,18 +82,10 @@ static bool is_blocked(struct pen_cl_queue *q)
 bool pen_cl_runnable(struct pen_cl_queue *q, cl_uint nwait, const cl_event *wait, bool *ret_blocked)
 {
 	*ret_blocked = false;
-	for (cl_uint i = 0; wait && i < nwait; i++) {
-		if (!wait[i] || pen_cl_event_done(wait[i]))
-			continue;
-		struct pen_cl_queue *other = pen_cl_event_queue(wait[i]);
-		if (other == q && !q->out_of_order)
-			continue;
-		if (!other || other->device != q->device || is_blocked(other) ||
-		    (other->out_of_order && pen_cl_user_events())) {
-			*ret_blocked = true;
-			return false;
-		}
-	}
+	for (cl_uint i = 0; wait && i < nwait && !*ret_blocked; i++)
+		*ret_blocked = wait[i] && !pen_cl_event_done(wait[i]) && may_never_come(q, wait[i]);
+	if (*ret_blocked)
+		return false;
 	/* Behind a command that cannot start nothing of an in-order queue can; out of order only what is behind a barrier. */
 	if (!is_blocked(q))
 		return true;
@@ -190,8 +194,11 @@ cl_event pen_cl_event_first(cl_event last)
 
 cl_int pen_clGetEventProfilingInfo(cl_event e, cl_profiling_info what, size_t size, void *value, size_t *ret_size)
 {
+	uint32_t in = pen_cl_map_enter(&pen_cl_queues);
 	struct pen_cl_queue *q = pen_cl_event_queue(e);
-	if (q && q->stamped && !q->asked_profiling)
+	bool hide = q && q->stamped && !q->asked_profiling;
+	pen_cl_map_leave(&pen_cl_queues, in);
+	if (hide)
 		return CL_PROFILING_INFO_NOT_AVAILABLE;
 	if (what == CL_PROFILING_COMMAND_QUEUED || what == CL_PROFILING_COMMAND_SUBMIT || what == CL_PROFILING_COMMAND_START) {
 		cl_event first = pen_cl_event_first(e);
@@ -248,32 +255,53 @@ static struct pen_cl_queue *whole_queue(cl_event e, struct pen_cl_queue *q)
 
 #define WAIT_QUEUES 8   /* queues of one wait that are told; more only make the gate's knowledge later */
 
+/* What is known of an event's queue while no record is held: the wait may outlast the queue. */
+struct seen {
+	cl_command_queue id;
+	struct pen_cl_queue *q;      /* to compare with, not to be followed */
+	uint64_t token;
+	bool whole;
+};
+
+/* Inside pen_cl_map_enter(). */
+static struct seen look_before(cl_event e, struct pen_cl_queue *q, bool alone)
+{
+	struct seen s = { .id = q->id, .q = q, .whole = alone && whole_queue(e, q) };
+	if (s.whole)
+		s.token = pen_gate_sync_begin(q->gate);
+	return s;
+}
+
+static void look_after(const struct seen *s, bool done)
+{
+	uint32_t in = pen_cl_map_enter(&pen_cl_queues);
+	struct pen_cl_queue *q = pen_cl_queue(s->id);
+	if (q && q == s->q && s->whole && done)
+		pen_gate_sync_end(q->gate, s->token);
+	else if (q && q == s->q)
+		pen_gate_poll(q->gate);
+	pen_cl_map_leave(&pen_cl_queues, in);
+}
+
 cl_int pen_clWaitForEvents(cl_uint n, const cl_event *list)
 {
-	struct { struct pen_cl_queue *q; uint64_t token; bool whole; } seen[WAIT_QUEUES] = { 0 };
+	struct seen seen[WAIT_QUEUES];
 	uint32_t nseen = 0;
 	for (cl_uint i = 0; list && i < n && nseen < WAIT_QUEUES; i++) {
+		uint32_t at = 0, in = pen_cl_map_enter(&pen_cl_queues);
 		struct pen_cl_queue *q = pen_cl_event_queue(list[i]);
-		uint32_t at = 0;
 		while (at < nseen && seen[at].q != q)
 			at++;
-		if (!q || at < nseen)
-			continue;
-		seen[at].q = q;
-		seen[at].whole = n == 1 && whole_queue(list[i], q);
-		if (seen[at].whole)
-			seen[at].token = pen_gate_sync_begin(q->gate);
-		else
-			pen_gate_edge(q->gate);
-		nseen++;
+		if (q && at == nseen) {
+			seen[nseen++] = look_before(list[i], q, n == 1);
+			if (!seen[at].whole)
+				pen_gate_edge(q->gate);
+		}
+		pen_cl_map_leave(&pen_cl_queues, in);
 	}
 	cl_int r = BELOW(clWaitForEvents)(n, list);
-	for (uint32_t i = 0; i < nseen; i++) {
-		if (seen[i].whole && r == CL_SUCCESS)
-			pen_gate_sync_end(seen[i].q->gate, seen[i].token);
-		else
-			pen_gate_poll(seen[i].q->gate);
-	}
+	for (uint32_t i = 0; i < nseen; i++)
+		look_after(&seen[i], r == CL_SUCCESS);
 	return r;
 }
 
@@ -281,16 +309,15 @@ cl_int pen_clGetEventInfo(cl_event e, cl_event_info what, size_t size, void *val
 {
 	if (what != CL_EVENT_COMMAND_EXECUTION_STATUS)
 		return BELOW(clGetEventInfo)(e, what, size, value, ret_size);
+	struct seen seen = { 0 };
+	uint32_t in = pen_cl_map_enter(&pen_cl_queues);
 	struct pen_cl_queue *q = pen_cl_event_queue(e);
-	struct pen_cl_queue *whole = whole_queue(e, q);
-	uint64_t token = whole ? pen_gate_sync_begin(whole->gate) : 0;
+	if (q)
+		seen = look_before(e, q, true);
+	pen_cl_map_leave(&pen_cl_queues, in);
 	cl_int r = BELOW(clGetEventInfo)(e, what, size, value, ret_size);
-	if (!q || r != CL_SUCCESS || !value || *(cl_int *)value > CL_COMPLETE)
-		return r;
-	if (whole)
-		pen_gate_sync_end(whole->gate, token);
-	else
-		pen_gate_poll(q->gate);
+	if (seen.q && r == CL_SUCCESS && value && *(cl_int *)value <= CL_COMPLETE)
+		look_after(&seen, true);
 	return r;
 }
 

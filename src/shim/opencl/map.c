@@ -5,7 +5,10 @@
  * Why not a locked hash table: a lock is 15-20 ns, the whole budget of a launch. Open addressing; readers take no lock and
  * write nothing, writers exclude each other. A table that is too full is replaced by one twice as large and the old one is
  * kept, because a reader may still be in it: all old tables together are smaller than the current one.
- * A reader that looks for a handle that another thread is just releasing may get either answer; the application must not.
+ * A reader that looks for a handle that another thread is just releasing may get either answer. The application must not
+ * do that; but it may wait for an event whose queue is being released, and so look up a queue that is not its own. Such a
+ * reader says when he is inside, and who has removed a record waits for those that were. Two counters, used in turn, so
+ * that readers that come later are not waited for.
  */
 #include "shim/opencl/cl.h"
 
@@ -25,6 +28,8 @@ struct pen_cl_table {
 
 #define FIRST_SLOTS 64u
 #define GONE ((uintptr_t)1)
+#define WAIT_STEP_NS UINT64_C(50000)
+#define WAIT_STEPS 20000   /* a second */
 
 static inline uint32_t place(uintptr_t key)
 {
@@ -138,6 +143,33 @@ static void drop(struct pen_cl_table *t, uint32_t at)
 	}
 }
 
+uint32_t pen_cl_map_enter(struct pen_cl_map *m)
+{
+	pen_cl_thread.reading++;
+	for (;;) {
+		uint32_t phase = atomic_load(&m->phase);
+		atomic_fetch_add(&m->readers[phase & 1], 1);
+		if (atomic_load(&m->phase) == phase)
+			return phase & 1;
+		atomic_fetch_sub(&m->readers[phase & 1], 1);
+	}
+}
+
+void pen_cl_map_leave(struct pen_cl_map *m, uint32_t entered)
+{
+	pen_cl_thread.reading--;
+	atomic_fetch_sub(&m->readers[entered], 1);
+}
+
+/* Under the lock, so that each phase is empty before it comes again. Bounded: in a forked child nobody is there to leave. */
+static void wait_readers(struct pen_cl_map *m)
+{
+	_Atomic uint32_t *readers = &m->readers[atomic_fetch_add(&m->phase, 1) & 1];
+	uint32_t n;
+	for (int i = 0; i < WAIT_STEPS && !pen_cl_thread.reading && (n = atomic_load(readers)) != 0; i++)
+		pen_futex_wait(readers, n, WAIT_STEP_NS);
+}
+
 void *pen_cl_map_take(struct pen_cl_map *m, const void *key)
 {
 	if (pen_cl_map_empty(m))
@@ -150,6 +182,7 @@ void *pen_cl_map_take(struct pen_cl_map *m, const void *key)
 		value = atomic_load_explicit(&s->value, memory_order_relaxed);
 		drop(t, (uint32_t)(s - t->slot));
 		atomic_fetch_sub_explicit(&m->live, 1, memory_order_relaxed);
+		wait_readers(m);
 	}
 	pen_cl_unlock(&m->lock);
 	return value;
