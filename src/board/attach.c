@@ -75,8 +75,10 @@ static void hang_up(struct pen_attach *a, uint64_t now_ns)
 {
 	pen_fdid_close(&a->sock);
 	set_state(a, PEN_ATTACH_CLOSED);
+	/* One that was good is dialled anew at once: the daemon may have been restarted long ago. */
 	a->retry_at_ns = now_ns + a->retry_step_ns;
-	a->retry_step_ns = PEN_MIN(2 * a->retry_step_ns, PEN_ATTACH_RETRY_MAX_NS);
+	uint64_t longer = PEN_MIN(2 * a->retry_step_ns, PEN_ATTACH_RETRY_MAX_NS);
+	a->retry_step_ns = PEN_MAX(longer, PEN_ATTACH_RETRY_MIN_NS);
 	for (uint32_t i = 0; i < ndevices(a); i++) {
 		set_seat_state(a->device[i], PEN_SEAT_STATE_NONE);
 		atomic_store_explicit(&a->device[i]->status, 0, memory_order_release);
@@ -259,7 +261,7 @@ static int take_ready(struct pen_attach *a, uint64_t device_id)
 	struct pen_attach_device *d = by_id(a, device_id);
 	if (!d || get_seat_state(d) != PEN_SEAT_STATE_MAPPED)
 		return -EPROTO;
-	a->retry_step_ns = PEN_ATTACH_RETRY_MIN_NS;
+	a->retry_step_ns = 0;
 	set_seat_state(d, PEN_SEAT_STATE_LIVE);
 	atomic_fetch_add_explicit(&d->attached, 1, memory_order_release);
 	atomic_store_explicit(&d->live, 1, memory_order_release);
@@ -360,23 +362,21 @@ static int ask(struct pen_attach *a, uint64_t now_ns)
 	return open;
 }
 
-static int step(struct pen_attach *a, uint64_t now_ns)
+/* Return: 0 HELLO was sent; -ENOTCONN; -EACCES refused. */
+static int dial(struct pen_attach *a, uint64_t now_ns)
 {
-	if (get_state(a) == PEN_ATTACH_REFUSED)
-		return -EACCES;
-	if (get_state(a) != PEN_ATTACH_CLOSED && pen_fdid_check(&a->sock) < 0)
-		hang_up(a, now_ns);
-	if (get_state(a) == PEN_ATTACH_CLOSED) {
-		if (now_ns < a->retry_at_ns)
-			return -ENOTCONN;
-		int r = greet(a, now_ns);
-		if (r == -EACCES && get_state(a) == PEN_ATTACH_REFUSED)
-			return r;
-		if (r < 0) {
-			hang_up(a, now_ns);
-			return -ENOTCONN;
-		}
-	}
+	if (now_ns < a->retry_at_ns)
+		return -ENOTCONN;
+	int r = greet(a, now_ns);
+	if (r == 0 || (r == -EACCES && get_state(a) == PEN_ATTACH_REFUSED))
+		return r;
+	hang_up(a, now_ns);
+	return -ENOTCONN;
+}
+
+/* Takes and answers. Return: packets taken; -ENOTCONN it hung up, or was hung up on; -EACCES refused. */
+static int talk(struct pen_attach *a, uint64_t now_ns)
+{
 	int taken = take_packets(a, now_ns);
 	if (get_state(a) == PEN_ATTACH_REFUSED)
 		return -EACCES;
@@ -386,6 +386,21 @@ static int step(struct pen_attach *a, uint64_t now_ns)
 		return -ENOTCONN;
 	}
 	return taken;
+}
+
+static int step(struct pen_attach *a, uint64_t now_ns)
+{
+	if (get_state(a) == PEN_ATTACH_REFUSED)
+		return -EACCES;
+	if (get_state(a) != PEN_ATTACH_CLOSED && pen_fdid_check(&a->sock) < 0)
+		hang_up(a, now_ns);
+	if (get_state(a) != PEN_ATTACH_CLOSED) {
+		int r = talk(a, now_ns);
+		if (r != -ENOTCONN)
+			return r;
+	}
+	int r = dial(a, now_ns);
+	return r < 0 ? r : talk(a, now_ns);
 }
 
 int pen_attach_step(struct pen_attach *a, uint64_t now_ns)
@@ -398,7 +413,8 @@ int pen_attach_step(struct pen_attach *a, uint64_t now_ns)
 	return r;
 }
 
-int pen_attach_wait(struct pen_attach *a, struct pen_attach_device *d, uint64_t timeout_ns)
+/* @dialled: only as long as there is a daemon that could answer. */
+static int wait_live(struct pen_attach *a, struct pen_attach_device *d, uint64_t timeout_ns, bool dialled)
 {
 	PEN_KEEP_ERRNO;
 	uint64_t now = pen_mono_ns(), until = timeout_ns > UINT64_MAX - now ? UINT64_MAX : now + timeout_ns;
@@ -413,7 +429,7 @@ int pen_attach_wait(struct pen_attach *a, struct pen_attach_device *d, uint64_t 
 			return status;
 		if (r > 0)
 			continue;
-		if (now >= until)
+		if (now >= until || (dialled && r == -ENOTCONN))
 			return -EAGAIN;
 		uint64_t left_ms = (until - now + PEN_MS - 1) / PEN_MS;
 		/* No connection to poll, or another thread reads from it: sleep a little, look again. */
@@ -421,6 +437,16 @@ int pen_attach_wait(struct pen_attach *a, struct pen_attach_device *d, uint64_t 
 		int asleep = r < 0;
 		poll(&p, asleep ? 0 : 1, (int)PEN_MIN(left_ms, (uint64_t)(asleep ? 5 : POLL_MS)));
 	}
+}
+
+int pen_attach_wait(struct pen_attach *a, struct pen_attach_device *d, uint64_t timeout_ns)
+{
+	return wait_live(a, d, timeout_ns, false);
+}
+
+int pen_attach_return(struct pen_attach *a, struct pen_attach_device *d, uint64_t timeout_ns)
+{
+	return wait_live(a, d, timeout_ns, true);
 }
 
 /* ---- devices ----------------------------------------------------------------------------------------------------- */

@@ -6,7 +6,8 @@
  *
  * It is a state machine that never waits: pen_attach_step() takes what has come, does what can be done and returns.
  * pen_attach_wait() is steps with poll(2) between them, for the first attach only; on the launch path the gate calls
- * pen_attach_step() now and then, and nothing when it has no reason (a seat without its page, a hang-up).
+ * pen_attach_step() now and then, and nothing when it has no reason (a seat without its page, a hang-up). A process that
+ * has nothing on the device goes back to a restarted daemon in one call, with pen_attach_return().
  *
  *   CLOSED --connect, HELLO, ADOPT*--> GREETING --HELLO_REPLY 0--> OPEN --any error, hang-up--> CLOSED (try again later)
  *                                          '-------- status < 0 --> REFUSED (for good: fail closed)
@@ -39,7 +40,8 @@
 #define PEN_ATTACH_DEVICES 16                      /* of one process */
 #define PEN_ATTACH_WAIT_NS UINT64_C(5000000000)    /* a good bound for the first attach */
 #define PEN_ATTACH_ANSWER_NS UINT64_C(5000000000)  /* a daemon that has not answered by then is hung up on */
-#define PEN_ATTACH_RETRY_MIN_NS UINT64_C(10000000) /* between attempts to connect; doubles up to the next */
+#define PEN_ATTACH_RETRY_MIN_NS UINT64_C(10000000) /* between attempts to connect; doubles up to the next. The first
+                                                      after a connection that was good comes at once */
 #define PEN_ATTACH_RETRY_MAX_NS UINT64_C(1000000000)
 
 #define PEN_ATTACH_STATES(X) X(CLOSED, "closed") X(GREETING, "greeting") X(OPEN, "open") X(REFUSED, "refused")
@@ -147,6 +149,12 @@ int pen_attach_step(struct pen_attach *a, uint64_t now_ns);
  * daemon cannot be reached or does not answer.
  */
 int pen_attach_wait(struct pen_attach *a, struct pen_attach_device *d, uint64_t timeout_ns);
+
+/*
+ * pen_attach_return - after a hang-up: step and poll until @d has its seat again, but not for a daemon that is not there
+ * Return: as pen_attach_wait; -EAGAIN also at once when nobody answers the call.
+ */
+int pen_attach_return(struct pen_attach *a, struct pen_attach_device *d, uint64_t timeout_ns);
 
 /* Neighbour pages are missing though the terms name their seats: ask for all again. Return: 0; -ENOTCONN; -EBUSY. */
 int pen_attach_resend(struct pen_attach *a, struct pen_attach_device *d);

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #define TERMS_WAIT_NS (2 * PEN_S)
+#define RETURN_NS (100 * PEN_MS)   /* an idle program waits so long for a restarted daemon; it usually takes one or two */
 
 static struct {
 	struct pen_lock lock;              /* opening and attaching; never taken on the way of a command */
@@ -224,15 +225,43 @@ bool pen_gate_forked_(void)
 	return !pen_fork_flag_is_set(&process.fork);
 }
 
+/* Nothing of this process is on the device or wants to be there. */
+static bool is_idle(struct pen_gate *g)
+{
+	return PEN_BUSY_STATE(atomic_load_explicit(&g->dev->signal->busy, memory_order_relaxed)) == PEN_BUSY_IDLE;
+}
+
+/*
+ * A step. If an idle program finds a restarted daemon by it, all the way back to the seat, so that its very first call is
+ * made under the new terms and seen by the new daemon. That is the one wait for an answer outside of the first attach: once
+ * per connection, and never for a program in the middle of its work, which takes the answer with its next look.
+ */
+static int step_or_return(struct pen_gate *g, uint64_t now_ns, bool idle)
+{
+	uint32_t before = atomic_load_explicit(&g->dev->seat_state, memory_order_relaxed);
+	int r = pen_attach_step(g->attach, now_ns);
+	uint32_t after = atomic_load_explicit(&g->dev->seat_state, memory_order_relaxed);
+	if (r < 0 || !idle || before == PEN_SEAT_STATE_ADOPTING || after != PEN_SEAT_STATE_ADOPTING ||
+	    (g->ad->in_callback && g->ad->in_callback()))
+		return r;
+	r = pen_attach_return(g->attach, g->dev, RETURN_NS);
+	return r == -EACCES ? r : 0;
+}
+
 /*
  * Looks at the connection: packets that have come, a hang-up, a daemon that is back. One thread at a time, at most every
- * 100 ms, or every millisecond while a neighbour's page is missing; never waits.
+ * 100 ms, or every millisecond while a neighbour's page is missing.
  */
 void pen_gate_connection(struct pen_gate *g, uint64_t now_ns)
 {
 	uint64_t due = atomic_load_explicit(&g->connection_ns, memory_order_relaxed);
+	/* The caller's time may be that of its last command, which for an idle program is long ago. */
+	bool idle = is_idle(g);
+	if (now_ns < due && idle)
+		now_ns = pen_gate_now(g);
 	if (now_ns < due)
 		return;
+	idle = idle && now_ns - due > PEN_GATE_CONNECTION_NS;   /* periodic work finds an idle device at each period too */
 	uint64_t missing = atomic_load(&g->missing_since_ns);
 	uint64_t next = now_ns + (missing ? PEN_GATE_FETCH_NS : PEN_GATE_CONNECTION_NS);
 	if (!atomic_compare_exchange_strong(&g->connection_ns, &due, next))
@@ -241,7 +270,7 @@ void pen_gate_connection(struct pen_gate *g, uint64_t now_ns)
 	if (!g->attach)
 		return;
 	int saved = errno;
-	int r = pen_attach_step(g->attach, now_ns);
+	int r = step_or_return(g, now_ns, idle);
 	if (r == -EACCES) {
 		tell("the daemon refused this process", g->attach->text);
 		atomic_store(&g->refused, 1);
