@@ -39,9 +39,26 @@ static void move_seat(struct pen_seat *s, struct pen_client *from, struct pen_cl
 /* The ledger of the place becomes the one that the client holds, or is it already. */
 static int match_ledger(struct pen_daemon *d, struct pen_place *p, const struct pen_page_head *head, int *fd)
 {
-	if (!p->ledger)
-		return pen_place_take_ledger(d, p, fd);
-	return p->ledger->head.instance == head->instance ? 0 : -ESTALE;
+	if (p->ledger)
+		return p->ledger->head.instance == head->instance ? 0 : -ESTALE;
+	int r = pen_place_take_ledger(d, p, fd);
+	if (r < 0)
+		return r;
+	pen_absent_charge(p);
+	/* What was used before is not use of this minute, nor of this second. */
+	pen_place_totals(p, &p->minute);
+	p->sample_device_ns = p->minute.device_ns;
+	return 0;
+}
+
+/* Accounts of processes that are neither back nor known to live. */
+static void leave_strangers(struct pen_daemon *d, struct pen_place *p)
+{
+	pen_ledger_set gone = 0;
+	for (uint32_t i = 0; p->ledger && i < PEN_LEDGER_CLIENTS; i++)
+		if (!(p->clients_used & PEN_LEDGER_BIT(i)) && atomic_load(&p->ledger->client[i].tag))
+			gone |= PEN_LEDGER_BIT(i);
+	pen_accounts_leave(d, p, gone, false);
 }
 
 static int take_pages(struct pen_daemon *d, struct pen_client *c, struct pen_device *dev, struct pen_adopt *a,
@@ -65,6 +82,8 @@ static int take_pages(struct pen_daemon *d, struct pen_client *c, struct pen_dev
 	r = match_ledger(d, p, &ledger, &a->fd[0]);
 	if (r == 0)
 		r = pen_seat_adopt(d, c, p, &a->msg, &a->fd[1], ret_seat);
+	if (r == 0 && !p->adopt_until_ns)   /* a ledger that comes late knows the dead too */
+		leave_strangers(d, p);
 	return r < 0 ? pen_err_sys(err, r, "seat %u", a->msg.seat) : 0;
 }
 
@@ -74,10 +93,13 @@ static int give_new(struct pen_daemon *d, struct pen_client *c, struct pen_devic
 	struct pen_seat *s = NULL;
 	int r = pen_attach_place(d, c, dev, -1, &p, NULL);
 	if (r == 0 && !p->ledger)
-		r = pen_place_ledger(d, p);
+		r = pen_absent_ledger(d, p);
+	struct pen_absent *a = pen_absent_of(c, dev);
+	if (r == 0 && a)
+		pen_absent_end(d, a, false);   /* what it says itself is newer */
 	if (r == 0)
 		r = pen_seat_give(d, c, p, &s);
-	if (r < 0)
+	if (!s)
 		return r;
 	/* No more than there is: the claim of a hostile client must not overflow the sum. */
 	if (dev->mem_bytes)
@@ -125,10 +147,8 @@ void pen_adopt_all(struct pen_daemon *d, struct pen_client *c, struct pen_client
 static void settle_place(struct pen_daemon *d, struct pen_place *p)
 {
 	p->adopt_until_ns = 0;
-	if (!p->ledger && !p->clients_used)
-		pen_place_free(d, p);
-	else
-		pen_place_square(d, p);   /* accounts of those that did not come back are given back */
+	leave_strangers(d, p);
+	pen_place_square(d, p);
 }
 
 static void on_adopt_end(evutil_socket_t fd, short what, void *arg)
@@ -136,6 +156,7 @@ static void on_adopt_end(evutil_socket_t fd, short what, void *arg)
 	struct pen_daemon *d = arg;
 	(void)fd, (void)what;
 	d->adopt_until_ns = 0;
+	pen_log(PEN_LOG_DEBUG, "clients of before the start are no longer waited for");
 	struct pen_tenant *t, *next;
 	for (t = d->tenants; t; t = next) {
 		next = t->hh.next;

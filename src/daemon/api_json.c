@@ -98,7 +98,7 @@ static json_t *place_json(struct pen_daemon *d, const struct pen_place *p)
 	const struct pen_device *dev = p->device;
 	struct pen_verdict v = pen_place_verdict(d, p);
 	json_t *o = json_pack("{s:s, s:s, s:i, s:i, s:b}", "key", dev->key, "model", dev->model, "slot", (int)p->slot,
-			      "rank", (int)v.rank, "waits_for_clients", !p->ledger);
+			      "rank", (int)v.rank, "waits_for_clients", pen_place_waits(p));
 	struct pen_totals totals;
 	pen_place_totals(p, &totals);
 	add_totals(o, &totals);

@@ -66,6 +66,7 @@ void pen_client_free(struct pen_daemon *d, struct pen_client *c)
 	hang_up(c);
 	while (c->seats)
 		pen_seat_release(d, c->seats);
+	pen_absent_end_all(d, c);
 	free_event(&c->death_ev);
 	pen_peer_finish(&c->peer);
 	DL_DELETE(c->tenant->clients, c);
@@ -77,8 +78,10 @@ static void client_gone(struct pen_daemon *d, struct pen_client *c, const char *
 	struct pen_tenant *t = c->tenant;
 	if (c->greeted)
 		pen_event(d, PEN_EVENT_CLIENT_GONE, t, NULL, "process %d (%s) %s", (int)c->peer.pid, c->comm, how);
-	bool greeted = c->greeted;
+	bool greeted = c->greeted, was_waited_for = c->n_absent > 0;
 	pen_client_free(d, c);
+	if (was_waited_for)
+		pen_attach_unpark(d);
 	if (greeted)
 		pen_tenant_settle(d, t);
 }
@@ -109,6 +112,39 @@ static int watch_death(struct pen_daemon *d, struct pen_client *c)
 	/* Kernels before 5.3: look every 100 ms. */
 	c->death_ev = event_new(d->base, -1, EV_PERSIST, on_death, c);
 	return c->death_ev && event_add(c->death_ev, &(struct timeval){ .tv_usec = 100000 }) == 0 ? 0 : -ENOMEM;
+}
+
+int pen_client_restore(struct pen_daemon *d, struct pen_tenant *t, pid_t pid, uint64_t start_time,
+		       struct pen_client **ret_client)
+{
+	struct pen_client *c;
+	DL_FOREACH(t->clients, c)
+		if (c->peer.pid == pid && c->peer.start_time == start_time) {
+			*ret_client = c;
+			return 0;
+		}
+	pen_auto_close int pidfd = pen_process_open(pid);
+	uint64_t now;
+	/* The start time is read after the process was pinned: it is that of the one pinned, or of none that lives. */
+	if (pidfd == -ESRCH || pen_peer_start_time(pid, &now) < 0 || now != start_time)
+		return -ESRCH;
+	c = calloc(1, sizeof(*c));
+	if (!c)
+		return -ENOMEM;
+	c->daemon = d;
+	c->tenant = t;
+	c->fd = -1;
+	c->peer = (struct pen_peer){ .pid = pid, .start_time = start_time, .pidfd = pidfd >= 0 ? PEN_TAKE_FD(pidfd) : -1 };
+	c->greeted = true;
+	snprintf(c->comm, sizeof(c->comm), "not back yet");
+	DL_APPEND(t->clients, c);
+	if (watch_death(d, c) < 0) {
+		pen_client_free(d, c);
+		return -ENOMEM;
+	}
+	t->seen_client = true;
+	*ret_client = c;
+	return 0;
 }
 
 int pen_client_send(struct pen_client *c, enum pen_msg type, void *msg, const int *fds, unsigned n_fds)
@@ -313,14 +349,14 @@ static int on_device(struct pen_daemon *d, struct pen_client *c, const struct pe
 	int r = pen_attach_place(d, c, dev, -1, &p, &err);
 	if (r < 0)
 		return refuse_device(d, c, m->key, r == -ENOSPC ? r : -ENODEV, err.text);
-	/* A second ledger beside one that old clients will bring back would count their memory twice or not at all. */
-	if (!p->ledger && p->adopt_until_ns > pen_mono_ns())
+	/* Beside the one that an old client will bring back a new ledger knows of its memory only what the store does. */
+	if (!p->ledger && p->adopt_until_ns > pen_mono_ns() && pen_absent_matters(p))
 		return park(c, m);
 	struct pen_seat *s = NULL;
-	r = p->ledger ? 0 : pen_place_ledger(d, p);
+	r = p->ledger ? 0 : pen_absent_ledger(d, p);
 	if (r == 0)
 		r = pen_seat_give(d, c, p, &s);
-	if (r < 0)
+	if (!s)
 		return refuse_device(d, c, m->key, r == -ENOSPC ? r : -ENODEV, strerror(-r));
 	return pen_attach_seat(c, s, false);
 }

@@ -76,6 +76,7 @@ void pen_place_publish(struct pen_daemon *d, struct pen_place *p);          /* c
 void pen_place_totals(const struct pen_place *p, struct pen_totals *ret);
 void pen_place_square(struct pen_daemon *d, struct pen_place *p);            /* seat.c: after a death */
 void pen_account_add(const struct pen_ledger_client *c, struct pen_totals *sum);
+bool pen_place_waits(const struct pen_place *p);   /* for clients of before a restart */
 uint64_t pen_place_mem_used(const struct pen_place *p);
 uint64_t pen_place_mem_limit(const struct pen_place *p);                     /* PEN_UNLIMITED: none, or unknown */
 /* What the tick thread last decided, read under its lock. */
@@ -99,6 +100,11 @@ int pen_seat_show(struct pen_daemon *d, struct pen_seat *s);
 void pen_seat_send_all(struct pen_daemon *d, struct pen_client *c, struct pen_device *dev);
 /* The client is dead or has left the device: seat, memory and rank become free. */
 void pen_seat_release(struct pen_daemon *d, struct pen_seat *s);
+void pen_seat_keep(struct pen_daemon *d, struct pen_seat *s);   /* once a second: the store knows what it holds */
+/* The account that the ledger has for a seat, or a new one. Return: its index; -ENOSPC. */
+int pen_account_find(struct pen_ledger_page *l, uint32_t seat, uint32_t generation, bool *ret_known);
+/* Accounts (bit per index) whose clients are gone: memory is given back, what they had used counts on. */
+void pen_accounts_leave(struct pen_daemon *d, struct pen_place *p, uint64_t gone, bool were_active);
 struct pen_seat *pen_seat_of(const struct pen_client *c, const struct pen_device *dev);
 
 /* ---- attach.c: the tenants' sockets ---------------------------------------------------------------------------------- */
@@ -107,6 +113,9 @@ int pen_attach_listen(struct pen_daemon *d, struct pen_tenant *t, struct pen_err
 /* DEVICE packets that waited for the probe or for an adoption. */
 void pen_attach_unpark(struct pen_daemon *d);
 void pen_client_free(struct pen_daemon *d, struct pen_client *c);
+/* One that was attached to an earlier daemon. Return: 0; -ESRCH it is gone; -ENOMEM. */
+int pen_client_restore(struct pen_daemon *d, struct pen_tenant *t, pid_t pid, uint64_t start_time,
+		       struct pen_client **ret_client);
 /* Sends without waiting. Return: 0; -EAGAIN no room; other negative errno: the connection is dead. */
 int pen_client_send(struct pen_client *c, enum pen_msg type, void *msg, const int *fds, unsigned n_fds);
 /* A little later: goes on with what @c->resend says. */
@@ -118,10 +127,22 @@ int pen_attach_ready(struct pen_daemon *d, struct pen_client *c, struct pen_seat
 int pen_attach_place(struct pen_daemon *d, struct pen_client *c, struct pen_device *dev, int slot,
 		     struct pen_place **ret_place, struct pen_err *err);
 
-/* adopt.c */
+/* ---- adopt.c, absent.c: after a restart ------------------------------------------------------------------------------ */
+
 #define PEN_ADOPT_NS UINT64_C(5000000000)   /* after a start: how long clients are waited for; they retry every second */
 void pen_adopt_all(struct pen_daemon *d, struct pen_client *c, struct pen_client *old);
 int pen_adopt_begin(struct pen_daemon *d);   /* tenants were restored: wait for their clients */
+/* A seat that the store knew. Nothing happens if its process is gone or the seat cannot be its own any more. */
+struct pen_seat_row;
+void pen_absent_restore(struct pen_daemon *d, const struct pen_seat_row *row);
+/* It is back and its account is its seat's now, or it is not to come and the account is given back. */
+void pen_absent_end(struct pen_daemon *d, struct pen_absent *a, bool is_back);
+void pen_absent_end_all(struct pen_daemon *d, struct pen_client *c);
+int pen_absent_ledger(struct pen_daemon *d, struct pen_place *p);   /* a new ledger in which those not back are charged */
+void pen_absent_charge(struct pen_place *p);                         /* in a ledger that came back: those it does not know */
+struct pen_absent *pen_absent_of(const struct pen_client *c, const struct pen_device *dev);   /* same process */
+/* Would a new ledger let the tenant over its limit, because the one that there was is with a process that is not back? */
+bool pen_absent_matters(const struct pen_place *p);
 
 int pen_process_open(pid_t pid);                                            /* pidfd, close-on-exec; negative errno */
 

@@ -279,11 +279,18 @@ void pen_place_totals(const struct pen_place *p, struct pen_totals *ret)
 			pen_account_add(&p->ledger->client[i], ret);
 }
 
-/* Until its clients are back after a restart, a tenant counts at all that its contract lets it have. */
+bool pen_place_waits(const struct pen_place *p)
+{
+	return p->n_absent || (!p->ledger && p->adopt_until_ns);
+}
+
+/* Until one of its clients is back after a restart, a tenant counts at all that its contract lets it have. */
 uint64_t pen_place_mem_used(const struct pen_place *p)
 {
 	if (p->ledger)
 		return atomic_load_explicit(&p->ledger->mem_used_bytes, memory_order_relaxed);
+	if (!pen_place_waits(p))
+		return 0;
 	uint64_t limit = pen_place_mem_limit(p);
 	return limit == PEN_UNLIMITED ? p->tenant->contract.memory.guaranteed : limit;
 }

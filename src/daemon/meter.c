@@ -114,6 +114,8 @@ static void meter_device(struct pen_daemon *d, struct pen_device *dev)
 	for (unsigned i = 0; i < PEN_SEATS; i++) {
 		struct pen_seat *s = dev->seat[i];
 		bool stale = s && pen_seat_stale(d, s);
+		if (s)
+			pen_seat_keep(d, s);
 		if (s && stale && !s->told_stale)
 			pen_event(d, PEN_EVENT_CLIENT_STALE, s->place->tenant, dev,
 				  "process %d says that it is busy and makes no progress; nobody waits on it",

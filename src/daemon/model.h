@@ -80,6 +80,7 @@ struct pen_place {
 	struct pen_ledger_page *ledger;
 	uint64_t clients_used;                 /* bit per index of the ledger's accounts */
 	uint64_t adopt_until_ns;               /* 0 = nothing is waited for */
+	unsigned n_absent;                     /* seats of before a restart whose processes live and are not back */
 	struct pen_totals retired;             /* of clients that are gone */
 	struct pen_totals minute;              /* at the last row of usage */
 	uint64_t sample_ns, sample_device_ns;  /* a second ago */
@@ -100,7 +101,22 @@ struct pen_seat {
 	struct pen_signal_page *signal;
 	bool signal_writable;                  /* false: adopted, sealed before it came to us */
 	bool shown, told_stale;
+	bool kept;                             /* the store knows it */
+	uint64_t kept_bytes;                   /* what it counts at if it is not back after a restart */
+	uint64_t below_since_ns, below_bytes;  /* the charge is below that: since when, and the highest since then */
 	struct pen_seat *sibling;              /* next of the client */
+};
+
+/*
+ * The seat of a process that was attached to an earlier daemon of this boot, lives, and has not come back: its account
+ * stays charged until it does or dies. Its pages are with the process.
+ */
+struct pen_absent {
+	struct pen_client *client;             /* without a connection */
+	struct pen_place *place;
+	uint32_t seat, generation;
+	int index;                             /* account in the ledger; -1 = the place has none yet */
+	uint64_t bytes;                        /* as the store has it: for a ledger that does not know */
 };
 
 #define PEN_CLIENT_ADOPTS 16
@@ -119,6 +135,7 @@ struct pen_client {
 	uint32_t want_adopts, n_adopts;
 	struct pen_adopt *adopt;
 	struct pen_seat *seats;
+	unsigned n_absent;                     /* seats of before a restart */
 	struct pen_msg_device *parked;         /* DEVICE that waits for the probe or for an adoption */
 	uint64_t resend;                       /* bit per device: neighbours that could not be sent yet */
 	struct pen_daemon *daemon;
@@ -159,6 +176,7 @@ struct pen_device {
 	struct pen_device_policy policy;
 	struct pen_place *slot[PEN_TENANT_SLOTS];
 	struct pen_seat *seat[PEN_SEATS];
+	struct pen_absent *absent[PEN_SEATS];  /* their numbers are given to nobody else */
 	uint64_t fds_epoch;
 	struct pen_table_device *table;
 	uint64_t sample_busy_ns, sample_seen_ns;

@@ -6,6 +6,7 @@
 #include "board/packet.h"
 #include "board/page.h"
 #include "daemon/daemon.h"
+#include "daemon/store.h"
 
 #include <errno.h>
 #include <event2/event.h>
@@ -27,7 +28,7 @@ static int pick_seat(const struct pen_daemon *d, const struct pen_device *dev)
 	bool from_top = d->adopt_until_ns > pen_mono_ns();
 	for (int i = 0; i < PEN_SEATS; i++) {
 		int n = from_top ? PEN_SEATS - 1 - i : i;
-		if (!dev->seat[n])
+		if (!dev->seat[n] && !dev->absent[n])
 			return n;
 	}
 	return -ENOSPC;
@@ -92,13 +93,15 @@ int pen_seat_give(struct pen_daemon *d, struct pen_client *c, struct pen_place *
 	return 0;
 }
 
-/* The account that the ledger has for a seat, or a new one. */
-static int find_account(struct pen_ledger_page *l, uint32_t seat, uint32_t generation)
+int pen_account_find(struct pen_ledger_page *l, uint32_t seat, uint32_t generation, bool *ret_known)
 {
 	uint64_t tag = (uint64_t)seat << 32 | generation;
 	for (int i = 0; i < PEN_LEDGER_CLIENTS; i++)
-		if (atomic_load_explicit(&l->client[i].tag, memory_order_relaxed) == tag)
+		if (atomic_load_explicit(&l->client[i].tag, memory_order_relaxed) == tag) {
+			*ret_known = true;
 			return i;
+		}
+	*ret_known = false;
 	return pen_ledger_claim(l, seat, generation);
 }
 
@@ -107,7 +110,12 @@ int pen_seat_adopt(struct pen_daemon *d, struct pen_client *c, struct pen_place 
 {
 	if (m->seat >= PEN_SEATS || !m->generation)
 		return -EPROTO;
-	if (p->device->seat[m->seat])
+	struct pen_absent *a = pen_absent_of(c, p->device);
+	if (a && (a->place != p || a->seat != m->seat || a->generation != m->generation)) {
+		pen_absent_end(d, a, false);   /* it moved, and the store had not heard */
+		a = NULL;
+	}
+	if (p->device->seat[m->seat] || (p->device->absent[m->seat] && p->device->absent[m->seat] != a))
 		return -EBUSY;
 	struct pen_seat *s = calloc(1, sizeof(*s));
 	if (!s)
@@ -116,6 +124,7 @@ int pen_seat_adopt(struct pen_daemon *d, struct pen_client *c, struct pen_place 
 	s->generation = m->generation;
 	s->signal_fd = s->signal_ro_fd = -1;
 	const void *map;
+	bool known;
 	int r = pen_page_map_ro(*signal_fd, PEN_PAGE_SIGNAL, &map);
 	if (r == 0) {
 		/* Sealed against new writable mappings, ours included: we only read it and wake on it. */
@@ -124,7 +133,7 @@ int pen_seat_adopt(struct pen_daemon *d, struct pen_client *c, struct pen_place 
 		r = pen_page_reopen_ro(*signal_fd, &s->signal_ro_fd, NULL);
 	}
 	if (r == 0)
-		r = find_account(p->ledger, m->seat, m->generation);
+		r = pen_account_find(p->ledger, m->seat, m->generation, &known);
 	if (r < 0) {
 		seat_finish(s);
 		return r;
@@ -133,6 +142,11 @@ int pen_seat_adopt(struct pen_daemon *d, struct pen_client *c, struct pen_place 
 	s->signal_fd = PEN_TAKE_FD(*signal_fd);
 	if (m->generation >= d->generation)
 		d->generation = m->generation == UINT32_MAX ? 1 : m->generation + 1;
+	if (a) {
+		s->kept = true;
+		s->kept_bytes = a->bytes;
+		pen_absent_end(d, a, true);
+	}
 	seat_into(c, p, s);
 	*ret_seat = s;
 	return 0;
@@ -203,6 +217,7 @@ int pen_seat_show(struct pen_daemon *d, struct pen_seat *s)
 		}
 	}
 	s->shown = true;
+	pen_seat_keep(d, s);
 	dev->fds_epoch++;
 	show_to_others(d, s);
 	/* Only now may terms name it: the descriptors are on their way. */
@@ -216,18 +231,62 @@ int pen_seat_show(struct pen_daemon *d, struct pen_seat *s)
 	return 0;
 }
 
+/* ---- what the store knows of it ---------------------------------------------------------------------------------- */
+
+#define KEEP_STEPS 16                                /* of the limit: so many rows at most until it is full */
+#define KEEP_LOWER_NS UINT64_C(600000000000)         /* and so long until it may begin anew: writes wear flash */
+
+/* Rounded up, so that not every allocation is a write: at most a sixteenth too strict, and never above the limit. */
+static uint64_t keep_rounded(const struct pen_place *p, uint64_t bytes)
+{
+	uint64_t limit = pen_place_mem_limit(p);
+	uint64_t least = PEN_MAX(bytes / 8, UINT64_C(1) << 20);
+	uint64_t step = limit == PEN_UNLIMITED ? least : PEN_MAX(limit / KEEP_STEPS, least);
+	return bytes >= limit ? bytes : PEN_MIN((bytes + step - 1) / step * step, limit);
+}
+
+static void keep(struct pen_daemon *d, struct pen_seat *s, uint64_t bytes)
+{
+	s->kept = true;
+	s->kept_bytes = bytes;
+	s->below_since_ns = 0;
+	pen_store_seat(d->store, s);
+}
+
+void pen_seat_keep(struct pen_daemon *d, struct pen_seat *s)
+{
+	const struct pen_peer *peer = &s->client->peer;
+	/* One that cannot be named by pid and start time cannot be found again. */
+	if (!d->store || !s->shown || !s->place->ledger || peer->pid <= 0 || !peer->start_time)
+		return;
+	const _Atomic uint64_t *charged = &s->place->ledger->client[s->index].charged_bytes;
+	uint64_t bytes = PEN_MIN(atomic_load_explicit(charged, memory_order_relaxed), UINT64_MAX / 256);
+	uint64_t now = pen_mono_ns();
+	if (!s->kept || bytes > s->kept_bytes) {
+		keep(d, s, keep_rounded(s->place, bytes));
+		return;
+	}
+	if (!s->below_since_ns) {
+		s->below_since_ns = now;
+		s->below_bytes = 0;
+	}
+	s->below_bytes = PEN_MAX(s->below_bytes, bytes);
+	if (now - s->below_since_ns < KEEP_LOWER_NS)
+		return;
+	s->below_since_ns = 0;
+	if (keep_rounded(s->place, s->below_bytes) < s->kept_bytes)
+		keep(d, s, keep_rounded(s->place, s->below_bytes));
+}
+
 /* ---- the end of a seat ------------------------------------------------------------------------------------------ */
 
 /*
  * A client that died while it was backlogged is still counted among the active of its tenant, which would keep the
- * tenant from joining the fair order anew. It counted itself if it was busy or held.
+ * tenant from joining the fair order anew.
  */
-static void repair_active(struct pen_place *p, const struct pen_seat *s, unsigned alive)
+static void repair_active(struct pen_place *p, bool was_active, unsigned alive)
 {
 	struct pen_ledger_page *l = p->ledger;
-	const struct pen_ledger_client *c = &l->client[s->index];
-	bool was_active = PEN_BUSY_STATE(atomic_load(&s->signal->busy)) != PEN_BUSY_IDLE ||
-			  atomic_load(&c->hold_reason) != 0;
 	uint32_t n = atomic_load(&l->active_clients);
 	for (;;) {
 		uint32_t want = was_active && n ? n - 1 : n;
@@ -270,35 +329,62 @@ void pen_place_square(struct pen_daemon *d, struct pen_place *p)
 		evtimer_add(d->square_ev, &(struct timeval){ .tv_usec = 5000 });
 }
 
+void pen_accounts_leave(struct pen_daemon *d, struct pen_place *p, pen_ledger_set gone, bool were_active)
+{
+	p->clients_used &= ~gone;
+	if (!p->ledger || !gone)
+		return;
+	for (uint32_t i = 0; i < PEN_LEDGER_CLIENTS; i++) {
+		struct pen_ledger_client *c = &p->ledger->client[i];
+		if (!(gone & PEN_LEDGER_BIT(i)))
+			continue;
+		pen_account_add(c, &p->retired);
+		repair_active(p, were_active || atomic_load(&c->hold_reason) != 0,
+			      (unsigned)__builtin_popcountll(p->clients_used));
+		pen_ledger_drop(p->ledger, i);
+	}
+	pen_place_square(d, p);
+	if (d->store)
+		pen_store_totals(d->store, p);
+}
+
 static void leave_ledger(struct pen_daemon *d, struct pen_seat *s)
 {
 	struct pen_place *p = s->place;
-	p->clients_used &= ~PEN_LEDGER_BIT(s->index);
-	if (!p->ledger)
-		return;
-	pen_account_add(&p->ledger->client[s->index], &p->retired);
-	repair_active(p, s, (unsigned)__builtin_popcountll(p->clients_used));
+	bool was_active = s->signal && PEN_BUSY_STATE(atomic_load(&s->signal->busy)) != PEN_BUSY_IDLE;
+	pen_accounts_leave(d, p, PEN_LEDGER_BIT(s->index), was_active);
 	/* A tenant's service is the sum over its clients: one that leaves must not make it look as if it had had less. */
-	if (p->clients_used && s->signal)
+	if (p->ledger && p->clients_used && s->signal)
 		atomic_fetch_add(&p->ledger->departed_vns,
 				 PEN_MIN(atomic_load(&s->signal->service_vns), UINT64_MAX / PEN_SEATS));
-	pen_ledger_drop(p->ledger, s->index);
-	pen_place_square(d, p);
+}
+
+static void leave_client(struct pen_seat *s)
+{
+	for (struct pen_seat **at = &s->client->seats; *at; at = &(*at)->sibling)
+		if (*at == s) {
+			*at = s->sibling;
+			return;
+		}
 }
 
 void pen_seat_release(struct pen_daemon *d, struct pen_seat *s)
 {
 	struct pen_device *dev = s->place->device;
+	if (d->quitting) {   /* its process lives on the pages, and brings them to the next daemon as they are */
+		dev->seat[s->seat] = NULL;
+		leave_client(s);
+		seat_finish(s);
+		return;
+	}
+	if (s->kept && d->store)
+		pen_store_seat_gone(d->store, s->place, s->seat, s->generation);
 	struct pen_table_seat *v = &dev->table->seat[s->seat];
 	pen_lock(&d->table->lock);
 	*v = (struct pen_table_seat){ 0 };
 	pen_unlock(&d->table->lock);
 	dev->seat[s->seat] = NULL;
-	for (struct pen_seat **at = &s->client->seats; *at; at = &(*at)->sibling)
-		if (*at == s) {
-			*at = s->sibling;
-			break;
-		}
+	leave_client(s);
 	leave_ledger(d, s);
 	pen_tick_now(d, dev);
 	/* Terms no longer name it; whoever sleeps on its word looks again now and not only when the wait runs out. */

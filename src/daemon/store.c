@@ -16,9 +16,10 @@
 #include <unistd.h>
 #include <utlist.h>
 
-#define QUEUE_MAX 4096          /* events and usage rows; states of contracts and places do not count */
+#define QUEUE_MAX 4096          /* events and usage rows; states of contracts, places and seats do not count */
 #define BATCH_MAX 512
 #define FLUSH_EVERY_S 2         /* rows of events and usage may wait so long, to be written together */
+#define SEAT_EVERY_S 10         /* a seat may be written at once so often */
 #define TRIM_EVERY_S 60
 #define CLOSE_LIMIT_S 2
 
@@ -33,6 +34,7 @@ struct pen_store {
 	uint32_t retention_days;
 	uint64_t max_bytes;
 	struct pen_store_stats stats;
+	uint64_t seat_written_ns;       /* a seat was urgent */
 	uint64_t busy_since_ns;         /* of the transaction under way, 0 = none */
 	/* the thread's own */
 	struct pen_db db;
@@ -65,25 +67,44 @@ static void drop_oldest_row(struct pen_store *s)
 	free(op);
 }
 
-/* A newer state of the same contract or place takes the older one's turn. */
+/*
+ * Is @op the newer state of what @o is about? The end of a contract is the newer state of everything of it; one that ends
+ * and begins anew under its name is seen as both.
+ */
+static bool overtakes(const struct pen_store_op *op, const struct pen_store_op *o)
+{
+	if (is_row(o) || strcmp(o->tenant, op->tenant))
+		return false;
+	if (op->kind == PEN_OP_GONE)
+		return true;
+	return o->kind == op->kind && !strcmp(o->device, op->device) &&
+	       (op->kind != PEN_OP_SEAT || o->u.seat.row.seat == op->u.seat.row.seat);
+}
+
+/* A newer state takes the older one's turn. */
 static void drop_same(struct pen_store *s, const struct pen_store_op *op)
 {
 	struct pen_store_op *o, *next;
-	DL_FOREACH_SAFE(s->ops, o, next) {
-		if (is_row(o) || strcmp(o->tenant, op->tenant))
-			continue;
-		if (o->kind == op->kind && strcmp(o->device, op->device))
-			continue;
-		if (o->kind != op->kind && op->kind == PEN_OP_PLACE)
-			continue;
-		if (o->kind == PEN_OP_PLACE && op->kind == PEN_OP_TENANT)
-			continue;
-		/* A contract that ends and begins anew under its name: both must be seen, places of the old one go. */
-		if (o->kind == PEN_OP_GONE && op->kind == PEN_OP_TENANT)
-			continue;
-		DL_DELETE(s->ops, o);
-		free(o);
-	}
+	DL_FOREACH_SAFE(s->ops, o, next)
+		if (overtakes(op, o)) {
+			DL_DELETE(s->ops, o);
+			free(o);
+		}
+}
+
+/*
+ * Has it to be written by itself? Contracts and places have. Not what a later start finds out, or misses little of; and
+ * not every seat: programs that come and go by the dozen would write a page each, and are mostly gone at the next flush.
+ */
+static bool is_urgent(struct pen_store *s, const struct pen_store_op *op)
+{
+	if (op->kind != PEN_OP_SEAT)
+		return op->kind != PEN_OP_TOTALS;
+	uint64_t now = pen_mono_ns();
+	if (op->u.seat.gone || (s->seat_written_ns && now - s->seat_written_ns < SEAT_EVERY_S * PEN_S))
+		return false;
+	s->seat_written_ns = now;
+	return true;
 }
 
 static void put(struct pen_store *s, struct pen_store_op *op)
@@ -95,8 +116,10 @@ static void put(struct pen_store *s, struct pen_store_op *op)
 		s->n_rows++;
 	} else {
 		drop_same(s, op);
-		s->urgent = true;
-		pthread_cond_signal(&s->wake);
+		if (is_urgent(s, op)) {
+			s->urgent = true;
+			pthread_cond_signal(&s->wake);
+		}
 	}
 	DL_APPEND(s->ops, op);
 	pthread_mutex_unlock(&s->lock);
@@ -160,6 +183,44 @@ void pen_store_place(struct pen_store *s, const struct pen_place *p)
 	put(s, op);
 }
 
+void pen_store_seat(struct pen_store *s, const struct pen_seat *seat)
+{
+	const struct pen_place *p = seat->place;
+	struct pen_store_op *op = new_op(PEN_OP_SEAT, p->tenant->name, p->device->key);
+	if (!op)
+		return;
+	op->u.seat.row = (struct pen_seat_row){ .seat = seat->seat, .generation = seat->generation,
+						.pid = seat->client->peer.pid, .start_time = seat->client->peer.start_time,
+						.bytes = seat->kept_bytes };
+	put(s, op);
+}
+
+void pen_store_seat_gone(struct pen_store *s, const struct pen_place *p, uint32_t seat, uint32_t generation)
+{
+	struct pen_store_op *op = new_op(PEN_OP_SEAT, p->tenant->name, p->device->key);
+	if (!op)
+		return;
+	op->u.seat.row = (struct pen_seat_row){ .seat = seat, .generation = generation };
+	op->u.seat.gone = true;
+	put(s, op);
+}
+
+void pen_store_totals(struct pen_store *s, const struct pen_place *p)
+{
+	struct pen_store_op *op = new_op(PEN_OP_TOTALS, p->tenant->name, p->device->key);
+	json_t *o = pen_totals_to_json(&p->retired);
+	char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
+	json_decref(o);
+	if (!op || !text || strlen(text) >= sizeof(op->u.totals)) {
+		free(text);
+		free(op);
+		return;
+	}
+	strcpy(op->u.totals, text);
+	free(text);
+	put(s, op);
+}
+
 void pen_store_event(struct pen_store *s, const struct pen_event_row *row)
 {
 	struct pen_store_op *op = new_op(PEN_OP_EVENT, row->tenant, row->device);
@@ -200,7 +261,7 @@ void pen_store_stats(struct pen_store *s, struct pen_store_stats *ret)
 
 /* ---- the thread ------------------------------------------------------------------------------------------------------ */
 
-/* Waits for work: at once for contracts and places, else after FLUSH_EVERY_S. Called and left with the lock held. */
+/* Waits for work: for none if something is urgent, else FLUSH_EVERY_S. Called and left with the lock held. */
 static void wait_for_work(struct pen_store *s)
 {
 	struct timespec until;
@@ -321,6 +382,7 @@ int pen_store_open(struct pen_daemon *d, struct pen_err *err)
 	char path[PEN_CONFIG_PATH_MAX + 32];
 	snprintf(path, sizeof(path), "%s/penstock.db", d->cfg.state_dir);
 	char aside[PEN_CONFIG_PATH_MAX + 80] = "";
+	memcpy(s->db.boot, d->boot, sizeof(s->db.boot));
 	int r = pen_db_open(&s->db, path, aside, sizeof(aside), err);
 	if (r < 0) {
 		free(s);

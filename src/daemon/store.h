@@ -2,11 +2,11 @@
 #ifndef PEN_DAEMON_STORE_H
 #define PEN_DAEMON_STORE_H
 /*
- * State that outlives the daemon: contracts, places, events and usage per minute, in SQLite (WAL).
+ * State that outlives the daemon: contracts, places, who is attached, events and usage per minute, in SQLite (WAL).
  *
  * One helper thread writes; everybody else puts rows into a queue and goes on. The queue is bounded: of usage and events
- * the oldest are dropped and counted when the disk does not follow; of contracts and places only the newest state
- * of each is kept, so they are never dropped. Reading happens once, at the start. Threads: main calls everything here.
+ * the oldest are dropped and counted when the disk does not follow; of contracts, places and seats only the newest
+ * state of each is kept, so they are never dropped. Reading happens once, at the start. Threads: main calls everything here.
  */
 #include "base/err.h"
 #include "daemon/daemon.h"
@@ -17,6 +17,14 @@ struct pen_usage_row {
 	char tenant[PEN_NAME_MAX + 1], device[PEN_DEVKEY_MAX];
 	uint64_t minute;   /* Unix time / 60 */
 	uint64_t device_ns, mem_peak_bytes, commands, held_ns, bytes;
+};
+
+/* A process that is attached: who it is after a restart of the daemon, and what it holds. */
+struct pen_seat_row {
+	char tenant[PEN_NAME_MAX + 1], device[PEN_DEVKEY_MAX];
+	uint32_t seat, generation;
+	pid_t pid;
+	uint64_t start_time, bytes;
 };
 
 struct pen_store_stats {
@@ -35,6 +43,9 @@ void pen_store_close(struct pen_daemon *d);   /* writes what is queued; bounded:
 void pen_store_tenant(struct pen_store *s, const struct pen_tenant *t);
 void pen_store_tenant_gone(struct pen_store *s, const char *name);
 void pen_store_place(struct pen_store *s, const struct pen_place *p);
+void pen_store_seat(struct pen_store *s, const struct pen_seat *seat);
+void pen_store_seat_gone(struct pen_store *s, const struct pen_place *p, uint32_t seat, uint32_t generation);
+void pen_store_totals(struct pen_store *s, const struct pen_place *p);   /* of clients that are gone */
 void pen_store_event(struct pen_store *s, const struct pen_event_row *row);
 void pen_store_usage(struct pen_store *s, const struct pen_usage_row *row);
 void pen_store_limits(struct pen_store *s, uint32_t retention_days, uint64_t max_bytes);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/store_db.h"
 
+#include "base/auto.h"
 #include "base/log.h"
 
 #include <errno.h>
@@ -20,6 +21,9 @@ static const char schema[] =
 	" ephemeral INT, from_config INT, waiting INT, watch_pid INT, watch_start INT, created REAL) WITHOUT ROWID;"
 	"CREATE TABLE IF NOT EXISTS place(tenant TEXT, device TEXT, model TEXT, api TEXT, mem_bytes INT, units INT, slot INT,"
 	" PRIMARY KEY(tenant, device)) WITHOUT ROWID;"
+	"CREATE TABLE IF NOT EXISTS seat(device TEXT, seat INT, tenant TEXT, generation INT, pid INT, start INT, bytes INT, boot BLOB,"
+	" PRIMARY KEY(device, seat)) WITHOUT ROWID;"
+	"CREATE TABLE IF NOT EXISTS totals(tenant TEXT, device TEXT, counters TEXT, PRIMARY KEY(tenant, device)) WITHOUT ROWID;"
 	"CREATE TABLE IF NOT EXISTS event(id INTEGER PRIMARY KEY, time REAL, kind TEXT, tenant TEXT, device TEXT, text TEXT);"
 	"CREATE TABLE IF NOT EXISTS usage(tenant TEXT, device TEXT, minute INT, device_ns INT, mem_peak_bytes INT, commands INT,"
 	" held_ns INT, bytes INT, PRIMARY KEY(minute, tenant, device)) WITHOUT ROWID;"
@@ -126,9 +130,45 @@ uint64_t pen_db_bytes(const struct pen_db *db)
 	return sum;
 }
 
+/* ---- counters -------------------------------------------------------------------------------------------------------- */
+
+static json_t *number(uint64_t v)
+{
+	return json_integer((json_int_t)PEN_MIN(v, (uint64_t)INT64_MAX));
+}
+
+json_t *pen_totals_to_json(const struct pen_totals *t)
+{
+	json_t *o = json_object(), *held = json_array();
+#define X(name) json_object_set_new(o, #name, number(t->name));
+	PEN_TOTALS(X)
+#undef X
+	json_object_set_new(o, "max_command_ns", number(t->max_command_ns));
+	for (unsigned i = 0; i < PEN_HOLD_MAX_; i++)
+		json_array_append_new(held, number(t->held_ns[i]));
+	json_object_set_new(o, "held_ns", held);
+	return o;
+}
+
+static uint64_t number_of(const json_t *v)
+{
+	json_int_t n = json_integer_value(v);   /* 0 if it is none, or not there */
+	return n < 0 ? 0 : (uint64_t)n;
+}
+
+void pen_totals_from_json(struct pen_totals *ret, const json_t *o)
+{
+#define X(name) ret->name = number_of(json_object_get(o, #name));
+	PEN_TOTALS(X)
+#undef X
+	ret->max_command_ns = number_of(json_object_get(o, "max_command_ns"));
+	for (unsigned i = 0; i < PEN_HOLD_MAX_; i++)
+		ret->held_ns[i] = number_of(json_array_get(json_object_get(o, "held_ns"), i));
+}
+
 /* ---- writing ------------------------------------------------------------------------------------------------------ */
 
-/* One letter per value: s text, i integer, d real, b blob of PEN_TOKEN_BYTES. */
+/* One letter per value: s text, i integer, d real, b blob of PEN_TOKEN_BYTES, u of 16. */
 static int exec_bound(struct pen_db *db, struct pen_err *err, const char *sql, const char *types, ...)
 {
 	sqlite3_stmt *st;
@@ -141,6 +181,7 @@ static int exec_bound(struct pen_db *db, struct pen_err *err, const char *sql, c
 		switch (types[i - 1]) {
 		case 's': sqlite3_bind_text(st, i, va_arg(ap, const char *), -1, SQLITE_TRANSIENT); break;
 		case 'b': sqlite3_bind_blob(st, i, va_arg(ap, const void *), PEN_TOKEN_BYTES, SQLITE_TRANSIENT); break;
+		case 'u': sqlite3_bind_blob(st, i, va_arg(ap, const void *), 16, SQLITE_TRANSIENT); break;
 		case 'd': sqlite3_bind_double(st, i, va_arg(ap, double)); break;
 		default: sqlite3_bind_int64(st, i, va_arg(ap, int64_t)); break;
 		}
@@ -161,17 +202,40 @@ static int write_tenant(struct pen_db *db, const struct pen_store_op *op, struct
 			  I(op->u.tenant.watch_pid), I(op->u.tenant.watch_start), op->u.tenant.created);
 }
 
+static int delete_tenant(struct pen_db *db, const char *name, struct pen_err *err)
+{
+	static const char *const sql[] = { "DELETE FROM seat WHERE tenant=?", "DELETE FROM totals WHERE tenant=?",
+					   "DELETE FROM place WHERE tenant=?", "DELETE FROM tenant WHERE name=?" };
+	int r = 0;
+	for (size_t i = 0; i < PEN_ARRAY_LEN(sql) && r == 0; i++)
+		r = exec_bound(db, err, sql[i], "s", name);
+	return r;
+}
+
+static int write_seat(struct pen_db *db, const struct pen_store_op *op, struct pen_err *err)
+{
+	const struct pen_seat_row *s = &op->u.seat.row;
+	if (op->u.seat.gone)
+		return exec_bound(db, err, "DELETE FROM seat WHERE device=? AND seat=? AND generation=?", "sii", op->device,
+				  I(s->seat), I(s->generation));
+	return exec_bound(db, err, "INSERT OR REPLACE INTO seat VALUES(?,?,?,?,?,?,?,?)", "sisiiiiu", op->device, I(s->seat),
+			  op->tenant, I(s->generation), I(s->pid), I(s->start_time), I(s->bytes), db->boot);
+}
+
 static int write_op(struct pen_db *db, const struct pen_store_op *op, struct pen_err *err)
 {
 	const struct pen_event_row *e = &op->u.event;
 	const struct pen_usage_row *u = &op->u.usage;
-	int r;
 	switch (op->kind) {
 	case PEN_OP_TENANT:
 		return write_tenant(db, op, err);
 	case PEN_OP_GONE:
-		r = exec_bound(db, err, "DELETE FROM place WHERE tenant=?", "s", op->tenant);
-		return r < 0 ? r : exec_bound(db, err, "DELETE FROM tenant WHERE name=?", "s", op->tenant);
+		return delete_tenant(db, op->tenant, err);
+	case PEN_OP_SEAT:
+		return write_seat(db, op, err);
+	case PEN_OP_TOTALS:
+		return exec_bound(db, err, "INSERT OR REPLACE INTO totals VALUES(?,?,?)", "sss", op->tenant, op->device,
+				  op->u.totals);
 	case PEN_OP_PLACE:
 		return exec_bound(db, err, "INSERT OR REPLACE INTO place VALUES(?,?,?,?,?,?,?)", "ssssiii", op->tenant,
 				  op->device, op->u.place.model, op->u.place.api, I(op->u.place.mem_bytes),
@@ -300,6 +364,34 @@ static void restore_place(struct pen_daemon *d, sqlite3_stmt *st)
 		pen_place_get(d, t, dev, sqlite3_column_int(st, 6), &p);
 }
 
+static void restore_totals(struct pen_daemon *d, sqlite3_stmt *st)
+{
+	struct pen_tenant *t = pen_tenant_find(d, column_text(st, 0));
+	struct pen_device *dev = pen_device_find(d, column_text(st, 1));
+	struct pen_place *p = t && dev ? t->place[dev->index] : NULL;
+	json_t *o = p ? json_loads(column_text(st, 2), 0, NULL) : NULL;
+	if (!o)
+		return;
+	pen_totals_from_json(&p->retired, o);
+	p->minute = p->retired;   /* no use of this minute */
+	p->sample_device_ns = p->retired.device_ns;
+	json_decref(o);
+}
+
+static void restore_seat(struct pen_daemon *d, sqlite3_stmt *st)
+{
+	struct pen_seat_row row = { .seat = (uint32_t)sqlite3_column_int64(st, 1),
+				    .generation = (uint32_t)sqlite3_column_int64(st, 3),
+				    .pid = (pid_t)sqlite3_column_int64(st, 4),
+				    .start_time = (uint64_t)sqlite3_column_int64(st, 5),
+				    .bytes = (uint64_t)sqlite3_column_int64(st, 6) };
+	if (sqlite3_column_bytes(st, 7) != sizeof(d->boot) || memcmp(sqlite3_column_blob(st, 7), d->boot, sizeof(d->boot)) != 0)
+		return;
+	snprintf(row.tenant, sizeof(row.tenant), "%s", column_text(st, 2));
+	snprintf(row.device, sizeof(row.device), "%s", column_text(st, 0));
+	pen_absent_restore(d, &row);
+}
+
 static void restore_event(struct pen_daemon *d, sqlite3_stmt *st)
 {
 	struct pen_event_row row = { .id = (uint64_t)sqlite3_column_int64(st, 0), .time = sqlite3_column_double(st, 1) };
@@ -347,5 +439,7 @@ void pen_db_restore(struct pen_db *db, struct pen_daemon *d)
 	each_row(db, d, "SELECT * FROM (SELECT * FROM event ORDER BY id DESC LIMIT 1000) ORDER BY id", restore_event);
 	each_row(db, d, "SELECT * FROM tenant ORDER BY waiting, created", restore_tenant);
 	each_row(db, d, "SELECT * FROM place", restore_place);
+	each_row(db, d, "SELECT * FROM totals", restore_totals);
+	each_row(db, d, "SELECT * FROM seat", restore_seat);
 	each_row(db, d, "SELECT * FROM usage WHERE minute > strftime('%s','now')/60 - 180 ORDER BY minute", restore_usage);
 }

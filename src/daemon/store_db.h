@@ -11,10 +11,11 @@ struct sqlite3;
 
 struct pen_db {
 	struct sqlite3 *sql;
+	uint8_t boot[16];   /* processes of another boot are no processes */
 	char path[PEN_CONFIG_PATH_MAX + 32];
 };
 
-enum pen_store_op_kind { PEN_OP_TENANT, PEN_OP_GONE, PEN_OP_PLACE, PEN_OP_EVENT, PEN_OP_USAGE };
+enum pen_store_op_kind { PEN_OP_TENANT, PEN_OP_GONE, PEN_OP_PLACE, PEN_OP_SEAT, PEN_OP_TOTALS, PEN_OP_EVENT, PEN_OP_USAGE };
 
 struct pen_store_op {
 	enum pen_store_op_kind kind;
@@ -35,6 +36,11 @@ struct pen_store_op {
 			uint64_t mem_bytes;
 			uint32_t units, slot;
 		} place;
+		struct {
+			struct pen_seat_row row;
+			bool gone;
+		} seat;
+		char totals[1024];   /* JSON: a counter that is added later needs no new schema */
 		struct pen_event_row event;
 		struct pen_usage_row usage;
 	} u;
@@ -47,6 +53,8 @@ void pen_db_close(struct pen_db *db);
 void pen_db_restore(struct pen_db *db, struct pen_daemon *d);
 int pen_db_write(struct pen_db *db, const struct pen_store_op *batch, struct pen_err *err);   /* one transaction */
 void pen_db_trim(struct pen_db *db, uint32_t retention_days, uint64_t max_bytes);
+json_t *pen_totals_to_json(const struct pen_totals *t);
+void pen_totals_from_json(struct pen_totals *ret, const json_t *o);   /* what is missing or no number is 0 */
 uint64_t pen_db_bytes(const struct pen_db *db);
 
 #endif

@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import socket
+import sqlite3
 import sys
 import time
 
@@ -49,7 +50,8 @@ def test_killed_under_load():
         assert node.used('idle') in (0, held['idle'], 256 * MB)
         for p in (a, b):
             p.goes_on(50)
-        wait_for(lambda: idle.ask('run 1') == '0' and node.clients('idle') == seats['idle'], 'the same seat of idle')
+        idle.say('run 1', '0')
+        assert node.clients('idle') == seats['idle']
         idle.say(f'alloc {MB}', '0 1')
         held['idle'] += MB
         for n, bytes_ in held.items():
@@ -65,30 +67,124 @@ def test_killed_under_load():
         wait_for(lambda: a.ask('limit') == str(700 * MB), 'new terms')
 
 
+def waited_in_vain(node):
+    """How often a daemon has given up waiting for the clients of the one before."""
+    return node.log().count('no longer waited for')
+
+
+def in_store(node, held):
+    """Waits until the store knows of processes, by pid, that they hold so many bytes."""
+    def has():
+        db = sqlite3.connect(f'file:{node.state}/penstock.db?mode=ro', uri=True)
+        rows = dict(db.execute('SELECT pid, bytes FROM seat'))
+        db.close()
+        return all(rows.get(pid, -1) >= n for pid, n in held.items())
+    wait_for(has, 'the store to know who holds what')
+
+
 def test_idle_beyond_adoption():
-    """A live process that does not come back in the time that is waited for it still counts, and loses nothing."""
+    """Live processes that do not come back in the time that is waited for them still count, and lose nothing."""
     with Stage() as s:
         node = s.node
-        idle = s.tenant('idle', {'memory': '256M'})
-        other = s.tenant('other', {'memory': '64M'})
-        idle.say(f'alloc {100 * MB}', '0 1')
+        # With one that is busy, which brings the tenant's account back, and without.
+        pair, alone = node.add('pair', memory='256M'), node.add('alone', memory='256M')
+        busy, idle, dying, hermit = s.program(pair), s.program(pair), s.program(pair), s.program(alone)
+        busy.say(f'alloc {MB}', '0 1')
+        dying.say(f'alloc {MB}', '0 1')
+        dying.say('run 100', '0')
+        for p in (idle, hermit):
+            p.say(f'alloc {100 * MB}', '0 1')
+        busy.say('load 1 20', '0')
+        in_store(node, {idle.pid: 100 * MB, hermit.pid: 100 * MB})
+        before = node.place('pair')['commands']
+        node.kill()
+        dying.kill()
+        node.start()
+        wait_for(lambda: node.clients('pair'), 'the busy one')
+        wait_for(lambda: waited_in_vain(node), 'the end of the wait')
+        assert node.used('pair') == 101 * MB and set(node.clients('pair')) == {busy.pid}
+        assert node.place('pair')['commands'] >= before     # what the dead one had used counts on
+        busy.say(f'alloc {156 * MB}', f'{lib.CL_OUT_OF_MEMORY} 0')         # more than is left
+        busy.say(f'alloc {150 * MB}', '0 1')
+        new = s.program(alone)
+        new.say(f'alloc {157 * MB}', f'{lib.CL_OUT_OF_MEMORY} 0')
+        new.say(f'alloc {100 * MB}', '0 1')
+        assert node.used('alone') >= 200 * MB
+        # One comes back, after all; to the account of the new one, which becomes exact.
+        hermit.say('run 1', '0')
+        assert set(node.clients('alone')) == {hermit.pid, new.pid} and node.used('alone') == 200 * MB
+        hermit.say(f'alloc {57 * MB}', f'{lib.CL_OUT_OF_MEMORY} 0')
+        assert node.request('PATCH', '/v1/tenants/alone', {'set': {'memory': '300M'}})[0] == 200
+        wait_for(lambda: hermit.ask('limit') == str(300 * MB), 'new terms')
+        hermit.say('free', '0')
+        assert node.used('alone') == 100 * MB
+        # The other dies without having been back.
+        idle.kill()
+        wait_for(lambda: node.used('pair') == 151 * MB, 'its memory')
+        busy.say(f'alloc {100 * MB}', '0 1')
+
+
+def test_first_call():
+    """A program that was idle is back with all that it holds in its first call, under new terms; after any end of a daemon."""
+    with Stage() as s:
+        node = s.node
+        calls = {'run': ('run 1', '0'), 'alloc': (f'alloc {41 * MB}', f'{lib.CL_OUT_OF_MEMORY} 0'), 'limit': ('limit', str(60 * MB))}
+        programs = {name: s.tenant(name, {'memory': '64M'}) for name in calls}
+        for p in programs.values():
+            p.say(f'alloc {20 * MB}', '0 1')
+        settled(node)
+        for orderly in (False, True):
+            seats = {name: node.clients(name) for name in calls}
+            if orderly:
+                assert node.stop() == 0
+            else:
+                node.kill()
+            node.start()
+            for name in calls:
+                assert node.request('PATCH', '/v1/tenants/' + name, {'set': {'memory': '60M'}})[0] == 200
+            time.sleep(0.2)         # what idle means
+            for name, p in programs.items():
+                p.say(*calls[name])
+                assert node.clients(name) == seats[name] and node.used(name) == 20 * MB, (orderly, node.tenant(name))
+            for name, p in programs.items():
+                assert node.request('PATCH', '/v1/tenants/' + name, {'set': {'memory': '64M'}})[0] == 200
+                wait_for(lambda p=p: p.ask('limit') == str(64 * MB), 'the old limit')
+            settled(node)
+        for name, p in programs.items():
+            assert 'denied' in p.stderr() if name == 'alloc' else p.stderr() == '', p.stderr()
+
+
+def test_who_waits():
+    """After a restart a new process waits for those of before only where they could take its tenant over a limit."""
+    with Stage() as s:
+        node = s.node
+        where = {n: node.add(n, **f) for n, f in {'empty': {'memory': '64M'}, 'free': {}, 'full': {'memory': '64M'}}.items()}
+        old = {n: s.program(w) for n, w in where.items()}
+        for p in old.values():
+            p.say(f'alloc {60 * MB}', '0 1')
+            p.say('run 20', '0')
+        before = node.place('empty')
+        old['empty'].kill()
+        wait_for(lambda: not node.clients('empty'), 'its end')
         settled(node)
         node.kill()
         node.start()
-        other.say(f'alloc {MB}', '0 1')
-        other.say('load 1 20', '0')
-        wait_for(lambda: node.clients('other'), 'the other')
-        began = time.monotonic()
-        while time.monotonic() - began < 6:     # the daemon waits five seconds for clients
-            time.sleep(0.2)
-        wait_for(lambda: idle.ask('run 1') == '0' and node.clients('idle'), 'the idle one')
-        wait_for(lambda: node.used('idle') == 100 * MB, 'its bytes')
-        idle.say(f'alloc {157 * MB}', f'{lib.CL_OUT_OF_MEMORY} 0')     # more than is left
-        idle.say(f'alloc {156 * MB}', '0 1')
-        assert node.request('PATCH', '/v1/tenants/idle', {'set': {'memory': '300M'}})[0] == 200
-        wait_for(lambda: idle.ask('limit') == str(300 * MB), 'new terms')
-        idle.say('free', '0')
-        wait_for(lambda: node.used('idle') == 0, 'nothing')
+        full, since = s.program(where['full'], opened=False), node.last_event()
+        full.send('open')
+        node.wait_event('client-attached', since, 'full')
+        for name in ('empty', 'free'):
+            new = s.program(where[name])
+            new.say(f'alloc {60 * MB}', '0 1')
+            new.say('run 1', '0')
+        # What was used by one that has died is use of the tenant, but not of this second.
+        wait_for(lambda: node.place('empty')['commands'] >= before['commands'] + 1, 'both uses')
+        after = node.place('empty')
+        assert after['device_ns'] >= before['device_ns'] > 0 and after['share_ppm_1s'] <= 1100000, (before, after)
+        assert not lib.has_answer(full)
+        old['full'].kill()          # nobody is left who could hold anything
+        assert full.line() == '0'
+        full.say(f'alloc {60 * MB}', '0 1')
+        assert not waited_in_vain(node)
 
 
 def test_stalled_disk():
