@@ -35,7 +35,7 @@ struct run {
 	char dir[PATH_MAX];    /* tenant directory */
 	uint64_t started_ns;
 	int code;              /* what we exit with */
-	bool died;             /* ... because the program died of a signal */
+	bool stopped;          /* ... because somebody stopped the program: a signal that is no crash */
 };
 
 static void usage(const struct pen_cli *cli)
@@ -334,7 +334,7 @@ static int start_program(struct run *run)
 	return e == ENOENT ? PEN_EXIT_RUN_NOT_FOUND : PEN_EXIT_RUN_CANNOT;
 }
 
-static int wait_program(bool *ret_died)
+static int wait_program(bool *ret_stopped)
 {
 	int status;
 	for (;;) {
@@ -344,8 +344,9 @@ static int wait_program(bool *ret_died)
 		if (p < 0 && errno != EINTR)
 			return PEN_EXIT_RUN_SELF;
 	}
-	*ret_died = WIFSIGNALED(status);
-	return *ret_died ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+	int sig = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+	*ret_stopped = sig && sig != SIGSEGV && sig != SIGBUS && sig != SIGABRT && sig != SIGILL && sig != SIGFPE;
+	return sig ? 128 + sig : WEXITSTATUS(status);
 }
 
 /* Rounded up to what a person would write: the next multiple of a sixteenth of the power of two below. */
@@ -374,7 +375,7 @@ static bool print_shown_limit(const struct run *run, const json_t *dev)
 {
 	char shown[32], more[32];
 	uint64_t cap = run->contract.memory.cap;
-	if (run->code == 0 || run->died || cap == PEN_UNLIMITED || (uint64_t)pen_json_int(dev, "mem_limit_bytes") != cap ||
+	if (run->code == 0 || run->stopped || cap == PEN_UNLIMITED || (uint64_t)pen_json_int(dev, "mem_limit_bytes") != cap ||
 	    pen_json_int(dev, "commands") >= COMMANDS_FEW)
 		return false;
 	fprintf(stderr, _("penstock: it was shown %s of memory and ended with %d; if that was too little for it, try a larger limit, "
@@ -526,7 +527,7 @@ int pen_cmd_run(struct pen_cli *cli, int argc, char **argv)
 	run.started_ns = pen_mono_ns();
 	run.code = start_program(&run);
 	if (!run.code)
-		run.code = wait_program(&run.died);
+		run.code = wait_program(&run.stopped);
 	summary(&run);
 	return run.code;
 }

@@ -218,6 +218,12 @@ def test_summary():
 def test_summary_of_failure():
     """A program that reads how much there is and gives up, as hashcat does below 768 MiB: no "fits", but what it was shown."""
     with Place() as place:
+        p = place.program('--name', 'x', '--memory', '512M')
+        p.signal(signal.SIGSEGV)
+        assert p.proc.wait(BOUND) == 128 + signal.SIGSEGV and 'ended with 139' in p.stderr(), p.stderr()
+        p = place.program('--name', 'x', '--memory', '512M')
+        p.signal(signal.SIGTERM)
+        assert p.proc.wait(BOUND) == 128 + signal.SIGTERM and 'ended with' not in p.stderr(), p.stderr()
         for options, kernels, code, shown in ((('--memory', '512M'), 1, 252, True), (('--memory', '512M'), 1, 0, False),
                                               (('--memory', '512M'), 200, 1, False), ((), 1, 3, False),
                                               (('--memory', '..900G'), 1, 3, False)):
