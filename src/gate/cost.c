@@ -22,6 +22,7 @@ struct entry {
 	struct entry *_Atomic next;
 	_Atomic uint32_t odd;
 	_Atomic uint32_t whole;      /* a sample of the uncut command was seen */
+	_Atomic uint32_t clean;      /* a sample was seen that nobody else's work stretched */
 };
 
 struct pen_gate_costs {
@@ -163,17 +164,33 @@ static void learn(struct entry *e, uint64_t device_ns, uint64_t factor)
 		atomic_store_explicit(&c->samples, n + 1, memory_order_relaxed);
 }
 
+/* The first clean sample replaces what was learned beside others. */
+static void set_clean(struct entry *e)
+{
+	if (!atomic_exchange_explicit(&e->clean, 1, memory_order_relaxed))
+		atomic_store_explicit(&e->c.samples, 0, memory_order_relaxed);
+}
+
 void pen_cost_learn(struct pen_cost *c, uint64_t device_ns)
 {
 	struct entry *e = (struct entry *)(void *)c;
+	set_clean(e);
 	atomic_store_explicit(&e->whole, 1, memory_order_relaxed);
 	learn(e, device_ns, 4);
+}
+
+void pen_gate_cost_beside(struct pen_cost *c, uint64_t whole_ns)
+{
+	struct entry *e = (struct entry *)(void *)c;
+	if (!atomic_load_explicit(&e->clean, memory_order_relaxed))
+		learn(e, whole_ns, 4);
 }
 
 void pen_gate_cost_piece(struct pen_cost *c, uint64_t whole_ns)
 {
 	struct entry *e = (struct entry *)(void *)c;
 	uint64_t old = pen_cost_est_ns(c);
+	set_clean(e);
 	if (!atomic_load_explicit(&e->whole, memory_order_relaxed))
 		learn(e, whole_ns, 4);
 	else if (whole_ns / 2 > old || whole_ns < old / 2)

@@ -263,5 +263,7 @@ void pen_gate_costs_after_fork(struct pen_gate_costs *t);
  * pieces only tell that it is wrong by half; a command that is always cut has nothing else to learn from.
  */
 void pen_gate_cost_piece(struct pen_cost *c, uint64_t whole_ns);
+/* Measured beside others, their part taken out as well as can be: counts until a clean sample comes, and is of the right size. */
+void pen_gate_cost_beside(struct pen_cost *c, uint64_t whole_ns);
 
 #endif

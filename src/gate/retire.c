@@ -333,12 +333,24 @@ static void learn(struct pen_gate *g, struct pen_gate_batch *b, const struct pen
 	else if (b->cost && alone)
 		pen_gate_cost_piece(b->cost, ns / PEN_MAX(b->slices, 1u) * b->slices_all);
 	/*
-	 * A tenant whose processes are never alone would never learn, and run on a guess: its part of the time that they had
-	 * together is a poor first value, but of the right size. A clean sample corrects it later.
+	 * Who is never alone would never learn, and run on a guess for ever: its part of the time that they had together is a
+	 * poor value, but of the right size. With another tenant it counts as half, as on a device that shares its time.
 	 */
 	bool foreign = b->tainted || runs->foreign_now || b->runs_foreign != runs->foreign;
-	if (b->cost && !alone && !foreign && !pen_cost_known(b->cost))
-		pen_gate_cost_piece(b->cost, ns / (1 + runs->siblings_now) / PEN_MAX(b->slices, 1u) * b->slices_all);
+	if (b->cost && !alone)
+		pen_gate_cost_beside(b->cost, ns / (1 + runs->siblings_now + foreign) / PEN_MAX(b->slices, 1u) * b->slices_all);
+}
+
+/*
+ * What overlapped with another tenant is charged by estimate. Its residence still bounds that: the device gave it no more, and hardly
+ * less than a quarter, since few run at once. Else a command that differs from what was learned of it (it may be made to)
+ * would be nearly free wherever it overlaps.
+ */
+static uint64_t charge_tainted(const struct pen_gate_batch *b)
+{
+	uint64_t residence = b->end_ns - b->start_ns;
+	uint64_t first = b->start_ns && !b->edge ? pen_clamp(b->est_ns, residence / 4, PEN_MAX(residence, PEN_COST_FLOOR_NS)) : b->est_ns;
+	return first + b->tail_ns;
 }
 
 void pen_gate_retire(struct pen_gate *g, struct pen_gate_batch *b, const struct pen_gate_runs *runs, uint64_t now_ns)
@@ -357,6 +369,7 @@ void pen_gate_retire(struct pen_gate *g, struct pen_gate_batch *b, const struct 
 		uint64_t reach_ns = b->dirty ? 2 * (runs->siblings_ns + g->st.inflight_ns) : 0;   /* estimates may be low */
 		charge = b->edge ? 0 : charge_union(l, s, reach_ns);
 	} else if (!g->lim.corun && !b->edge) {
+		charge = charge_tainted(b);
 		pen_count(&c->tainted, 1);
 	}
 	PEN_GATE_POINT(CHARGE);

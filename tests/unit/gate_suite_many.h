@@ -370,6 +370,39 @@ static void test_dead_neighbour(void **state)
 	}
 }
 
+/*
+ * An urgent one runs beside a neighbour that is never idle: no sample of it is clean, and no charge exact. It is charged about
+ * what it used all the same, and not by the first guess of 1 ms for ever.
+ */
+static void test_never_alone(void **state)
+{
+	(void)state;
+	static const uint16_t rank[] = { 0, 1 };
+	struct fake_board *b = fake_board_new(2, rank);
+	b->base[0].own_flags |= PEN_SEAT_LATENCY;
+	fake_board_publish(b, 0);
+	struct pen_signal_page *other = fake_board_signal(b, 1);
+	atomic_store(&other->runs, 1);
+	atomic_store(&other->busy, PEN_BUSY_RUN);
+	struct rig r;
+	rig_open(&r, b, 0, 0);
+	struct fake_cmd c = { .dur_ns = 8 * PEN_MS };
+	for (int i = 0; i < 10; i++) {
+		struct pen_gate_cmd cmd = { .native = &c, .cost = pen_gate_cost(r.gate, 7, 1), .slices = 1, .wave = 1 };
+		assert_int_equal(pen_gate_submit(r.q, &cmd), 0);
+		finish_queue(r.q);
+		settle(&r);
+	}
+	assert_int_equal(atomic_load(&account(&r)->tainted), 10);
+	assert_in_range(atomic_load(&account(&r)->device_ns), r.dev->busy_ns / 4, r.dev->busy_ns);
+	/* A clean sample is better than all of them. */
+	atomic_store(&other->busy, PEN_BUSY_IDLE);
+	struct pen_cost *cost = pen_gate_cost(r.gate, 7, 1);
+	pen_cost_learn(cost, 20 * PEN_MS);
+	assert_int_equal(pen_cost_est_ns(cost), 20 * PEN_MS);
+	rig_close(&r);
+}
+
 /* New terms in the middle: the fast path notices, the new limit holds. */
 static void test_new_terms(void **state)
 {
@@ -396,6 +429,6 @@ static void test_new_terms(void **state)
 	cmocka_unit_test(test_claims_before_it_runs), cmocka_unit_test(test_clients_of_one_tenant), \
 	cmocka_unit_test(test_stuck_sibling), \
 	cmocka_unit_test(test_fork), cmocka_unit_test(test_vfork), cmocka_unit_test(test_dead_neighbour), \
-	cmocka_unit_test(test_new_terms)
+	cmocka_unit_test(test_never_alone), cmocka_unit_test(test_new_terms)
 
 #endif
