@@ -34,7 +34,7 @@ static void *churn(void *arg)
 	return NULL;
 }
 
-static int child(cl_command_queue q, cl_kernel k, cl_mem m)
+static int child(cl_command_queue q, cl_kernel k, cl_mem m, void *inherited)
 {
 	alarm(5);   /* a lock that nobody will open */
 	size_t global = 16;
@@ -46,8 +46,13 @@ static int child(cl_command_queue q, cl_kernel k, cl_mem m)
 	clSVMFree(context, svm);
 	cl_kernel other = new_kernel(source, "f");
 	OK(clReleaseKernel(other));
-	OK(clReleaseMemObject(mine));
+	/* What it inherited was charged to its parent: its own account does not get smaller. */
+	uint64_t used = stats->used;
 	OK(clReleaseMemObject(m));
+	clSVMFree(context, inherited);
+	CHECK_EQ(stats->used, used);
+	OK(clReleaseMemObject(mine));
+	CHECK_EQ(stats->used, used - 64);
 	OK(clReleaseKernel(k));
 	OK(clReleaseCommandQueue(q));
 	return failures != 0;
@@ -59,6 +64,8 @@ int main(void)
 	cl_command_queue q = new_queue(0);
 	cl_kernel k = new_kernel(source, "f");
 	cl_mem m = new_buffer(64);
+	void *svm = clSVMAlloc(context, CL_MEM_READ_WRITE, 64, 0);
+	CHECK(svm != NULL);
 	pthread_t t[2];
 	for (int i = 0; i < 2; i++)
 		pthread_create(&t[i], NULL, churn, NULL);
@@ -66,7 +73,7 @@ int main(void)
 		int status = 0;
 		pid_t pid = fork();
 		if (!pid)
-			_exit(child(q, k, m));
+			_exit(child(q, k, m, svm));
 		CHECK_EQ(waitpid(pid, &status, 0), pid);
 		CHECK_EQ(status, 0);
 	}
@@ -74,6 +81,7 @@ int main(void)
 	for (int i = 0; i < 2; i++)
 		pthread_join(t[i], NULL);
 	OK(clReleaseMemObject(m));
+	clSVMFree(context, svm);
 	OK(clReleaseKernel(k));
 	OK(clReleaseCommandQueue(q));
 	OK(clReleaseContext(context));

@@ -56,6 +56,7 @@ struct pen_cl_lock {
 #define PEN_CL_LOCK_INIT { 0 }
 
 void pen_cl_locks_init(void);   /* once, before there are threads */
+uint32_t pen_cl_process(void);  /* number of this process; another one in a forked child */
 void pen_cl_lock(struct pen_cl_lock *l);
 void pen_cl_unlock(struct pen_cl_lock *l);
 
@@ -66,6 +67,7 @@ struct pen_cl_map {
 	struct pen_cl_lock lock;
 	_Atomic uint32_t live;
 	_Atomic uint32_t phase, readers[2];   /* inside pen_cl_map_enter(), by the phase in which they came */
+	uint32_t process;                     /* that the readers are of; under the lock */
 };
 
 void *pen_cl_map_find(struct pen_cl_map *m, const void *key);           /* NULL: not there */
@@ -214,7 +216,7 @@ struct pen_cost *pen_cl_call_cost(struct pen_cl_queue *q, const char *name, uint
 cl_int pen_cl_charge(struct pen_cl_context *c, uint64_t bytes);
 void pen_cl_refund(struct pen_cl_context *c, uint64_t bytes);            /* the native call failed */
 void pen_cl_credit(struct pen_cl_context *c, uint64_t bytes);            /* after the native free */
-/* Ties a charge to the life of @mem. On failure releases @mem, gives the bytes back and returns NULL. */
+/* Ties a charge to the life of @mem: it is given back at its end by the process that it is tied in. On failure releases @mem, gives the bytes back and returns NULL. */
 cl_mem pen_cl_tie(struct pen_cl_context *c, cl_mem mem, uint64_t bytes, cl_int *err);
 uint64_t pen_cl_mem_limit(struct pen_cl_device *d);
 void *pen_cl_fail(cl_int *err, cl_int code);

@@ -22,7 +22,7 @@ void pen_cl_locks_init(void)
 }
 
 /* As getpid(), without a system call; the same for a vfork child and its parent, who share the locks. */
-static uint32_t self(void)
+uint32_t pen_cl_process(void)
 {
 	if (!process.word)
 		return 1;
@@ -33,7 +33,7 @@ static uint32_t self(void)
 
 void pen_cl_lock(struct pen_cl_lock *l)
 {
-	uint32_t me = self(), was = 0;
+	uint32_t me = pen_cl_process(), was = 0;
 	if (atomic_compare_exchange_strong_explicit(&l->word, &was, me, memory_order_acquire, memory_order_relaxed))
 		return;
 	for (;;) {

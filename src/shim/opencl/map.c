@@ -161,9 +161,14 @@ void pen_cl_map_leave(struct pen_cl_map *m, uint32_t entered)
 	atomic_fetch_sub(&m->readers[entered], 1);
 }
 
-/* Under the lock, so that each phase is empty before it comes again. Bounded: in a forked child nobody is there to leave. */
+/* Under the lock, so that each phase is empty before it comes again. The parent's readers will not leave in a forked child. */
 static void wait_readers(struct pen_cl_map *m)
 {
+	if (m->process != pen_cl_process()) {
+		if (m->process)
+			m->readers[0] = m->readers[1] = 0;
+		m->process = pen_cl_process();
+	}
 	_Atomic uint32_t *readers = &m->readers[atomic_fetch_add(&m->phase, 1) & 1];
 	uint32_t n;
 	for (int i = 0; i < WAIT_STEPS && !pen_cl_thread.reading && (n = atomic_load(readers)) != 0; i++)

@@ -122,13 +122,15 @@ void pen_cl_credit(struct pen_cl_context *c, uint64_t bytes)
 struct charge {
 	struct pen_cl_context *context;
 	uint64_t bytes;
+	uint32_t process;   /* that was charged: a child ends what it inherited, too, and has its own account */
 };
 
 static void CL_CALLBACK object_ended(cl_mem mem, void *user)
 {
 	struct charge *ch = user;
 	(void)mem;
-	pen_cl_credit(ch->context, ch->bytes);
+	if (ch->process == pen_cl_process())
+		pen_cl_credit(ch->context, ch->bytes);
 	free(ch);
 }
 
@@ -140,6 +142,7 @@ cl_mem pen_cl_tie(struct pen_cl_context *c, cl_mem mem, uint64_t bytes, cl_int *
 	if (ch) {
 		ch->context = c;
 		ch->bytes = bytes;
+		ch->process = pen_cl_process();
 		if (BELOW(clSetMemObjectDestructorCallback)(mem, object_ended, ch) == CL_SUCCESS)
 			return mem;
 		free(ch);

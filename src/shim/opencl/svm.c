@@ -10,6 +10,7 @@
 struct svm {
 	struct pen_cl_context *context;
 	uint64_t bytes;
+	uint32_t process;   /* that was charged */
 };
 
 static struct pen_cl_map allocations;
@@ -30,6 +31,7 @@ void *pen_clSVMAlloc(cl_context ctx, cl_svm_mem_flags flags, size_t size, cl_uin
 	}
 	s->context = c;
 	s->bytes = size;
+	s->process = pen_cl_process();
 	void *ptr = BELOW(clSVMAlloc)(ctx, flags, size, align);
 	if (ptr && pen_cl_map_put(&allocations, ptr, s) == 0)
 		return ptr;
@@ -42,7 +44,7 @@ void *pen_clSVMAlloc(cl_context ctx, cl_svm_mem_flags flags, size_t size, cl_uin
 
 static void credit(struct svm *s)
 {
-	if (s)
+	if (s && s->process == pen_cl_process())
 		pen_cl_credit(s->context, s->bytes);
 	free(s);
 }
