@@ -34,7 +34,7 @@ static void harmful(void **state)
 		"get_group_id(0)", "get_num_groups(0)", "get_global_size(0)", "get_global_offset(0)", "get_global_linear_id()",
 		"atomic_inc(a)", "atom_add(a, 1)", "atomic_fetch_add(a, 1)", "barrier(CLK_GLOBAL_MEM_FENCE)", "mem_fence(1)",
 		"sub_group_reduce_add(1)", "get_sub_group_id()", "work_group_reduce_add(1)", "work_group_scan_inclusive_add(1)",
-		"enqueue_kernel(q)", "read_only pipe int p", "printf(\"x\")", "volatile __global int *p", "a ## b", "asm(\"\")",
+		"enqueue_kernel(q)", "read_only pipe int p", "printf(\"x\")", "volatile __global int *p", "a ## b", "a %:%: b", "asm(\"\")",
 		"__builtin_trap()", "__spirv_BuiltInWorkgroupId()", "_Z12get_group_idj(0)",
 		"get_gro\\\nup_id(0)", "get_gro\\ \r\nup_id(0)", "// get_group_id in a comment",
 	};

@@ -21,7 +21,7 @@ static const char *const never[] = {
 	"CLK_GLOBAL_MEM_FENCE", "CLK_IMAGE_MEM_FENCE", "mem_fence", "sub_group", "simd_",
 	"enqueue_kernel", "ndrange", "get_default_queue", "pipe", "printf",
 	/* What could make one of these names without writing it, or lies below the language. */
-	"##", "asm", "__builtin", "__spirv", "_Z", "??", "#pragma OPENCL EXTENSION cl_intel", "intel_",
+	"##", "%:", "asm", "__builtin", "__spirv", "_Z", "??", "#pragma OPENCL EXTENSION cl_intel", "intel_",
 	/* SPIR-V built-in numbers reach source only by these words, too. */
 	"__opencl_", "BuiltIn",
 };
