@@ -21,4 +21,18 @@ static inline int fork_is_real(void)
 	return WEXITSTATUS(status);
 }
 
+/* qemu-user and ThreadSanitizer fork instead. Return: 1 a vfork child shares its parent's memory. */
+static inline int vfork_is_real(void)
+{
+	static volatile int shared;
+	shared = 0;
+	pid_t pid = vfork();
+	if (pid == 0) {
+		shared = 1;
+		_exit(0);
+	}
+	waitpid(pid, NULL, 0);
+	return shared;
+}
+
 #endif

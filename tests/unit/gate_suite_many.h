@@ -315,7 +315,7 @@ static void test_fork(void **state)
 static void test_vfork(void **state)
 {
 	(void)state;
-	if (!fork_is_real())   /* nor is vfork: it forks */
+	if (!vfork_is_real())
 		skip();
 	static struct rig r;
 	static struct fake_cmd c[20];
