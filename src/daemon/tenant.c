@@ -99,11 +99,6 @@ static int admit_everywhere(struct pen_daemon *d, const struct pen_contract *c, 
 	return 0;
 }
 
-int pen_tenant_would_admit(struct pen_daemon *d, const struct pen_tenant *t, struct pen_err *err)
-{
-	uint64_t covers;
-	return admit_everywhere(d, &t->contract, t, &covers, err);
-}
 
 /* ---- create ------------------------------------------------------------------------------------------------------- */
 
@@ -184,11 +179,27 @@ static int set_up(struct pen_daemon *d, struct pen_tenant *t, const struct pen_t
 	return watch(d, t, n->watch_pid, err);
 }
 
-static unsigned count_waiting(const struct pen_daemon *d)
+/* Devices on which a contract might be held. */
+static uint64_t wanted(const struct pen_daemon *d, const struct pen_contract *c)
+{
+	uint64_t mask = 0;
+	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++)
+		if (d->device[i] && d->device[i]->state != PEN_DEVICE_LOST && pen_contract_means(c, d->device[i]))
+			mask |= UINT64_C(1) << i;
+	return mask;
+}
+
+/* @ret_devices: what they wait for. */
+static unsigned count_waiting(const struct pen_daemon *d, uint64_t *ret_devices)
 {
 	unsigned n = 0;
-	for (struct pen_tenant *t = d->tenants; t; t = t->hh.next)
-		n += t->state == PEN_TENANT_WAITING;
+	*ret_devices = 0;
+	for (struct pen_tenant *t = d->tenants; t; t = t->hh.next) {
+		if (t->state != PEN_TENANT_WAITING)
+			continue;
+		n++;
+		*ret_devices |= wanted(d, &t->contract);
+	}
 	return n;
 }
 
@@ -204,7 +215,13 @@ int pen_tenant_create(struct pen_daemon *d, const struct pen_tenant_new *n, stru
 		return pen_err_x(err, -ENOSPC, "there are %d tenants, which is the most", TENANTS_MAX);
 	uint64_t covers = 0;
 	int r = admit_everywhere(d, &c, NULL, &covers, err);
-	bool wait = r == -EAGAIN && n->wait && count_waiting(d) < WAITING_MAX;
+	uint64_t queued;
+	unsigned waiting = count_waiting(d, &queued);
+	bool wait = r == -EAGAIN && n->wait && waiting < WAITING_MAX;
+	if (r == 0 && n->wait && (queued & wanted(d, &c)) && waiting < WAITING_MAX) {   /* who would wait does not overtake */
+		wait = true;
+		pen_err_x(err, -EAGAIN, "others wait already");
+	}
 	if (r < 0 && !wait) {
 		pen_event(d, PEN_EVENT_REFUSED, NULL, NULL, "%s: %s", c.name, err ? err->text : "");
 		return r;
@@ -237,28 +254,52 @@ int pen_tenant_create(struct pen_daemon *d, const struct pen_tenant_new *n, stru
 	return 0;
 }
 
+int pen_tenant_would_admit(struct pen_daemon *d, const struct pen_tenant *t, struct pen_err *err)
+{
+	uint64_t covers;
+	int r = admit_everywhere(d, &t->contract, t, &covers, err);
+	for (const struct pen_tenant *o = d->tenants; r == 0 && o; o = o->hh.next)
+		if (o->state == PEN_TENANT_WAITING && o->queue_nr < t->queue_nr && (wanted(d, &o->contract) & wanted(d, &t->contract)))
+			r = pen_err_x(err, -EAGAIN, "'%s' waits before it", o->contract.name);
+	return r;
+}
+
+/* The first in the queue behind number @after. */
+static struct pen_tenant *next_waiting(struct pen_daemon *d, uint64_t after)
+{
+	struct pen_tenant *first = NULL;
+	for (struct pen_tenant *t = d->tenants; t; t = t->hh.next)
+		if (t->state == PEN_TENANT_WAITING && t->queue_nr > after && (!first || t->queue_nr < first->queue_nr))
+			first = t;
+	return first;
+}
+
+static bool admit_waiting(struct pen_daemon *d, struct pen_tenant *t)
+{
+	uint64_t covers = 0;
+	struct pen_err err = PEN_ERR_INIT;
+	if (admit_everywhere(d, &t->contract, t, &covers, NULL) < 0)
+		return false;
+	if (pen_tenant_dir_make(d, t, &err) < 0) {
+		pen_event(d, PEN_EVENT_ALERT, t, NULL, "%s", err.text);
+		return false;
+	}
+	t->covers = covers;
+	t->state = PEN_TENANT_IDLE;
+	if (d->store)
+		pen_store_tenant(d->store, t);
+	pen_event(d, PEN_EVENT_TENANT_CREATED, t, NULL, "contract begins, after waiting");
+	return true;
+}
+
 void pen_tenant_admit_waiting(struct pen_daemon *d)
 {
-	/* In order, and nobody overtakes: a large contract would otherwise wait for ever behind small ones. */
-	for (;;) {
-		struct pen_tenant *first = NULL;
-		for (struct pen_tenant *t = d->tenants; t; t = t->hh.next)
-			if (t->state == PEN_TENANT_WAITING && (!first || t->queue_nr < first->queue_nr))
-				first = t;
-		uint64_t covers = 0;
-		if (!first || admit_everywhere(d, &first->contract, first, &covers, NULL) < 0)
-			return;
-		struct pen_err err = PEN_ERR_INIT;
-		if (pen_tenant_dir_make(d, first, &err) < 0) {
-			pen_event(d, PEN_EVENT_ALERT, first, NULL, "%s", err.text);
-			return;
-		}
-		first->covers = covers;
-		first->state = PEN_TENANT_IDLE;
-		if (d->store)
-			pen_store_tenant(d->store, first);
-		pen_event(d, PEN_EVENT_TENANT_CREATED, first, NULL, "contract begins, after waiting");
-	}
+	/* In order, and on one device nobody overtakes: a large contract would otherwise wait for ever behind small ones. */
+	uint64_t claimed = 0;
+	struct pen_tenant *t = NULL;
+	for (uint64_t after = 0; (t = next_waiting(d, after)); after = t->queue_nr)
+		if ((claimed & wanted(d, &t->contract)) || !admit_waiting(d, t))
+			claimed |= wanted(d, &t->contract);
 }
 
 /* ---- change and end -------------------------------------------------------------------------------------------------- */

@@ -81,9 +81,12 @@ def test_refusals():
 def test_queue():
     with with_devices() as d:
         d.create('a', compute='70%', device='One')
-        assert d.create('big', compute='90%', device='One', wait=True)[0] == 202
-        assert d.create('small', compute='20%', device='One', wait=True)[0] == 201      # fits beside a: not queued
-        assert d.create('later', compute='20%', device='One', wait=True)[0] == 202
+        assert d.create('big', compute='95%', device='One', wait=True)[0] == 202
+        assert d.create('small', compute='20%', device='One')[0] == 201                 # fits beside a, and would not wait
+        assert d.create('later', compute='8%', device='One', wait=True)[0] == 202       # fits, but who waits does not overtake
+        assert "'big' waits before it" in d.get('/v1/tenants/later/why')['holds'][0]['text']
+        assert 'others wait' in d.get('/v1/events')['events'][-1]['text']
+        assert d.create('elsewhere', compute='5%', device='Two', wait=True)[0] == 201   # in nobody's way
         assert d.tenant('big')['state'] == 'waiting'
         assert "'a'" in d.get('/v1/tenants/big/why')['holds'][0]['text']
         assert d.create('never', compute='20%', memory='900G', device='One', wait=True)[0] == 409
