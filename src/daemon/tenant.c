@@ -237,7 +237,7 @@ int pen_tenant_create(struct pen_daemon *d, const struct pen_tenant_new *n, stru
 		tenant_free(d, t);
 		return r;
 	}
-	t->covers = covers;
+	t->covers = wait ? 0 : covers;   /* who waits holds nothing */
 	if (wait) {
 		t->state = PEN_TENANT_WAITING;
 		t->queue_nr = ++d->queue_nr;
