@@ -25,6 +25,8 @@ SANITIZE = --buildtype=debugoptimized -Db_lundef=false -Dwerror=false
 SAN_ENV = ASAN_OPTIONS=detect_leaks=1:halt_on_error=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
 	LSAN_OPTIONS=suppressions=$(CURDIR)/tests/lsan.supp:print_suppressions=0 \
 	TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1:suppressions=$(CURDIR)/tests/tsan.supp:print_suppressions=0
+VALGRIND = valgrind --quiet --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite \
+	--show-leak-kinds=definite --suppressions=$(CURDIR)/tests/valgrind.supp
 
 .PHONY: all
 all: $(BUILD)/build.ninja   ## build everything into build/
@@ -75,7 +77,7 @@ check-tsan:   ## tests under ThreadSanitizer (build-tsan/)
 .PHONY: check-valgrind
 check-valgrind: all   ## unit and fuzz tests under valgrind
 	@$(RUN_TESTS) -C $(BUILD) -- -t 20 --suite unit --suite fuzz $(TESTS) \
-		--wrapper 'valgrind --quiet --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite'
+		--wrapper '$(VALGRIND)'
 
 .PHONY: check-clang
 check-clang:   ## build with clang and run the tests (build-clang/)
