@@ -285,7 +285,7 @@ static void look_after(const struct seen *s, bool done)
 
 cl_int pen_clWaitForEvents(cl_uint n, const cl_event *list)
 {
-	struct seen seen[WAIT_QUEUES];
+	struct seen seen[WAIT_QUEUES] = { { 0 } };
 	uint32_t nseen = 0;
 	for (cl_uint i = 0; list && i < n && nseen < WAIT_QUEUES; i++) {
 		uint32_t at = 0, in = pen_cl_map_enter(&pen_cl_queues);
