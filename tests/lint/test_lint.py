@@ -157,14 +157,14 @@ class Names(Tree):
 
 
 class Glibc(Tree):
-    def shim(self, text, exports, *flags, cc=CC):
+    def shim(self, text, exports, *flags, cc=CC, name='a.so'):
         self.write('a.c', text)
         names = ''.join(f'\t\t{name};\n' for name in exports.split())
         self.write('exports.txt', f'/* f, g; */\n{{\n\tglobal:\n{names}\tlocal:\n\t\t*;\n}};\n')
-        code, out = run(cc, '-w', '-shared', '-fPIC', 'a.c', '-o', 'a.so', *flags, cwd=self.dir)
+        code, out = run(cc, '-w', '-shared', '-fPIC', 'a.c', '-o', name, *flags, cwd=self.dir)
         self.assertEqual(code, 0, out)
         return run(os.path.join(TOOLS, 'check-glibc.py'), '--exports', os.path.join(self.dir, 'exports.txt'),
-                   os.path.join(self.dir, 'a.so'))
+                   os.path.join(self.dir, name))
 
     def test_good(self):
         self.assert_clean(self.shim('#include <unistd.h>\nint f(void) { return getpid(); }\n', 'f'))
@@ -187,6 +187,15 @@ class Glibc(Tree):
     def test_other_library(self):
         self.assert_fault(self.shim('double sqrt(double);\ndouble f(double x) { return sqrt(x); }\n', 'f',
                                     '-fno-builtin', '-Wl,--no-as-needed', '-lm'), 'a.so:0: needs libm.so.6')
+
+    def test_layer_keeps_its_loader(self):
+        self.write('l.c', '')
+        run(CC, '-shared', '-fPIC', 'l.c', '-o', 'libOpenCL.so.1', '-Wl,-soname,libOpenCL.so.1', cwd=self.dir)
+        layer, needs = 'libpenstock-opencl.so', ['-Wl,--no-as-needed', os.path.join(self.dir, 'libOpenCL.so.1')]
+        self.assert_fault(self.shim('int f;\n', 'f', name=layer), 'must need libOpenCL.so.1')
+        self.assert_fault(self.shim('int f;\n', 'f', *needs, name=layer), 'must need libOpenCL.so.1')
+        self.assert_clean(self.shim('int f;\n', 'f', '-Wl,-z,nodelete', *needs, name=layer))
+        self.assert_fault(self.shim('int f;\n', 'f', *needs), 'needs libOpenCL.so.1')
 
     def test_build_directory(self):
         """Every library below src is looked at, also one that is no shim; and none at all is a fault."""
