@@ -110,7 +110,10 @@ static void leave(struct pen_gate *g)
 	uint64_t now = pen_gate_lately(g);
 	uint64_t since = atomic_load_explicit(&own->busy_since_ns, memory_order_relaxed);
 	g->active = false;
-	pen_hist_add(&l->response, now > since ? now - since : 0, g->lim.target_ns);
+	/* Drivers compile at a kernel's first launch: seconds, once, that say nothing about what was promised. */
+	if (!g->warm_up)
+		pen_hist_add(&l->response, now > since ? now - since : 0, g->lim.target_ns);
+	g->warm_up = false;
 	uint32_t n = atomic_load(&l->active_clients);
 	while (n && !atomic_compare_exchange_weak(&l->active_clients, &n, n - 1))
 		;

@@ -52,7 +52,7 @@ static void gate_after_fork(struct pen_gate *g)
 	atomic_store(&g->freed, NULL);
 	memset(&g->st, 0, sizeof(g->st));
 	g->nflight = g->nheld = g->nwant = g->nmore = g->nseatwait = 0;
-	g->active = false;
+	g->active = g->warm_up = false;
 	g->attached = 0;
 	g->nforeign = 0;
 	g->units_set = 0;

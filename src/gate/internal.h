@@ -130,6 +130,7 @@ struct pen_gate {
 	uint64_t ledger_instance;
 	bool kick_due;                       /* somebody sleeps on `kick`, and it was bumped */
 	bool active;                         /* backlogged: something in flight or somebody held */
+	bool warm_up;                        /* ... and a kernel ran for the first time since that began */
 	uint16_t foreign[PEN_SEATS];         /* taken seats, own tenant's included, from the terms */
 	uint32_t nforeign;
 };

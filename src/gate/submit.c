@@ -246,6 +246,7 @@ static void ask(struct call *k, const struct pen_admit_view *v, struct pen_admit
 		c.est_ns = k->est_ns;
 		c.bytes = k->cmd->bytes;
 	}
+	k->g->warm_up |= c.unknown && k->cmd->kind == PEN_CMD_KERNEL;
 	pen_admit_step(&k->g->st, &k->g->lim, v, &c, d);
 }
 

@@ -167,6 +167,26 @@ static void test_cost_learning(void **state)
 	rig_close(&r);
 }
 
+/* The first launch of a kernel may take a compiler's time: it is in no response time. */
+static void test_response_without_first(void **state)
+{
+	(void)state;
+	struct rig r;
+	rig_open(&r, board_alone(), 0, 0);
+	struct fake_cmd c = { .dur_ns = 2 * PEN_MS };
+	for (int i = 0; i < 4; i++) {
+		struct pen_gate_cmd cmd = { .native = &c, .cost = pen_gate_cost(r.gate, 5, 1), .slices = 1, .wave = 1 };
+		assert_int_equal(pen_gate_submit(r.q, &cmd), 0);
+		finish_queue(r.q);
+		settle(&r);
+		uint64_t seen = 0;
+		for (size_t k = 0; k < PEN_ARRAY_LEN(r.gate->dev->ledger->response.bucket); k++)
+			seen += atomic_load(&r.gate->dev->ledger->response.bucket[k]);
+		assert_int_equal(seen, i);
+	}
+	rig_close(&r);
+}
+
 /* Pieces correct what the first of them said wrongly; of a whole command they only tell that it is wrong by half. */
 static void test_cost_of_pieces(void **state)
 {
@@ -193,6 +213,7 @@ static void test_cost_of_pieces(void **state)
 	cmocka_unit_test(test_exact_charge), cmocka_unit_test(test_idle_gap_is_free), \
 	cmocka_unit_test(test_charge_is_union), cmocka_unit_test(test_corun_charges_estimate), \
 	cmocka_unit_test(test_new_ledger), cmocka_unit_test(test_cost_table), \
-	cmocka_unit_test(test_cost_learning), cmocka_unit_test(test_cost_of_pieces)
+	cmocka_unit_test(test_cost_learning), cmocka_unit_test(test_cost_of_pieces), \
+	cmocka_unit_test(test_response_without_first)
 
 #endif
