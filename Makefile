@@ -2,7 +2,8 @@
 #
 # A thin front door: meson and ninja do the work. `make help` says what there is.
 # Variables: BUILD (build directory), PREFIX and DESTDIR (install), NAME and FULL (bench), TESTS (names or meson test
-# options for the check targets), FUZZ_SECONDS, MESON_FLAGS and NINJA_FLAGS (passed on), TEST_LIMIT (seconds, 0 = none).
+# options for the check targets), KHRONOS (folder of a loader), FUZZ_SECONDS, MESON_FLAGS and NINJA_FLAGS (passed on),
+# TEST_LIMIT (seconds, 0 = none).
 
 BUILD ?= build
 PREFIX ?=
@@ -78,6 +79,12 @@ check-tsan:   ## tests under ThreadSanitizer (build-tsan/)
 check-valgrind: all   ## unit and fuzz tests under valgrind
 	@$(RUN_TESTS) -C $(BUILD) -- -t 20 --suite unit --suite fuzz $(TESTS) \
 		--wrapper '$(VALGRIND)'
+
+.PHONY: check-khronos
+check-khronos: all   ## tests of the layer under the Khronos OpenCL loader (KHRONOS=directory of its libOpenCL.so.1)
+	@[ -e '$(KHRONOS)/libOpenCL.so.1' ] || { echo 'make: KHRONOS=DIR names no folder with libOpenCL.so.1' >&2; exit 1; }
+	@grep -q OCL_ICD_FILENAMES '$(KHRONOS)/libOpenCL.so.1' || { echo 'make: that is not the Khronos loader' >&2; exit 1; }
+	@LD_LIBRARY_PATH='$(KHRONOS)' $(RUN_TESTS) -C $(BUILD) -- --suite shim $(TESTS)
 
 .PHONY: check-clang
 check-clang:   ## build with clang and run the tests (build-clang/)

@@ -2,7 +2,7 @@
 /*
  * The layer's table, by a loader of a few lines: every one of the 149 slots is wrapped or is PASS for a written reason; slots
  * that the target does not have stay empty; an unmanaged process gets an empty table; both ways in give the same.
- * What the Khronos loader asks of a layer is asked here as it does: Debian has ocl-icd alone. Argument: file of the layer.
+ * What newer Khronos loaders ask of a layer is asked here as they do. Argument: file of the layer.
  */
 #include "shim/ocl.h"
 
