@@ -22,6 +22,19 @@ static int make_dir(const char *path, mode_t mode, struct pen_err *err)
 	return 0;
 }
 
+/*
+ * A directory that was there before belongs to its last owner, who could put links in the place of what we make in it, and
+ * a change of mode would follow them: ours alone until everything lies in it.
+ */
+static int take_back(const char *path, struct pen_err *err)
+{
+	if (geteuid() != 0)
+		return 0;
+	if (lchown(path, 0, 0) < 0 || chmod(path, 0755) < 0)
+		return pen_err_sys(err, -errno, "owner of '%s'", path);
+	return 0;
+}
+
 static int write_token(const struct pen_tenant *t, struct pen_err *err)
 {
 	char path[sizeof(t->dir) + 16], hex[2 * PEN_TOKEN_BYTES + 2];
@@ -58,6 +71,8 @@ int pen_tenant_dir_make(struct pen_daemon *d, struct pen_tenant *t, struct pen_e
 	int r = make_dir(above, 0755, err);
 	if (r == 0)
 		r = make_dir(t->dir, 0755, err);
+	if (r == 0)
+		r = take_back(t->dir, err);
 	if (r == 0)
 		r = write_token(t, err);
 	if (r == 0)

@@ -155,8 +155,8 @@ void pen_gate_queue_destroy(struct pen_gate_queue *head)
 		return;
 	struct pen_gate_queue_full *q = pen_gate_full(head);
 	struct pen_gate *g = head->gate;
-	/* A queue of the parent in a forked child: its batches are the parent's. */
-	if (pen_gate_ready(g) < 0 || q->fork_count != atomic_load(&g->fork_count))
+	/* A queue of the parent in a forked child: its batches are the parent's, and no reason to attach. */
+	if (!pen_gate_attached(g) || q->fork_count != atomic_load(&g->fork_count))
 		return;
 	pen_gate_edges(g, q);
 	pen_gate_lock(g);
@@ -212,7 +212,8 @@ static struct pen_gate_batch *edge_batch(struct pen_gate *g, struct pen_gate_que
 	return b;
 }
 
-static void edge_record(struct pen_gate *g, struct pen_gate_batch *b)
+/* Return: there is a mark now. */
+static bool edge_record(struct pen_gate *g, struct pen_gate_batch *b)
 {
 	struct pen_gate_queue_full *q = b->q;
 	bool failed = g->ad->mark_record(&q->head, &b->mark) < 0 || !pen_gate_has_mark(&b->mark);
@@ -225,6 +226,7 @@ static void edge_record(struct pen_gate *g, struct pen_gate_batch *b)
 	atomic_fetch_sub(&q->refs, 1);
 	atomic_store(&g->pending, 1);
 	pen_gate_unlock(g);
+	return !failed;
 }
 
 void pen_gate_edges(struct pen_gate *g, struct pen_gate_queue_full *only)
@@ -239,8 +241,8 @@ void pen_gate_edges(struct pen_gate *g, struct pen_gate_queue_full *only)
 		pen_gate_unlock(g);
 		if (!b)
 			return;
-		edge_record(g, b);
-		if (only)
+		/* A device that records no mark (lost, out of memory) would be asked for ever: waits are bounded without. */
+		if (!edge_record(g, b) || only)
 			return;
 	}
 }

@@ -448,7 +448,7 @@ uint64_t pen_gate_sync_begin(struct pen_gate_queue *head)
 {
 	struct pen_gate_queue_full *q = pen_gate_full(head);
 	struct pen_gate *g = head->gate;
-	if (pen_gate_ready(g) < 0 || !of_this_process(g, q))
+	if (!pen_gate_attached(g) || !of_this_process(g, q))
 		return 0;
 	/* Where host time is all there is: what is done by now did not end with the wait that comes. */
 	if (!(g->ad->caps & (PEN_ADAPTER_NOTIFY | PEN_ADAPTER_TIMESTAMPS)))
@@ -463,7 +463,7 @@ void pen_gate_sync_end(struct pen_gate_queue *head, uint64_t token)
 {
 	struct pen_gate_queue_full *q = pen_gate_full(head);
 	struct pen_gate *g = head->gate;
-	if (!token || pen_gate_ready(g) < 0 || !of_this_process(g, q))
+	if (!token || !pen_gate_attached(g) || !of_this_process(g, q))
 		return;
 	uint64_t now = pen_mono_ns();
 	pen_gate_lock(g);
@@ -474,7 +474,7 @@ void pen_gate_sync_end(struct pen_gate_queue *head, uint64_t token)
 
 uint64_t pen_gate_sync_all_begin(struct pen_gate *g)
 {
-	if (pen_gate_ready(g) < 0)
+	if (!pen_gate_attached(g))
 		return 0;
 	pen_gate_lock(g);
 	uint64_t seq = g->seq;
@@ -487,7 +487,7 @@ uint64_t pen_gate_sync_all_begin(struct pen_gate *g)
 
 void pen_gate_sync_all_end(struct pen_gate *g, uint64_t token)
 {
-	if (!token || pen_gate_ready(g) < 0)
+	if (!token || !pen_gate_attached(g))
 		return;
 	uint64_t now = pen_mono_ns();
 	pen_gate_lock(g);
@@ -501,7 +501,7 @@ void pen_gate_edge(struct pen_gate_queue *head)
 {
 	struct pen_gate_queue_full *q = pen_gate_full(head);
 	struct pen_gate *g = head->gate;
-	if (pen_gate_ready(g) < 0 || !of_this_process(g, q) || (g->ad->capturing && g->ad->capturing(head)))
+	if (!pen_gate_attached(g) || !of_this_process(g, q) || (g->ad->capturing && g->ad->capturing(head)))
 		return;
 	pen_gate_edges(g, q);
 }
@@ -510,7 +510,7 @@ void pen_gate_poll(struct pen_gate_queue *head)
 {
 	struct pen_gate_queue_full *q = pen_gate_full(head);
 	struct pen_gate *g = head->gate;
-	if (pen_gate_ready(g) < 0 || !of_this_process(g, q))
+	if (!pen_gate_attached(g) || !of_this_process(g, q))
 		return;
 	pen_gate_lock(g);
 	bool any = q->first;

@@ -441,6 +441,43 @@ static void test_edge_and_poll(void **state)
 	rig_close(&r);
 }
 
+/* A device that records no mark any more (lost, out of memory): it is asked a few times for each command, not for ever. */
+static _Atomic uint32_t refused_marks;
+
+static int no_mark(struct pen_gate_queue *q, struct pen_mark *m)
+{
+	(void)q, (void)m;
+	/* Without an end the test would have none either: after so many it is clear, and the device is well again. */
+	return atomic_fetch_add(&refused_marks, 1) > 10000 ? 0 : -EIO;
+}
+
+static void test_no_marks(void **state)
+{
+	(void)state;
+	struct rig r;
+	rig_open(&r, board_alone(), 0, 0);
+	int (*record)(struct pen_gate_queue *, struct pen_mark *) = r.dev->adapter.mark_record;
+	r.dev->adapter.mark_record = no_mark;
+	atomic_store(&refused_marks, 0);
+	struct fake_cmd tail[40], big[4];
+	for (int i = 0; i < 40; i++) {
+		tail[i] = (struct fake_cmd){ .dur_ns = 1000 };
+		assert_int_equal(enqueue(r.q, &tail[i], 0), 0);
+	}
+	struct fake_queue *other = fake_queue_new(r.dev);
+	struct pen_gate_queue *q;
+	assert_int_equal(pen_gate_queue_create(r.gate, other, 0, &q), 0);
+	for (int i = 0; i < 4; i++) {   /* held by the window, and marks the tail meanwhile */
+		big[i] = (struct fake_cmd){ .dur_ns = 3 * PEN_MS };
+		assert_int_equal(enqueue(q, &big[i], 0), 0);
+	}
+	assert_in_range(atomic_load(&refused_marks), 0, 1000);
+	r.dev->adapter.mark_record = record;
+	finish_queue(q);
+	pen_gate_queue_destroy(q);
+	rig_close(&r);
+}
+
 static void test_blocking(void **state)
 {
 	(void)state;
@@ -571,7 +608,7 @@ static void test_threads(void **state)
 	cmocka_unit_test(test_flush_before_wait), cmocka_unit_test(test_callback), \
 	cmocka_unit_test(test_capture), cmocka_unit_test(test_refused_submit), \
 	cmocka_unit_test(test_stopped), cmocka_unit_test(test_edge_and_poll), \
-	cmocka_unit_test(test_blocking), cmocka_unit_test(test_destroy_in_flight), \
+	cmocka_unit_test(test_no_marks), cmocka_unit_test(test_blocking), cmocka_unit_test(test_destroy_in_flight), \
 	cmocka_unit_test(test_out_of_order), cmocka_unit_test(test_threads), \
 	SUITE_TESTS_ACCOUNT, SUITE_TESTS_MANY
 
