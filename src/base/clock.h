@@ -26,6 +26,14 @@ static inline uint64_t pen_mono_ns(void)
 	return (uint64_t)ts.tv_sec * PEN_S + (uint64_t)ts.tv_nsec;
 }
 
+/* The same to a tick of the kernel (1 to 10 ms), never ahead of it, at a quarter of the price: for what is only done now and then. */
+static inline uint64_t pen_mono_coarse_ns(void)
+{
+	struct timespec ts;
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+	return (uint64_t)ts.tv_sec * PEN_S + (uint64_t)ts.tv_nsec;
+}
+
 static inline uint64_t pen_clock_now(struct pen_clock *clk)
 {
 	return clk->now_ns(clk);

@@ -27,7 +27,7 @@ int pen_gate_mem_reserve(struct pen_gate *g, uint64_t bytes)
 {
 	if (pen_gate_ready(g) < 0)
 		return -ENOMEM;
-	pen_gate_connection(g, pen_gate_now(g));
+	pen_gate_connection(g, pen_mono_coarse_ns());
 	if (pen_gate_stale(g)) {
 		pen_gate_lock(g);
 		pen_gate_refresh(g);
@@ -78,7 +78,7 @@ void pen_gate_mem_view(struct pen_gate *g, struct pen_mem_view *ret)
 	*ret = (struct pen_mem_view){ .limit_bytes = g->mem_device_bytes };
 	if (pen_gate_ready(g) < 0)
 		return;
-	pen_gate_connection(g, pen_gate_now(g));   /* a program that only asks must see a restarted daemon's terms too */
+	pen_gate_connection(g, pen_mono_coarse_ns());   /* a program that only asks must see a restarted daemon's terms too */
 	if (pen_gate_stale(g)) {
 		pen_gate_lock(g);
 		pen_gate_refresh(g);

@@ -192,13 +192,6 @@ static void mark_release(struct pen_mark *mark)
 	drop(n);
 }
 
-static int64_t coarse_ns(void)   /* to a few ms, at a third of the price */
-{
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
-	return (int64_t)ts.tv_sec * (int64_t)PEN_S + ts.tv_nsec;
-}
-
 /*
  * Device clock -> CLOCK_MONOTONIC. The driver's own answer where OpenCL 2.1 has it, else the least distance seen between a
  * command's end and the moment at which we looked: an end cannot be later than that, and often is hardly earlier.
@@ -209,7 +202,7 @@ static int64_t clock_offset(struct pen_cl_device *d, uint64_t end)
 	int64_t known = atomic_load_explicit(&d->clock_offset, memory_order_relaxed);
 	int64_t seen_at = atomic_load_explicit(&d->clock_seen_ns, memory_order_relaxed);
 	bool asks = d->version >= 21 && !d->no_timer;
-	if (asks && known != INT64_MAX && coarse_ns() - seen_at <= (int64_t)PEN_S)
+	if (asks && known != INT64_MAX && (int64_t)pen_mono_coarse_ns() - seen_at <= (int64_t)PEN_S)
 		return known;
 	int64_t now = (int64_t)pen_mono_ns();
 	bool old = known == INT64_MAX || now - seen_at > (int64_t)PEN_S;
