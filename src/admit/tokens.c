@@ -160,7 +160,9 @@ uint64_t pen_admit_join_guar(const struct pen_admit_limits *lim, const struct pe
 }
 
 /*
- * Own service is brought up to the least of those who are backlogged now. Only equal ranks: others do not contend by
+ * Own service is brought up to half a quantum behind the least of those who are backlogged now, which is where a turn starts: who
+ * returns comes next, for a whole turn, and not after a round of all others for a short one. It gains nothing beyond what
+ * was due to it and not used, so that leaving and returning does not pay. Only equal ranks: others do not contend by
  * service. A seat that claims more than half of the number range is not believed.
  */
 uint64_t pen_admit_join_vns(const struct pen_admit_limits *lim, const struct pen_admit_view *view)
@@ -173,5 +175,7 @@ uint64_t pen_admit_join_vns(const struct pen_admit_limits *lim, const struct pen
 			continue;
 		least = pen_admit_min(least, s->service_vns);
 	}
-	return least == UINT64_MAX ? 0 : pen_admit_sub(least, view->own_service_vns);
+	if (least == UINT64_MAX)
+		return 0;
+	return pen_admit_sub(pen_admit_sub(least, pen_admit_vns(lim, lim->quantum_ns / 2)), view->own_service_vns);
 }

@@ -286,11 +286,14 @@ static void test_join(void **state)
 	add_seat(a, 12, 2, PEN_BUSY_RUN)->service_vns = 150;     /* another rank */
 	struct pen_admit_seat *liar = add_seat(a, 13, 10, PEN_BUSY_RUN);
 	liar->service_vns = UINT64_MAX;
+	a->lim.quantum_ns = 0;
 	assert_int_equal(pen_admit_join_vns(&a->lim, &a->view), 200);
 	liar->service_vns = 1;
 	liar->stale = true;
 	assert_int_equal(pen_admit_join_vns(&a->lim, &a->view), 200);
-	a->view.own_service_vns = 301;
+	a->lim.quantum_ns = 10;   /* half a quantum (of its weight, a tenth) behind the least: there a turn begins */
+	assert_int_equal(pen_admit_join_vns(&a->lim, &a->view), 150);
+	a->view.own_service_vns = 251;
 	assert_int_equal(pen_admit_join_vns(&a->lim, &a->view), 0);
 }
 
