@@ -334,21 +334,20 @@ static int on_device(struct pen_daemon *d, struct pen_client *c, const struct pe
 	struct pen_device *dev = pen_device_find(d, m->key);
 	if (!dev && pen_probe_running(d))
 		return park(c, m);
-	if (!dev) {
-		char api[16];
-		snprintf(api, sizeof(api), "%.*s", (int)strcspn(m->key, ":"), m->key);
-		struct pen_device_facts f = { m->key, m->model, api, m->mem_bytes, m->units };
-		int r = m->key[0] ? pen_device_learn(d, &f, PEN_DEVICE_UNPROBED, &dev) : -ENODEV;
-		if (r < 0)
-			return refuse_device(d, c, m->key, r, "too many devices, or one without a name");
-	}
+	bool is_new = !dev;
+	int r = is_new ? pen_unprobed_learn(d, t, m, &dev) : 0;
+	if (r < 0)
+		return refuse_device(d, c, m->key, r, "too many devices that discovery did not find");
 	if (pen_seat_of(c, dev))
 		return refuse_device(d, c, m->key, -EALREADY, "the process has a seat already");
 	struct pen_err err = PEN_ERR_INIT;
 	struct pen_place *p;
-	int r = pen_attach_place(d, c, dev, -1, &p, &err);
-	if (r < 0)
+	r = pen_attach_place(d, c, dev, -1, &p, &err);
+	if (r < 0) {
+		if (is_new)   /* without a place it would be nobody's, and count against nobody */
+			pen_unprobed_forget(d, dev);
 		return refuse_device(d, c, m->key, r == -ENOSPC ? r : -ENODEV, err.text);
+	}
 	/* Beside the one that an old client will bring back a new ledger knows of its memory only what the store does. */
 	if (!p->ledger && p->adopt_until_ns > pen_mono_ns() && pen_absent_matters(p))
 		return park(c, m);

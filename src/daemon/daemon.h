@@ -65,6 +65,10 @@ struct pen_device *pen_device_find(struct pen_daemon *d, const char *key);
 int pen_device_learn(struct pen_daemon *d, const struct pen_device_facts *f, enum pen_device_state state,
 		     struct pen_device **ret_dev);
 void pen_device_configure(struct pen_daemon *d, struct pen_device *dev);   /* from d->cfg */
+/* unprobed.c. Return: 0; -ENOSPC as many as this tenant, or all together, may have; -ENOMEM. */
+int pen_unprobed_learn(struct pen_daemon *d, const struct pen_tenant *t, const struct pen_msg_device *m,
+		       struct pen_device **ret_dev);
+void pen_unprobed_forget(struct pen_daemon *d, struct pen_device *dev);   /* nobody has a seat on it */
 void pen_device_free_all(struct pen_daemon *d);
 /* The place of @t on @dev, made if it is not there. @slot: the number it must have, or -1. */
 int pen_place_get(struct pen_daemon *d, struct pen_tenant *t, struct pen_device *dev, int slot,

@@ -183,6 +183,15 @@ void pen_store_place(struct pen_store *s, const struct pen_place *p)
 	put(s, op);
 }
 
+void pen_store_place_gone(struct pen_store *s, const struct pen_place *p)
+{
+	struct pen_store_op *op = new_op(PEN_OP_PLACE, p->tenant->name, p->device->key);
+	if (!op)
+		return;
+	op->u.place.gone = true;
+	put(s, op);
+}
+
 void pen_store_seat(struct pen_store *s, const struct pen_seat *seat)
 {
 	const struct pen_place *p = seat->place;

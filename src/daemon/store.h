@@ -43,6 +43,7 @@ void pen_store_close(struct pen_daemon *d);   /* writes what is queued; bounded:
 void pen_store_tenant(struct pen_store *s, const struct pen_tenant *t);
 void pen_store_tenant_gone(struct pen_store *s, const char *name);
 void pen_store_place(struct pen_store *s, const struct pen_place *p);
+void pen_store_place_gone(struct pen_store *s, const struct pen_place *p);
 void pen_store_seat(struct pen_store *s, const struct pen_seat *seat);
 void pen_store_seat_gone(struct pen_store *s, const struct pen_place *p, uint32_t seat, uint32_t generation);
 void pen_store_totals(struct pen_store *s, const struct pen_place *p);   /* of clients that are gone */

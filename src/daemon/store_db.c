@@ -222,6 +222,16 @@ static int write_seat(struct pen_db *db, const struct pen_store_op *op, struct p
 			  op->tenant, I(s->generation), I(s->pid), I(s->start_time), I(s->bytes), db->boot);
 }
 
+static int write_place(struct pen_db *db, const struct pen_store_op *op, struct pen_err *err)
+{
+	if (!op->u.place.gone)
+		return exec_bound(db, err, "INSERT OR REPLACE INTO place VALUES(?,?,?,?,?,?,?)", "ssssiii", op->tenant,
+				  op->device, op->u.place.model, op->u.place.api, I(op->u.place.mem_bytes),
+				  I(op->u.place.units), I(op->u.place.slot));
+	int r = exec_bound(db, err, "DELETE FROM totals WHERE tenant=? AND device=?", "ss", op->tenant, op->device);
+	return r < 0 ? r : exec_bound(db, err, "DELETE FROM place WHERE tenant=? AND device=?", "ss", op->tenant, op->device);
+}
+
 static int write_op(struct pen_db *db, const struct pen_store_op *op, struct pen_err *err)
 {
 	const struct pen_event_row *e = &op->u.event;
@@ -237,9 +247,7 @@ static int write_op(struct pen_db *db, const struct pen_store_op *op, struct pen
 		return exec_bound(db, err, "INSERT OR REPLACE INTO totals VALUES(?,?,?)", "sss", op->tenant, op->device,
 				  op->u.totals);
 	case PEN_OP_PLACE:
-		return exec_bound(db, err, "INSERT OR REPLACE INTO place VALUES(?,?,?,?,?,?,?)", "ssssiii", op->tenant,
-				  op->device, op->u.place.model, op->u.place.api, I(op->u.place.mem_bytes),
-				  I(op->u.place.units), I(op->u.place.slot));
+		return write_place(db, op, err);
 	case PEN_OP_EVENT:
 		return exec_bound(db, err, "INSERT OR REPLACE INTO event VALUES(?,?,?,?,?,?)", "idssss", I(e->id), e->time,
 				  e->kind, e->tenant, e->device, e->text);

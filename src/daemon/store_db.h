@@ -35,6 +35,7 @@ struct pen_store_op {
 			char model[128], api[16];
 			uint64_t mem_bytes;
 			uint32_t units, slot;
+			bool gone;
 		} place;
 		struct {
 			struct pen_seat_row row;

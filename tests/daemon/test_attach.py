@@ -279,6 +279,48 @@ def test_garbage():
         wait_for(lambda: good.lease() > now, 'a lease')
 
 
+def made_up(c, prefix, most=80):
+    """Asks for devices that do not exist until it is refused. Returns how many it got."""
+    for i in range(most):
+        c.ask(f'test:{prefix}#{i}')
+        if c.take_seat() < 0:
+            assert c.status == -28, c.status
+            return i
+    return most
+
+
+def test_made_up_devices():
+    """Tenants that make up devices leave room for others, and for what the probe finds."""
+    def keys():
+        return {x['key'] for x in d.get('/v1/devices')['devices']}
+    with Daemon() as d:
+        first = Client(directory(d, 't0'))
+        assert first.greet() == 0
+        assert made_up(first, 't0') == 16
+        others = [Client(directory(d, f't{i}')) for i in range(1, 7)]
+        assert all(c.greet() == 0 for c in others)
+        counts = [made_up(c, f't{i}') for i, c in enumerate(others, 1)]
+        assert counts == [8, 4, 4, 4, 4, 4], counts
+        Client(directory(d, 'honest')).attach()
+        # what the contract is not for is not learned
+        narrow = Client(directory(d, 'narrow', device=fake.KEY))
+        assert narrow.greet() == 0
+        before = keys()
+        narrow.ask('test:made/up#0')
+        assert narrow.take_seat() == -19 and keys() == before
+        # what nobody uses any more makes room; what is in use does not go
+        first.close()
+        first = Client(first.dir)
+        assert first.greet() == 0                      # brings no seat back: all of them are free
+        assert made_up(first, 'more') == 16
+        after = keys()
+        assert fake.KEY in after and len(after) == len(before) and len(before - after) == 16, (before, after)
+        wait_for(lambda: d.get('/v1/version')['store']['queued'] == 0, 'the store')
+        d.kill()
+        d.start()
+        assert keys() == after                         # and those forgotten do not come back
+
+
 def test_many_seats():
     """More processes than the ledger has accounts: -ENOSPC, and a place comes free with a death."""
     with Daemon() as d:
