@@ -6,6 +6,8 @@
  * the stand-in gate when the layer under test is fakelayer (FAKELAYER names its file), else NULL.
  */
 #define CL_TARGET_OPENCL_VERSION 300
+#define CL_ENABLE_BETA_EXTENSIONS   /* command buffers, in headers since 2023 */
+#define CL_NO_NON_ICD_DISPATCH_EXTENSION_PROTOTYPES   /* they are found by address */
 #define CL_USE_DEPRECATED_OPENCL_1_0_APIS
 #define CL_USE_DEPRECATED_OPENCL_1_1_APIS
 #define CL_USE_DEPRECATED_OPENCL_1_2_APIS

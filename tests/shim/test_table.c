@@ -22,6 +22,7 @@ static const struct row rows[] = {
 
 enum { ROWS = sizeof(rows) / sizeof(rows[0]), SLOTS = sizeof(cl_icd_dispatch) / sizeof(void *) };
 
+typedef cl_int (*info_fn)(cl_layer_info, size_t, void *, size_t *);
 typedef cl_int (*init_fn)(cl_uint, const cl_icd_dispatch *, cl_uint *, const cl_icd_dispatch **);
 typedef cl_int (*init_with_fn)(cl_uint, const cl_icd_dispatch *, cl_uint *, const cl_icd_dispatch **, const intptr_t *);
 
@@ -80,7 +81,7 @@ static void check_table(const void *const *ours, unsigned entries, unsigned empt
 
 static void check_info(void *layer)
 {
-	__typeof__(clGetLayerInfo) *info = (__typeof__(clGetLayerInfo) *)dlsym(layer, "clGetLayerInfo");
+	info_fn info = (info_fn)dlsym(layer, "clGetLayerInfo");
 	cl_layer_api_version v = 0;
 	size_t n = 0;
 	char name[32] = "";

@@ -10,6 +10,7 @@
  * across a call into the table below. Times are nanoseconds of CLOCK_MONOTONIC, sizes bytes.
  */
 #define CL_TARGET_OPENCL_VERSION 300
+#define CL_ENABLE_BETA_EXTENSIONS   /* command buffers, in headers since 2023 */
 #define CL_USE_DEPRECATED_OPENCL_1_0_APIS
 #define CL_USE_DEPRECATED_OPENCL_1_1_APIS
 #define CL_USE_DEPRECATED_OPENCL_1_2_APIS
@@ -34,9 +35,9 @@ typedef void (CL_CALLBACK *pen_cl_native_fn)(void *);
 extern cl_icd_dispatch pen_cl_below;
 #define BELOW(fn) (pen_cl_below.fn)
 
-/* Every wrapper has the name of its entry point with this prefix and the type that cl_icd.h declares. */
+/* Every wrapper has the name of its entry point with this prefix and the type of its slot in cl_icd.h. */
 #define PEN_CL_WRAP_PASS(name)
-#define PEN_CL_WRAP_ANY(name) extern __typeof__(*(cl_api_##name)0) pen_##name;
+#define PEN_CL_WRAP_ANY(name) extern __typeof__(*((cl_icd_dispatch *)0)->name) pen_##name;
 #define PEN_CL_WRAP_MEM(name) PEN_CL_WRAP_ANY(name)
 #define PEN_CL_WRAP_ENQUEUE(name) PEN_CL_WRAP_ANY(name)
 #define PEN_CL_WRAP_SYNC(name) PEN_CL_WRAP_ANY(name)

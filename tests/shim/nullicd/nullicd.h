@@ -30,6 +30,7 @@
  * Threads: all entry points from any thread. One thread per device exists while costs are not zero.
  */
 #define CL_TARGET_OPENCL_VERSION 300
+#define CL_ENABLE_BETA_EXTENSIONS   /* command buffers, in headers since 2023 */
 #define CL_USE_DEPRECATED_OPENCL_1_0_APIS
 #define CL_USE_DEPRECATED_OPENCL_1_1_APIS
 #define CL_USE_DEPRECATED_OPENCL_1_2_APIS
@@ -148,7 +149,7 @@
 			X(clCommandFillBufferKHR) X(clCommandBarrierWithWaitListKHR) \
 				X(clGetCommandBufferInfoKHR)
 
-#define NL_DECLARE(fn, version) extern __typeof__(*(cl_api_##fn)0) nl_##fn;
+#define NL_DECLARE(fn, version) extern __typeof__(*((cl_icd_dispatch *)0)->fn) nl_##fn;
 NL_FUNCTIONS(NL_DECLARE)
 #undef NL_DECLARE
 #define NL_DECLARE(fn) extern __typeof__(*(fn##_fn)0) nl_##fn;
