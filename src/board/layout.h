@@ -24,7 +24,7 @@
 #include <stdint.h>
 
 #define PEN_BOARD_MAJOR 1
-#define PEN_BOARD_MINOR 1
+#define PEN_BOARD_MINOR 2
 
 #define PEN_MAGIC_TERMS UINT32_C(0x544e4550)    /* "PENT" */
 #define PEN_MAGIC_LEDGER UINT32_C(0x4c4e4550)   /* "PENL" */
@@ -80,7 +80,7 @@ struct pen_terms {
 	uint64_t epoch;                 /* rises with every change; equals the hot epoch word below */
 	uint32_t flags;
 	uint32_t mode;                  /* enum pen_device_mode */
-	uint64_t mem_cap_bytes;         /* may be charged in all; UINT64_MAX = unlimited */
+	uint64_t mem_cap_bytes;         /* may be charged in all at this moment; UINT64_MAX = unlimited */
 	uint64_t mem_guaranteed_bytes;
 	uint64_t device_mem_bytes;      /* of the device */
 	uint32_t share_guaranteed_ppm;  /* 0 = none */
@@ -103,7 +103,9 @@ struct pen_terms {
 	uint32_t nseats;                /* seats above this index are free */
 	uint32_t own_flags;             /* PEN_SEAT_x of the own seats */
 	uint64_t fds_epoch;             /* number of neighbour descriptors sent so far: more than received = fetch them */
-	uint64_t reserved[4];
+	uint64_t mem_limit_bytes;       /* what contracts let the tenant have, whatever others use; 0 = not said; since 1.2 */
+	uint64_t mem_contract_bytes;    /* the cap of its own contract; 0 = not said; since 1.2 */
+	uint64_t reserved[2];
 	struct pen_seat_terms seat[PEN_SEATS];
 };
 
@@ -183,6 +185,9 @@ struct pen_ledger_page {
 	_Atomic uint64_t mem_peak_bytes;
 	_Atomic uint64_t denials;
 	_Atomic uint64_t denied_bytes;                 /* largest total that a denied allocation would have made; since 1.1 */
+	_Atomic uint64_t mem_wanted_bytes;             /* total that a client waits for: above mem_cap_bytes; the daemon answers
+	                                                  with terms if it can, then with 0; since 1.2 */
+	_Atomic uint64_t denials_lent;                 /* of the denials: what the own contract alone would allow; since 1.2 */
 	_Alignas(64) _Atomic uint64_t share_tat_ns;    /* GCRA word of the compute cap: theoretical arrival time */
 	_Atomic uint64_t guar_tat_ns;                  /* the same of the guarantee (or floor): a deficit is now - this */
 	_Atomic uint64_t bytes_tat_ns;                 /* of the bandwidth cap */
@@ -235,6 +240,7 @@ PEN_OFFSET(pen_terms, units, 128);
 PEN_OFFSET(pen_terms, rank, 136);
 PEN_OFFSET(pen_terms, nseats, 144);
 PEN_OFFSET(pen_terms, fds_epoch, 152);
+PEN_OFFSET(pen_terms, mem_limit_bytes, 160);
 PEN_OFFSET(pen_terms, seat, 192);
 PEN_OFFSET(pen_terms_page, epoch, 64);
 PEN_OFFSET(pen_terms_page, lease_until_ns, 128);
@@ -245,6 +251,7 @@ PEN_OFFSET(pen_ledger_client, hold_reason, 176);
 _Static_assert(sizeof(struct pen_ledger_client) == 256, "client");
 PEN_OFFSET(pen_ledger_page, mem_used_bytes, 64);
 PEN_OFFSET(pen_ledger_page, denied_bytes, 88);
+PEN_OFFSET(pen_ledger_page, mem_wanted_bytes, 96);
 PEN_OFFSET(pen_ledger_page, share_tat_ns, 128);
 PEN_OFFSET(pen_ledger_page, covered_until_ns, 192);
 PEN_OFFSET(pen_ledger_page, flight_since_ns, 208);

@@ -79,7 +79,8 @@ int pen_mem_charge(struct pen_ledger_page *ledger, uint32_t client, uint64_t byt
 			add(&c->done, 1);
 			return deny(ledger, c, used, bytes, flags);
 		}
-	} while (!atomic_compare_exchange_weak_explicit(&ledger->mem_used_bytes, &used, used + bytes, memory_order_acq_rel,
+		/* seq_cst: the other side of a lowered limit, see terms.c. */
+	} while (!atomic_compare_exchange_weak_explicit(&ledger->mem_used_bytes, &used, used + bytes, memory_order_seq_cst,
 							memory_order_acquire));
 	PEN_TEST_POINT("charge:used");
 	uint64_t charged = atomic_fetch_add_explicit(&c->charged_bytes, bytes, memory_order_acq_rel) + bytes;

@@ -49,7 +49,8 @@ uint64_t pen_terms_publish(struct pen_terms_page *page, const struct pen_terms *
 	uint32_t other = (atomic_load_explicit(&page->index, memory_order_relaxed) & 1) ^ 1;
 	store_copy(&page->copy[other], &next, next.epoch);
 	atomic_store_explicit(&page->index, other, memory_order_release);
-	atomic_store_explicit(&page->epoch, next.epoch, memory_order_release);
+	/* seq_cst: who lowers a limit and then reads what is used, and who charges and then reads the epoch, must not miss each other. */
+	atomic_store(&page->epoch, next.epoch);
 	return next.epoch;
 }
 

@@ -185,13 +185,16 @@ static inline bool pen_cost_known(const struct pen_cost *c)
 }
 /* ---- memory --------------------------------------------------------------------------------------------------- */
 
-/* 0 charged; -ENOMEM over the limit or allocations stopped (counted, logged once). Before the native call. */
+/*
+ * 0 charged; -ENOMEM over the limit or allocations stopped (counted, logged once). Before the native call. Waits, 20 ms at most, only
+ * above what is lent to the tenant and within what contracts allow it: the daemon may have more.
+ */
 int pen_gate_mem_reserve(struct pen_gate *g, uint64_t bytes);
 /* The native call failed, or took less: give back. Also counts the object away unless @keep_object. */
 void pen_gate_mem_refund(struct pen_gate *g, uint64_t bytes, bool keep_object);
 /* After the native free. Callable from driver callbacks: never blocks. */
 void pen_gate_mem_release(struct pen_gate *g, uint64_t bytes);
-struct pen_mem_view { uint64_t limit_bytes, used_bytes; };   /* limit: min(cap, device); used: whole tenant */
+struct pen_mem_view { uint64_t limit_bytes, used_bytes; };   /* limit: by contracts and device, UINT64_MAX if neither says; used: whole tenant */
 void pen_gate_mem_view(struct pen_gate *g, struct pen_mem_view *ret);
 
 #endif
