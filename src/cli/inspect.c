@@ -69,6 +69,10 @@ static void print_device(const json_t *dev)
 		 _("peak"), pen_format_bytes((char[32]){ 0 }, 32, (uint64_t)pen_json_int(dev, "mem_peak_bytes")),
 		 pen_json_int(dev, "denials"), _("refused"));
 	line(_("memory"), text);
+	if (pen_json_int(dev, "denials_lent")) {
+		snprintf(text, sizeof(text), _("%lld refused for what others are promised or use"), pen_json_int(dev, "denials_lent"));
+		line("", text);
+	}
 	snprintf(text, sizeof(text), "%s %s, %s %s", pen_format_share(a, sizeof(a), (uint32_t)pen_json_int(dev, "share_ppm_1s")),
 		 _("in the last second"), pen_format_share(b, sizeof(b), (uint32_t)pen_json_int(dev, "entitled_ppm")),
 		 _("entitled"));

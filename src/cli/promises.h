@@ -10,7 +10,7 @@
 #include "cli/cli.h"
 
 #define PEN_PROMISES(X)                                                                                               \
-	X("memory", N_("every allocating call is charged before it reaches the driver"),                             \
+	X("memory", N_("every allocating call is charged before it reaches the driver; guarantees are set aside"),   \
 	  N_("to the byte for buffers, images, SVM and pipes; what the driver takes for itself (programs, printf "   \
 	     "buffers) is not seen"),                                                                                 \
 	  N_("make bench NAME=memory"))                                                                               \

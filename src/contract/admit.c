@@ -77,7 +77,10 @@ struct held {
 
 static uint64_t claim_of(const struct held *h, size_t i, const struct resource *r, const struct pen_capacity *cap)
 {
-	return h->but[0] && !strcmp(h->v[i]->name, h->but) ? 0 : r->claim(h->v[i], cap);
+	if (h->but[0] && !strcmp(h->v[i]->name, h->but))
+		return 0;
+	uint64_t claim = r->claim(h->v[i], cap);
+	return r->claim == claim_memory && cap->taken ? PEN_MAX(claim, cap->taken[i]) : claim;
 }
 
 /* "a 4G, b 2G and 3 more": the largest first. Quadratic in the few that are named. */

@@ -208,13 +208,14 @@ struct pen_capacity {
 	uint64_t memory;      /* bytes */
 	uint64_t reserve;     /* bytes that are promised to nobody (driver, contexts, the node's own use) */
 	uint32_t units;       /* 0 = the device cannot be divided in space: a guarantee of units is refused */
+	const uint64_t *taken;   /* bytes that each of the held has taken, above its guarantee too; NULL = not known */
 };
 
 /**
  * pen_contract_admit - can @new be kept beside the contracts that the device has
  * @held:  contracts on the device; one of the same name as @new counts as replaced by it
  *
- * Memory: sum of guarantees <= memory - reserve. Compute: sum of max(guarantee, duty of class latency) <= 100 %: a
+ * Memory: sum of guarantees, or of what is taken where that is more (it cannot be taken back), <= memory - reserve. Compute: sum of max(guarantee, duty of class latency) <= 100 %: a
  * declared duty is use of the same time as the guarantee, not more on top. Units as memory.
  * Return: 0; -EAGAIN not beside these (waiting can help); -ERANGE never on this device. The text says what is asked,
  * what is left, and who holds how much.

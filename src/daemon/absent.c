@@ -56,6 +56,7 @@ void pen_absent_restore(struct pen_daemon *d, const struct pen_seat_row *row)
 	dev->absent[a->seat] = a;
 	p->n_absent++;
 	c->n_absent++;
+	pen_place_publish(d, p);
 	pen_tenant_settle(d, t);
 }
 
@@ -94,6 +95,8 @@ void pen_absent_end(struct pen_daemon *d, struct pen_absent *a, bool is_back)
 			pen_store_seat_gone(d->store, p, a->seat, a->generation);
 		if (a->index >= 0)
 			pen_accounts_leave(d, p, PEN_LEDGER_BIT(a->index), false);
+		if (!p->ledger)
+			pen_place_publish(d, p);
 	}
 	free(a);
 }

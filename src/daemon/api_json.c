@@ -108,6 +108,7 @@ static json_t *place_json(struct pen_daemon *d, const struct pen_place *p)
 	if (p->ledger) {
 		set_u64(o, "denials", atomic_load_explicit(&p->ledger->denials, memory_order_relaxed));
 		set_u64(o, "mem_denied_bytes", atomic_load_explicit(&p->ledger->denied_bytes, memory_order_relaxed));
+		set_u64(o, "denials_lent", atomic_load_explicit(&p->ledger->denials_lent, memory_order_relaxed));
 	}
 	uint64_t limit = pen_place_mem_limit(p);
 	json_object_set_new(o, "mem_limit_bytes", limit == PEN_UNLIMITED ? json_null() : pen_json_u64(limit));

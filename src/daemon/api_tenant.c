@@ -211,12 +211,26 @@ static void add_waiting(struct pen_api_call *call, json_t *holds)
 						       "waiting", "text", err.text, "seat", "by", "since_ns", 0));
 }
 
+/* Not held, but refused: within the last minute, for what others were promised or use. */
+static const char *suggest_memory(const struct pen_tenant *t, char *buf, size_t n)
+{
+	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++) {
+		const struct pen_place *p = t->place[i];
+		if (!p || !p->lent_denied_ns || pen_mono_ns() - p->lent_denied_ns > 60 * PEN_S)
+			continue;
+		snprintf(buf, n, _("memory was refused on %s: what is left is promised to other tenants or in use by them; a guarantee keeps it free: penstock set %s --memory X.."),
+			 p->device->key, t->name);
+		return buf;
+	}
+	return "";
+}
+
 int pen_api_why(struct pen_api_call *call)
 {
 	json_t *holds = json_array();
 	uint64_t longest = 0;
 	unsigned reason = PEN_HOLD_MAX_;
-	char by[PEN_NAME_MAX + 1] = "", text[256];
+	char by[PEN_NAME_MAX + 1] = "", text[512];
 	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++) {
 		const struct pen_place *p = call->tenant->place[i];
 		for (unsigned k = 0; p && p->ledger && k < PEN_SEATS; k++)
@@ -225,6 +239,6 @@ int pen_api_why(struct pen_api_call *call)
 	}
 	if (call->tenant->state == PEN_TENANT_WAITING)
 		add_waiting(call, holds);
-	const char *s = reason == PEN_HOLD_MAX_ ? "" : suggest(call->tenant, reason, by, text, sizeof(text));
+	const char *s = reason == PEN_HOLD_MAX_ ? suggest_memory(call->tenant, text, sizeof(text)) : suggest(call->tenant, reason, by, text, sizeof(text));
 	return pen_api_answer(call, 200, json_pack("{s:o, s:s}", "holds", holds, "suggestion", s));
 }

@@ -82,11 +82,17 @@ void pen_place_square(struct pen_daemon *d, struct pen_place *p);            /* 
 void pen_account_add(const struct pen_ledger_client *c, struct pen_totals *sum);
 bool pen_place_waits(const struct pen_place *p);   /* for clients of before a restart */
 uint64_t pen_place_mem_used(const struct pen_place *p);
-uint64_t pen_place_mem_limit(const struct pen_place *p);                     /* PEN_UNLIMITED: none, or unknown */
+uint64_t pen_place_mem_held(const struct pen_place *p);                      /* without a ledger: by those that are not back */
+/* Contracts or devices have changed: what is promised follows, at once. */
+void pen_device_promise(struct pen_daemon *d);
+/* What contracts let it have, whatever its neighbours use. PEN_UNLIMITED: no cap, and a device that does not tell its size. */
+uint64_t pen_place_mem_limit(const struct pen_place *p);
 /* What the tick thread last decided, read under its lock. */
 struct pen_verdict {
 	uint16_t rank;
 	uint32_t entitled_ppm;
+	uint64_t mem_taken_bytes;   /* guaranteed, or used if that is more */
+	uint64_t mem_limit_bytes;   /* by contracts; PEN_UNLIMITED: none */
 };
 struct pen_verdict pen_place_verdict(struct pen_daemon *d, const struct pen_place *p);
 bool pen_seat_stale(struct pen_daemon *d, const struct pen_seat *s);
@@ -163,6 +169,10 @@ int pen_tick_start(struct pen_daemon *d, struct pen_err *err);
 void pen_tick_now(struct pen_daemon *d, struct pen_device *dev);
 void pen_tick_stop(struct pen_daemon *d);
 const char *pen_tick_sched_name(int sched);
+/* lend.c, under the table's lock: limits of memory. */
+bool pen_lend_lower(struct pen_table_device *dev);    /* true: publish, then raise, then publish again */
+void pen_lend_raise(struct pen_table_device *dev);
+void pen_lend_answer(struct pen_table_device *dev);   /* whoever waited for more may look at its terms */
 void *pen_locked_alloc(size_t size);   /* zeroed, locked in memory where permitted; NULL no memory */
 
 /* ---- events.c ------------------------------------------------------------------------------------------------------------ */
@@ -171,6 +181,7 @@ void *pen_locked_alloc(size_t size);   /* zeroed, locked in memory where permitt
 	X(STARTED, "started") X(STOPPED, "stopped") X(ALERT, "alert") X(CONFIG, "config")                     \
 	X(DEVICE, "device") X(TENANT_CREATED, "tenant-created") X(TENANT_WAITING, "tenant-waiting")           \
 	X(TENANT_CHANGED, "tenant-changed") X(TENANT_ENDED, "tenant-ended") X(REFUSED, "refused")             \
+	X(MEMORY_REFUSED, "memory-refused")                                                                   \
 	X(CLIENT_ATTACHED, "client-attached") X(CLIENT_GONE, "client-gone") X(CLIENT_STALE, "client-stale")
 enum pen_event_kind {
 #define X(id, name) PEN_EVENT_##id,

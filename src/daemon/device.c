@@ -182,6 +182,7 @@ int pen_place_get(struct pen_daemon *d, struct pen_tenant *t, struct pen_device 
 	t->place[dev->index] = p;
 	dev->slot[p->slot] = p;
 	pen_place_publish(d, p);
+	pen_device_promise(d);   /* its guarantee is the place's from now on */
 	if (d->store)
 		pen_store_place(d->store, p);
 	*ret_place = p;
@@ -235,6 +236,7 @@ void pen_place_publish(struct pen_daemon *d, struct pen_place *p)
 	v->stop_flags = (t->state == PEN_TENANT_ENDED ? PEN_TERMS_STOP : 0) | (t->stop_alloc ? PEN_TERMS_STOP_ALLOC : 0);
 	v->terms = p->terms;
 	v->ledger = p->ledger;
+	v->mem_absent_bytes = p->ledger ? 0 : pen_place_mem_held(p);
 	v->used = true;
 	pen_unlock(&d->table->lock);
 	pen_tick_now(d, p->device);
@@ -285,6 +287,17 @@ bool pen_place_waits(const struct pen_place *p)
 }
 
 /* Until one of its clients is back after a restart, a tenant counts at all that its contract lets it have. */
+uint64_t pen_place_mem_held(const struct pen_place *p)
+{
+	if (p->ledger)
+		return atomic_load_explicit(&p->ledger->mem_used_bytes, memory_order_relaxed);
+	uint64_t sum = 0;
+	for (unsigned i = 0; i < PEN_SEATS; i++)
+		if (p->device->absent[i] && p->device->absent[i]->place == p)
+			sum += p->device->absent[i]->bytes;   /* bounded so that the sum is */
+	return sum;
+}
+
 uint64_t pen_place_mem_used(const struct pen_place *p)
 {
 	if (p->ledger)
@@ -297,14 +310,33 @@ uint64_t pen_place_mem_used(const struct pen_place *p)
 
 uint64_t pen_place_mem_limit(const struct pen_place *p)
 {
-	return PEN_MIN(p->tenant->contract.memory.cap, p->device->mem_bytes ? p->device->mem_bytes : PEN_UNLIMITED);
+	uint64_t most = pen_place_verdict(p->tenant->daemon, p).mem_limit_bytes;
+	return PEN_MIN(most, p->device->mem_bytes ? p->device->mem_bytes : PEN_UNLIMITED);
+}
+
+void pen_device_promise(struct pen_daemon *d)
+{
+	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++) {
+		struct pen_device *dev = d->device[i];
+		uint64_t sum = 0;
+		for (const struct pen_tenant *t = d->tenants; dev && t; t = t->hh.next)
+			if ((t->covers >> i & 1) && !t->place[i] && __builtin_add_overflow(sum, t->contract.memory.guaranteed, &sum))
+				sum = UINT64_MAX;
+		if (!dev || sum == dev->table->promised_bytes)
+			continue;
+		pen_lock(&d->table->lock);
+		dev->table->promised_bytes = sum;
+		pen_unlock(&d->table->lock);
+		pen_tick_now(d, dev);
+	}
 }
 
 struct pen_verdict pen_place_verdict(struct pen_daemon *d, const struct pen_place *p)
 {
 	const struct pen_table_tenant *t = &p->device->table->tenant[p->slot];
 	pen_lock(&d->table->lock);
-	struct pen_verdict v = { .rank = t->rank, .entitled_ppm = t->entitled_ppm };
+	struct pen_verdict v = { .rank = t->rank, .entitled_ppm = t->entitled_ppm, .mem_taken_bytes = t->mem_taken,
+				 .mem_limit_bytes = t->mem_most };
 	pen_unlock(&d->table->lock);
 	return v;
 }

@@ -87,12 +87,28 @@ static void end_minute(struct pen_daemon *d, struct pen_place *p, const struct p
 		pen_store_usage(d->store, &u);
 }
 
+/* Once for a run of refusals: a program that tries again and again must not push other events out. */
+#define REFUSED_AGAIN_NS (60 * PEN_S)
+
+static void tell_refused(struct pen_daemon *d, struct pen_place *p, uint64_t now_ns)
+{
+	uint64_t n = p->ledger ? atomic_load_explicit(&p->ledger->denials_lent, memory_order_relaxed) : 0;
+	if (n != p->lent_denials && n) {
+		if (!p->lent_denied_ns || now_ns - p->lent_denied_ns > REFUSED_AGAIN_NS)
+			pen_event(d, PEN_EVENT_MEMORY_REFUSED, p->tenant, p->device,
+				  "memory within its contract was refused: what is left is promised to other tenants or in use by them");
+		p->lent_denied_ns = now_ns;
+	}
+	p->lent_denials = n;
+}
+
 static void meter_place(struct pen_daemon *d, struct pen_place *p, uint64_t now_ns, uint64_t minute)
 {
 	struct pen_totals t;
 	pen_place_totals(p, &t);
 	sample_share(p, &t, now_ns);
 	keep_recent(p, now_ns);
+	tell_refused(d, p, now_ns);
 	uint64_t used = p->ledger ? pen_place_mem_used(p) : 0;
 	p->minute_peak_bytes = PEN_MAX(p->minute_peak_bytes, used);
 	if (!p->minute_nr)
@@ -129,7 +145,7 @@ static void meter_device(struct pen_daemon *d, struct pen_device *dev)
 static void maybe_resume(struct pen_daemon *d, struct pen_tenant *t)
 {
 	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++)
-		if (t->place[i] && t->place[i]->ledger && pen_place_mem_used(t->place[i]) > t->contract.memory.cap)
+		if (t->place[i] && pen_place_mem_held(t->place[i]) > t->contract.memory.cap)
 			return;
 	t->stop_alloc = false;
 	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++)
@@ -140,13 +156,17 @@ static void maybe_resume(struct pen_daemon *d, struct pen_tenant *t)
 void pen_meter_second(struct pen_daemon *d)
 {
 	uint64_t now = pen_mono_ns(), minute = (uint64_t)pen_unix_now() / 60;
+	bool waits = false;
 	for (struct pen_tenant *t = d->tenants; t; t = t->hh.next) {
 		for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++)
 			if (t->place[i])
 				meter_place(d, t->place[i], now, minute);
 		if (t->stop_alloc)
 			maybe_resume(d, t);
+		waits |= t->state == PEN_TENANT_WAITING;
 	}
+	if (waits)
+		pen_tenant_admit_waiting(d);   /* memory that others borrowed comes back without a word */
 	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++)
 		if (d->device[i])
 			meter_device(d, d->device[i]);

@@ -4,6 +4,7 @@
 #include "daemon/api.h"
 #include "daemon/store.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,6 +32,8 @@ static void head(FILE *f, const char *name, const char *type, const char *help)
 static void put_place(FILE *f, const char *name, const struct pen_place *p, const char *extra, const char *extra_value,
 		      double v)
 {
+	if (isnan(v))
+		return;
 	fprintf(f, "penstock_%s{", name);
 	put_label(f, "tenant", p->tenant->name);
 	fputc(',', f);
@@ -47,11 +50,20 @@ static void put_place(FILE *f, const char *name, const struct pen_place *p, cons
 		for (unsigned i_ = 0; i_ < PEN_DAEMON_DEVICES; i_++)           \
 			if (((p) = t_->place[i_]))
 
+/* No sample is the custom for what there is none of. */
+static double limit_or_none(const struct pen_place *p)
+{
+	uint64_t limit = pen_place_mem_limit(p);
+	return limit == PEN_UNLIMITED ? (double)NAN : (double)limit;
+}
+
 /* name, type, help, expression of p (place), t (its totals), v (the verdict). One list: what is printed is what is described. */
 #define PLACE_METRICS(X)                                                                                                \
 	X("memory_used_bytes", "gauge", "device memory charged to the tenant", (double)pen_place_mem_used(p))          \
-	X("memory_limit_bytes", "gauge", "device memory that the tenant may have", (double)pen_place_mem_limit(p))     \
+	X("memory_limit_bytes", "gauge", "device memory that the tenant may have", limit_or_none(p))                   \
 	X("denials_total", "counter", "allocations denied", (double)(p->ledger ? atomic_load(&p->ledger->denials) : 0)) \
+	X("denials_lent_total", "counter", "of those: what is left is promised to or used by others",                   \
+	  (double)(p->ledger ? atomic_load(&p->ledger->denials_lent) : 0))                                              \
 	X("device_seconds_total", "counter", "device time charged", (double)t.device_ns / 1e9)                         \
 	X("commands_total", "counter", "commands admitted", (double)t.commands)                                        \
 	X("chunks_total", "counter", "pieces of commands admitted", (double)t.chunks)                                  \

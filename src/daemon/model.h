@@ -90,6 +90,7 @@ struct pen_place {
 	struct pen_usage_row *usage;           /* ring of PEN_USAGE_MINUTES, made when the first minute is over */
 	unsigned usage_n;
 	uint64_t minute_nr, minute_peak_bytes;
+	uint64_t lent_denials, lent_denied_ns; /* refused for what others were promised or use: seen so far, last time */
 	bool square;                           /* memory to be squared again */
 };
 
@@ -150,7 +151,7 @@ struct pen_tenant {
 	uid_t owner_uid;
 	gid_t owner_gid;
 	double created;                        /* Unix time, for display */
-	bool ephemeral, from_config, seen_client, stop_alloc;
+	bool ephemeral, from_config, restored, seen_client, stop_alloc;   /* restored: was there before this daemon */
 	pid_t watch_pid;
 	uint64_t watch_start;
 	int watch_pidfd;

@@ -25,13 +25,22 @@ struct pen_table_tenant {
 	struct pen_contract contract;
 	struct pen_terms_page *terms;
 	struct pen_ledger_page *ledger;      /* NULL: known from before a restart, not back yet */
+	uint64_t mem_absent_bytes;           /* without a ledger: charged to those that are not back */
 	/* out */
 	uint16_t rank;
 	uint32_t entitled_ppm;
 	bool busy;                           /* a client is ready or running */
+	uint64_t mem_limit;                  /* in force: at which its clients are refused */
+	uint64_t mem_most;                   /* what contracts let it have, whatever its neighbours use */
+	uint64_t mem_taken;                  /* guaranteed, or used if that is more */
 	uint64_t last_busy_ns;
 	/* tick's own */
 	uint64_t last_used_ns;
+	bool attached;                       /* has a seat */
+	bool mem_known, mem_lent;            /* mem_lent: had its part when it came */
+	uint64_t mem_ceiling;                /* bound of what it may say that it uses */
+	uint64_t mem_seen, mem_wish;         /* the word in its ledger; 0 if it need not be met */
+	uint64_t mem_next;                   /* limit to be */
 	const struct pen_terms_page *last_page;
 	struct pen_terms last;               /* published last on last_page */
 };
@@ -53,6 +62,7 @@ struct pen_table_device {
 	/* in */
 	struct pen_device_policy policy;
 	uint64_t id, mem_bytes, fds_epoch;
+	uint64_t promised_bytes;             /* guaranteed by contracts in force whose tenants have no place here yet */
 	uint32_t units;
 	bool drained;
 	struct pen_table_tenant tenant[PEN_TENANT_SLOTS];
@@ -61,6 +71,8 @@ struct pen_table_device {
 	uint64_t busy_ns;                    /* ticks in which somebody ran, added up */
 	uint64_t seen_ns;                    /* ticks, added up */
 	uint64_t changes;                    /* terms published */
+	/* tick's own */
+	unsigned mem_turn;                   /* who is the first to get what is left */
 };
 
 struct pen_table {

@@ -42,31 +42,68 @@ bool pen_contract_means(const struct pen_contract *c, const struct pen_device *d
 	       !strcasecmp(c->device, dev->model);
 }
 
-static int admit_on(struct pen_daemon *d, const struct pen_device *dev, const struct pen_contract *c,
-		    const struct pen_tenant *self, struct pen_err *err)
+/* What others have borrowed counts as theirs, as it cannot be taken back. */
+static int admit_on(struct pen_daemon *d, struct pen_device *dev, const struct pen_contract *c,
+		    const struct pen_tenant *self, bool against_contracts_alone, struct pen_err *err)
 {
-	const struct pen_contract **held = calloc(HASH_COUNT(d->tenants) + 1, sizeof(*held));
-	if (!held)
+	bool look = c->memory.guaranteed && !against_contracts_alone;
+	pen_auto_free const struct pen_contract **held = calloc(HASH_COUNT(d->tenants) + 1, sizeof(*held));
+	pen_auto_free uint64_t *taken = calloc(HASH_COUNT(d->tenants) + 1, sizeof(*taken));
+	if (!held || !taken)
 		return pen_err_sys(err, -ENOMEM, "admission");
 	size_t n = 0;
-	for (struct pen_tenant *t = d->tenants; t; t = t->hh.next)
-		if (t != self && (t->covers >> dev->index & 1))
-			held[n++] = &t->contract;
+	if (look)
+		pen_tick_now(d, dev);   /* what is used at this moment */
+	for (struct pen_tenant *t = d->tenants; t; t = t->hh.next) {
+		const struct pen_place *p = t->place[dev->index];
+		if (t == self || !(t->covers >> dev->index & 1))
+			continue;
+		taken[n] = p && look ? pen_place_verdict(d, p).mem_taken_bytes : 0;
+		held[n++] = &t->contract;
+	}
 	uint64_t reserve = PEN_MIN(dev->policy.reserve, dev->mem_bytes);
 	struct pen_capacity cap = { .memory = dev->mem_bytes ? dev->mem_bytes : PEN_UNLIMITED,
-				    .reserve = reserve, .units = dev->units };
-	int r = pen_contract_admit(held, n, &cap, c, err);
-	free(held);
-	return r;
+				    .reserve = reserve, .units = dev->units, .taken = taken };
+	return pen_contract_admit(held, n, &cap, c, err);
+}
+
+/*
+ * The contract is in force: its memory is set aside, so that nobody takes it any more. Who took it between the check and now
+ * keeps it: devices of @covers on which that happened are left out. Return: 0; -EAGAIN all of the new ones are.
+ */
+static int hold(struct pen_daemon *d, struct pen_tenant *t, uint64_t covers, struct pen_err *err)
+{
+	uint64_t before = t->covers, new = covers & ~before;
+	int why = 0;
+	t->covers |= new;
+	pen_device_promise(d);
+	for (unsigned i = 0; i < PEN_DAEMON_DEVICES && t->contract.memory.guaranteed; i++) {
+		int r = new >> i & 1 ? admit_on(d, d->device[i], &t->contract, t, false, err) : 0;
+		if (r == 0)
+			continue;
+		why = r;
+		new &= ~(UINT64_C(1) << i);
+	}
+	t->covers = before | new;
+	if (why)
+		pen_device_promise(d);
+	return why && !new ? why : 0;
 }
 
 int pen_tenant_cover(struct pen_daemon *d, struct pen_tenant *t, struct pen_device *dev, struct pen_err *err)
 {
 	if (!pen_contract_means(&t->contract, dev))
 		return pen_err_x(err, -ENODEV, "the contract is for device '%s'", t->contract.device);
-	int r = admit_on(d, dev, &t->contract, t, err);
-	if (r == 0)
-		t->covers |= UINT64_C(1) << dev->index;
+	/* In force before a restart it is in force again: what others have is known only roughly then. */
+	bool was_in_force = t->place[dev->index] || (t->restored && d->adopt_until_ns);
+	uint64_t one = UINT64_C(1) << dev->index;
+	int r = admit_on(d, dev, &t->contract, t, was_in_force, err);
+	if (r == 0 && !was_in_force)
+		return hold(d, t, one, err);
+	if (r == 0) {
+		t->covers |= one;
+		pen_device_promise(d);
+	}
 	return r;
 }
 
@@ -84,7 +121,7 @@ static int admit_everywhere(struct pen_daemon *d, const struct pen_contract *c, 
 		struct pen_device *dev = d->device[i];
 		if (!dev || dev->state == PEN_DEVICE_LOST || !pen_contract_means(c, dev))
 			continue;
-		int r = admit_on(d, dev, c, self, &e);
+		int r = admit_on(d, dev, c, self, false, &e);
 		if (r == 0)
 			covers |= UINT64_C(1) << i;
 		else if (!why || r == -EAGAIN)   /* of several reasons one that waiting can mend */
@@ -170,6 +207,7 @@ static int set_up(struct pen_daemon *d, struct pen_tenant *t, const struct pen_t
 	t->created = n->created > 0 ? n->created : pen_unix_now();
 	t->ephemeral = n->ephemeral;
 	t->from_config = n->from_config;
+	t->restored = n->token;
 	t->state = PEN_TENANT_IDLE;
 	snprintf(t->dir, sizeof(t->dir), "%s/tenants/%s", d->cfg.runtime_dir, t->name);
 	if (n->token)
@@ -237,12 +275,17 @@ int pen_tenant_create(struct pen_daemon *d, const struct pen_tenant_new *n, stru
 		tenant_free(d, t);
 		return r;
 	}
-	t->covers = wait ? 0 : covers;   /* who waits holds nothing */
-	if (wait) {
+	HASH_ADD_STR(d->tenants, name, t);
+	if (!wait && (r = hold(d, t, covers, err)) < 0) {   /* somebody was quicker */
+		HASH_DEL(d->tenants, t);
+		pen_tenant_dir_remove(t);
+		tenant_free(d, t);
+		return r;
+	}
+	if (wait) {   /* holds nothing */
 		t->state = PEN_TENANT_WAITING;
 		t->queue_nr = ++d->queue_nr;
 	}
-	HASH_ADD_STR(d->tenants, name, t);
 	d->had_tenant = true;
 	if (d->store)
 		pen_store_tenant(d->store, t);
@@ -280,11 +323,14 @@ static bool admit_waiting(struct pen_daemon *d, struct pen_tenant *t)
 	struct pen_err err = PEN_ERR_INIT;
 	if (admit_everywhere(d, &t->contract, t, &covers, NULL) < 0)
 		return false;
+	if (hold(d, t, covers, NULL) < 0)
+		return false;
 	if (pen_tenant_dir_make(d, t, &err) < 0) {
 		pen_event(d, PEN_EVENT_ALERT, t, NULL, "%s", err.text);
+		t->covers = 0;
+		pen_device_promise(d);
 		return false;
 	}
-	t->covers = covers;
 	t->state = PEN_TENANT_IDLE;
 	if (d->store)
 		pen_store_tenant(d->store, t);
@@ -309,7 +355,8 @@ static int check_memory(struct pen_tenant *t, const struct pen_contract *c, bool
 {
 	*ret_below = false;
 	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++) {
-		uint64_t used = t->place[i] && t->place[i]->ledger ? pen_place_mem_used(t->place[i]) : 0;
+		/* After a restart: also what a process that is not back is known to hold. */
+		uint64_t used = t->place[i] ? pen_place_mem_held(t->place[i]) : 0;
 		if (used <= c->memory.cap)
 			continue;
 		*ret_below = true;
@@ -333,6 +380,17 @@ static void tell_change(struct pen_daemon *d, struct pen_tenant *t, const struct
 	pen_diff_clear(&diff);
 }
 
+static void restore(struct pen_daemon *d, struct pen_tenant *t, const struct pen_contract *old, uint64_t covers, bool stop_alloc)
+{
+	t->contract = *old;
+	t->covers = covers;
+	t->stop_alloc = stop_alloc;
+	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++)
+		if (t->place[i])
+			pen_place_publish(d, t->place[i]);
+	pen_device_promise(d);
+}
+
 int pen_tenant_change(struct pen_daemon *d, struct pen_tenant *t, const struct pen_contract *c, bool force,
 		      struct pen_err *err)
 {
@@ -349,17 +407,28 @@ int pen_tenant_change(struct pen_daemon *d, struct pen_tenant *t, const struct p
 		/* A device on which it has clients must still be able to keep it. */
 		for (unsigned i = 0; r == 0 && i < PEN_DAEMON_DEVICES; i++)
 			if (t->place[i] && !(covers >> i & 1))
-				r = admit_on(d, d->device[i], c, t, err);
+				r = admit_on(d, d->device[i], c, t, false, err);
 	}
 	if (r < 0)
 		return r;
 	struct pen_contract old = t->contract;
+	uint64_t had = t->covers;
+	bool stopped = t->stop_alloc;
 	t->contract = *c;
 	t->covers = covers;
 	t->stop_alloc = below;
 	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++)
 		if (t->place[i])
 			pen_place_publish(d, t->place[i]);
+	pen_device_promise(d);
+	/* What was free at the check may have been taken before the guarantee was in force. */
+	for (unsigned i = 0; i < PEN_DAEMON_DEVICES && r == 0 && c->memory.guaranteed > old.memory.guaranteed; i++)
+		if (covers >> i & 1)
+			r = admit_on(d, d->device[i], c, t, false, err);
+	if (r < 0) {
+		restore(d, t, &old, had, stopped);
+		return r;
+	}
 	if (d->store)
 		pen_store_tenant(d->store, t);
 	tell_change(d, t, &old);
@@ -371,6 +440,7 @@ static void forget(struct pen_daemon *d, struct pen_tenant *t)
 {
 	HASH_DEL(d->tenants, t);
 	tenant_free(d, t);
+	pen_device_promise(d);
 	pen_tenant_admit_waiting(d);
 	pen_daemon_maybe_quit(d);
 }

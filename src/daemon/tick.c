@@ -81,6 +81,7 @@ static void look_at_seats(struct pen_table_device *dev, struct pen_policy_in *in
 		s->seen_progress = progress;
 		p->moved_ns = s->still_since_ns;
 		struct pen_table_tenant *t = &dev->tenant[s->slot];
+		t->attached = true;
 		if (p->busy != PEN_BUSY_IDLE) {
 			t->busy = true;
 			t->last_busy_ns = in->now_ns;
@@ -174,7 +175,9 @@ static void write_own(const struct pen_table_device *dev, const struct pen_table
 {
 	const struct pen_contract *c = &t->contract;
 	v->flags = t->stop_flags | (dev->drained ? PEN_TERMS_STOP : 0);
-	v->mem_cap_bytes = c->memory.cap;
+	v->mem_cap_bytes = t->mem_limit;
+	v->mem_limit_bytes = t->mem_most;
+	v->mem_contract_bytes = c->memory.cap;
 	v->mem_guaranteed_bytes = c->memory.guaranteed;
 	v->share_guaranteed_ppm = p->guaranteed_ppm;
 	v->share_cap_ppm = p->cap_ppm;
@@ -228,7 +231,7 @@ static void run_device(const struct pen_table *table, struct pen_table_device *d
 	in->corun = dev->policy.mode == PEN_RUN_CORUN;
 	in->ntenants = in->nseats = 0;
 	for (uint32_t i = 0; i < PEN_TENANT_SLOTS; i++) {
-		dev->tenant[i].busy = false;
+		dev->tenant[i].busy = dev->tenant[i].attached = false;
 		if (!dev->tenant[i].used)
 			dev->tenant[i].last_page = NULL;   /* its address may come back as another page */
 	}
@@ -246,7 +249,13 @@ static void run_device(const struct pen_table *table, struct pen_table_device *d
 		uint32_t seat = in->seat[i].seat;
 		dev->seat[seat].stale = s->out.stale[seat / 64] >> (seat % 64) & 1;
 	}
+	bool raise = pen_lend_lower(dev);
 	publish(dev, s, now_ns + table->lease_ns);
+	if (raise) {   /* lowered limits are out: what is free now is really free */
+		pen_lend_raise(dev);
+		publish(dev, s, now_ns + table->lease_ns);
+	}
+	pen_lend_answer(dev);
 }
 
 /* ---- the thread ------------------------------------------------------------------------------------------------- */
