@@ -118,6 +118,25 @@ static void test_admit_replaces_own(void **state)
 	assert_string_equal(err.text, "memory: 11 GiB cannot be guaranteed: 10 GiB of 15 GiB left; held: 'b' 5 GiB");
 }
 
+/* What is taken above a guarantee counts as well; a tenant's own does not stand in its way. */
+static void test_admit_taken(void **state)
+{
+	(void)state;
+	struct pen_contract a = contract("a", "memory", "4G.."), b = contract("b", NULL, NULL);
+	const struct pen_contract *held[] = { &a, &b };
+	const uint64_t taken[] = { 4 * G, 8 * G };
+	struct pen_capacity cap = card;
+	cap.taken = taken;
+	struct pen_contract c = contract("c", "memory", "3G"), more = contract("c", "memory", "4G"), own = contract("b", "memory", "11G");
+	struct pen_err err = PEN_ERR_INIT;
+	assert_int_equal(pen_contract_admit(held, 2, &cap, &c, NULL), 0);
+	assert_int_equal(pen_contract_admit(held, 2, &cap, &more, &err), -EAGAIN);
+	assert_has(err.text, "3 GiB of 15 GiB left; held: 'b' 8 GiB, 'a' 4 GiB");
+	assert_int_equal(pen_contract_admit(held, 2, &cap, &own, NULL), 0);
+	cap.taken = NULL;
+	assert_int_equal(pen_contract_admit(held, 2, &cap, &more, NULL), 0);
+}
+
 static void test_admit_unknown_capacity(void **state)
 {
 	(void)state;
@@ -207,6 +226,7 @@ int main(void)
 		cmocka_unit_test(test_admit_table),
 		cmocka_unit_test(test_admit_duty),
 		cmocka_unit_test(test_admit_replaces_own),
+		cmocka_unit_test(test_admit_taken),
 		cmocka_unit_test(test_admit_unknown_capacity),
 		cmocka_unit_test(test_admit_never_before_not_now),
 		cmocka_unit_test(test_admit_many_holders),
