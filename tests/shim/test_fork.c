@@ -60,6 +60,9 @@ static int child(cl_command_queue q, cl_kernel k, cl_mem m, void *inherited)
 
 int main(void)
 {
+#ifdef __SANITIZE_ADDRESS__
+	skip("AddressSanitizer's allocator stays locked in a child that was forked while another thread was in it");
+#endif
 	setup();
 	cl_command_queue q = new_queue(0);
 	cl_kernel k = new_kernel(source, "f");
