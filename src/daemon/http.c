@@ -5,9 +5,9 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "daemon/api.h"
+#include "daemon/http_conns.h"
 
 #include <arpa/inet.h>
-#include <dirent.h>
 #include <errno.h>
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
@@ -27,8 +27,14 @@
 
 #define HEADERS_MAX 16384
 #define IDLE_S 30
-#define CONNECTIONS_MAX 192    /* of both doors, their listeners counted */
-#define STREAMS_MAX 32
+/* Connections: of those who may not change anything so many fewer that the others find room. */
+#define CONTROL_MAX 192
+#define LOOKERS_MAX 128
+#define READERS_MAX 64
+#define CROWD_MS 20            /* between looks at the connections while one comes that may be too many */
+#define STREAMS_MAX 32         /* of the control socket, by those who may change things; others less */
+#define STREAMS_LOOKERS 24
+#define STREAMS_READERS 16
 #define STREAM_BACKLOG_MAX (256 * 1024)   /* a reader that does not read is let go */
 #define PARKED_MAX 256
 
@@ -37,10 +43,14 @@ struct door {
 	struct evhttp *http;
 	struct evconnlistener *listener;
 	bool local;                /* the control socket: SO_PEERCRED says who it is */
+	unsigned room;             /* connections that may come before they are counted again */
+	unsigned n_streams;
+	bool paused;
 };
 
 struct stream {
 	struct pen_daemon *d;
+	struct door *door;
 	struct evhttp_request *req;
 	struct stream *prev, *next;
 };
@@ -54,12 +64,12 @@ struct parked {
 struct pen_http {
 	struct door control, reader;
 	struct stream *streams;
-	unsigned n_streams, n_parked;
+	unsigned n_parked;
 	struct parked *parked;
 	gid_t group;
 	bool has_group;
-	unsigned room;             /* connections that may come before they are counted again */
-	bool paused;
+	struct pen_conns conns;
+	struct event *look_ev;
 };
 
 /* ---- who is calling --------------------------------------------------------------------------------------------------- */
@@ -82,21 +92,29 @@ static bool in_group(const struct ucred *cred, gid_t group)
 	return false;
 }
 
+static bool may_change(const struct pen_http *h, const struct ucred *cred)
+{
+	return cred->uid == 0 || cred->uid == geteuid() || (h->has_group && in_group(cred, h->group));
+}
+
+static int fd_of(struct evhttp_request *req)
+{
+	return bufferevent_getfd(evhttp_connection_get_bufferevent(evhttp_request_get_connection(req)));
+}
+
 static void identify(const struct door *door, struct evhttp_request *req, struct pen_api_call *call)
 {
 	call->uid = geteuid();
 	call->gid = getegid();
 	if (!door->local)
 		return;
-	struct bufferevent *bev = evhttp_connection_get_bufferevent(evhttp_request_get_connection(req));
 	struct ucred cred;
 	socklen_t len = sizeof(cred);
-	if (getsockopt(bufferevent_getfd(bev), SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0)
+	if (getsockopt(fd_of(req), SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0)
 		return;
-	const struct pen_http *h = door->d->http;
 	call->uid = cred.uid;
 	call->gid = cred.gid;
-	call->may_change = cred.uid == 0 || cred.uid == geteuid() || (h->has_group && in_group(&cred, h->group));
+	call->may_change = may_change(door->d->http, &cred);
 }
 
 /* ---- answers ------------------------------------------------------------------------------------------------------------ */
@@ -166,7 +184,7 @@ static void stream_closed(struct evhttp_connection *conn, void *arg)
 	(void)conn;
 	free_orphan(s->req);
 	DL_DELETE(h->streams, s);
-	h->n_streams--;
+	s->door->n_streams--;
 	free(s);
 }
 
@@ -194,18 +212,20 @@ static json_t *tenants_json(struct pen_daemon *d)
 	return json_pack("{s:s, s:o}", "schema", "penstock/v1", "tenants", list);
 }
 
-static void open_stream(struct door *door, struct evhttp_request *req)
+static void open_stream(struct door *door, struct evhttp_request *req, bool may_change)
 {
 	struct pen_http *h = door->d->http;
-	struct stream *s = h->n_streams < STREAMS_MAX ? calloc(1, sizeof(*s)) : NULL;
+	unsigned most = !door->local ? STREAMS_READERS : may_change ? STREAMS_MAX : STREAMS_LOOKERS;
+	struct stream *s = door->n_streams < most ? calloc(1, sizeof(*s)) : NULL;
 	if (!s) {
 		evhttp_send_error(req, 503, "too many streams");
 		return;
 	}
 	s->d = door->d;
+	s->door = door;
 	s->req = req;
 	DL_APPEND(h->streams, s);
-	h->n_streams++;
+	door->n_streams++;
 	struct evhttp_connection *conn = evhttp_request_get_connection(req);
 	evhttp_connection_set_closecb(conn, stream_closed, s);
 	evhttp_add_header(evhttp_request_get_output_headers(req), "Content-Type", "text/event-stream");
@@ -269,13 +289,21 @@ void pen_http_unpark(struct pen_daemon *d)
 	}
 }
 
+static void on_answered(struct evhttp_request *req, void *arg)
+{
+	struct door *door = arg;
+	pen_conns_idle(&door->d->http->conns, fd_of(req));
+}
+
 static void on_request(struct evhttp_request *req, void *arg)
 {
 	struct door *door = arg;
 	struct pen_api_call call;
+	pen_conns_busy(&door->d->http->conns, fd_of(req));
+	evhttp_request_set_on_complete_cb(req, on_answered, door);
 	fill_call(door, req, &call);
 	if (call.method == PEN_API_GET && !strcmp(call.path, "/v1/stream"))
-		open_stream(door, req);
+		open_stream(door, req, call.may_change);
 	else if (pen_api_needs_devices(&call) && pen_probe_running(door->d) && park(door, req))
 		return;
 	else
@@ -284,52 +312,79 @@ static void on_request(struct evhttp_request *req, void *arg)
 
 /* ---- doors ------------------------------------------------------------------------------------------------------------------ */
 
-/* Connections of both doors: the daemon's only stream sockets, for tenants attach by SOCK_SEQPACKET. */
-static unsigned count_connections(void)
+/* For the table of connections. The daemon has other stream sockets too: its log, for one. */
+static enum pen_conn_kind kind_of(void *arg, int fd)
 {
-	unsigned n = 0;
-	DIR *dir = opendir("/proc/self/fd");
-	const struct dirent *e;
-	while (dir && (e = readdir(dir))) {
-		int type = 0;
-		socklen_t len = sizeof(type);
-		n += getsockopt(atoi(e->d_name), SOL_SOCKET, SO_TYPE, &type, &len) == 0 && type == SOCK_STREAM;
-	}
-	if (dir)
-		closedir(dir);
-	return n;
+	struct pen_http *h = arg;
+	int type = 0, listens = 0;
+	socklen_t len = sizeof(type), listens_len = sizeof(listens);
+	struct sockaddr_storage sa = { 0 }, control = { 0 };
+	socklen_t sa_len = sizeof(sa), control_len = sizeof(control);
+	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0 || type != SOCK_STREAM ||
+	    getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &listens_len) < 0 || listens ||
+	    getsockname(fd, (struct sockaddr *)&sa, &sa_len) < 0)
+		return PEN_CONN_NONE;
+	if (sa.ss_family != AF_UNIX)
+		return PEN_CONN_READER;
+	struct ucred cred;
+	len = sizeof(cred);
+	if (getsockname(evconnlistener_get_fd(h->control.listener), (struct sockaddr *)&control, &control_len) < 0 ||
+	    memcmp(&control, &sa, sizeof(sa)) != 0)
+		return PEN_CONN_NONE;
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0)
+		return PEN_CONN_LOOKER;
+	return may_change(h, &cred) ? PEN_CONN_MASTER : PEN_CONN_LOOKER;
 }
 
-static void pause_doors(struct pen_http *h, bool pause)
+static void pause_door(struct door *door, bool pause)
 {
-	struct door *doors[] = { &h->control, &h->reader };
-	h->paused = pause;
-	for (size_t i = 0; i < PEN_ARRAY_LEN(doors); i++) {
-		if (!doors[i]->listener)
-			continue;
-		if (pause)
-			evconnlistener_disable(doors[i]->listener);
-		else
-			evconnlistener_enable(doors[i]->listener);
-	}
+	if (!door->listener || door->paused == pause)
+		return;
+	door->paused = pause;
+	if (pause)
+		evconnlistener_disable(door->listener);
+	else
+		evconnlistener_enable(door->listener);
+}
+
+static void look(struct pen_http *h)
+{
+	pen_conns_look(&h->conns, LOOKERS_MAX);
+	const unsigned *count = h->conns.count;
+	unsigned control = count[PEN_CONN_MASTER] + count[PEN_CONN_LOOKER], readers = count[PEN_CONN_READER];
+	h->control.room = control < CONTROL_MAX ? CONTROL_MAX - control : 0;
+	h->reader.room = readers < READERS_MAX ? READERS_MAX - readers : 0;
+	pause_door(&h->control, !h->control.room);
+	pause_door(&h->reader, !h->reader.room);
+}
+
+static void on_look(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd, (void)what;
+	look(arg);
+}
+
+static void look_soon(struct pen_http *h, unsigned ms)
+{
+	if (!evtimer_pending(h->look_ev, NULL))
+		evtimer_add(h->look_ev, &(struct timeval){ .tv_usec = ms * 1000 });
 }
 
 /*
- * evhttp (2.1.12) neither limits connections nor tells when one ends, so they are counted, but only when as many have
- * come since the last count as then were free. At the limit the listeners pause until the next second.
+ * Counted only when as many have come since the last count as then were free. A door without room pauses until a second,
+ * or a crowd's moment, later: each its own, so that the one keeps nobody from the other.
  */
 static struct bufferevent *new_connection(struct event_base *base, void *arg)
 {
 	struct door *door = arg;
 	struct pen_http *h = door->d->http;
-	if (!h->room) {
-		unsigned n = count_connections();
-		h->room = n < CONNECTIONS_MAX ? CONNECTIONS_MAX - n : 0;
-	}
-	if (h->room)
-		h->room--;
-	if (!h->room && count_connections() >= CONNECTIONS_MAX)
-		pause_doors(h, true);
+	pen_conns_came(&h->conns);
+	if (!door->room)
+		look(h);
+	if (door->room)
+		door->room--;
+	if (door->local && door->room < CONTROL_MAX - LOOKERS_MAX)
+		look_soon(h, CROWD_MS);
 	return bufferevent_socket_new(base, -1, BEV_OPT_CLOSE_ON_FREE);
 }
 
@@ -406,8 +461,8 @@ void pen_http_second(struct pen_daemon *d)
 {
 	struct stream *s, *next;
 	struct pen_http *h = d->http;
-	if (h && h->paused && count_connections() < CONNECTIONS_MAX)
-		pause_doors(h, false);
+	if (h && (h->conns.n || h->conns.unseen))
+		look(h);
 	if (!h || !h->streams)
 		return;
 	json_t *o = tenants_json(d);
@@ -420,6 +475,14 @@ int pen_http_open(struct pen_daemon *d, struct pen_err *err)
 {
 	d->http = calloc(1, sizeof(*d->http));
 	if (!d->http)
+		return pen_err_sys(err, -ENOMEM, "http");
+	struct pen_http *h = d->http;
+	h->conns.kind_of = kind_of;
+	h->conns.arg = h;
+	h->control.room = CONTROL_MAX;
+	h->reader.room = READERS_MAX;
+	h->look_ev = evtimer_new(d->base, on_look, h);
+	if (!h->look_ev)
 		return pen_err_sys(err, -ENOMEM, "http");
 	int r = open_control(d, err);
 	if (r < 0)
@@ -440,6 +503,9 @@ void pen_http_close(struct pen_daemon *d)
 		evhttp_free(h->control.http);
 	if (h->reader.http)
 		evhttp_free(h->reader.http);
+	if (h->look_ev)
+		event_free(h->look_ev);
+	pen_conns_finish(&h->conns);
 	d->http = NULL;
 	free(h);
 }

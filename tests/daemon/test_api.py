@@ -3,6 +3,7 @@
 import atexit
 import json
 import os
+import signal
 import socket
 import stat
 import subprocess
@@ -306,6 +307,94 @@ def test_many_connections():
         for s in idle:
             s.close()
         wait_for(d.answers, 'an answer')
+
+
+def free_port():
+    s = socket.socket()
+    s.bind(('127.0.0.1', 0))
+    port = s.getsockname()[1]
+    s.close()
+    return port
+
+
+def ended(s):
+    """Has the other side closed it? Waits for that."""
+    s.settimeout(fake.BOUND)
+    try:
+        return s.recv(1) == b''
+    except ConnectionResetError:
+        return True
+
+
+def test_doors():
+    """Half-sent requests on the read-only port keep nobody from the control socket, and are not waited for long."""
+    port = free_port()
+    with Daemon('--http', f'127.0.0.1:{port}') as d:
+        held = []
+        for _ in range(195):
+            s = socket.socket()
+            s.setblocking(False)
+            try:
+                s.connect(('127.0.0.1', port))
+            except BlockingIOError:
+                pass
+            held.append(s)
+        for s in held[:50]:
+            s.settimeout(fake.BOUND)
+            s.send(b'GET /v1/ver')
+        assert d.answers() and d.create('a')[0] == 201
+        stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        stream.settimeout(fake.BOUND)
+        stream.connect(d.sock)
+        stream.sendall(b'GET /v1/stream HTTP/1.1\r\nHost: x\r\n\r\n')
+        assert stream.recv(100).startswith(b'HTTP/1.1 200')
+        assert ended(held[0])                                      # PEN_CONN_SILENT_NS, and not evhttp's 30 s
+        for s in held:
+            s.close()
+        d.create('b')
+        wait_for(lambda: b'"b"' in stream.recv(65536), 'the stream to go on')
+        answer = wait_for(lambda: ask_port(port), 'the port')      # whoever waited in the backlog is served, or gone
+        assert b' 200 ' in answer, answer
+
+
+def ask_port(port):
+    with socket.create_connection(('127.0.0.1', port), timeout=fake.BOUND) as s:
+        s.sendall(b'GET /v1/version HTTP/1.0\r\n\r\n')
+        try:
+            return s.recv(1000)
+        except ConnectionResetError:
+            return b''
+
+
+def test_lookers():
+    """Users who may only look leave room for those who may change things."""
+    if os.getuid() != 0:
+        print('   not root: nobody else to be')
+        return
+    with Daemon() as d:
+        os.chmod(d.dir, 0o755)
+
+        def crowd(say):
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            idle = []
+            for _ in range(300):
+                s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                s.settimeout(2)
+                try:
+                    s.connect(d.sock)
+                except OSError:
+                    break
+                idle.append(s)
+            say(str(len(idle)))
+            signal.pause()
+        pid, out = fake.child(crowd)
+        try:
+            assert int(out.readline()) > 128
+            assert d.create('a')[0] == 201
+        finally:
+            fake.kill_child(pid)
 
 
 if __name__ == '__main__':
