@@ -474,13 +474,37 @@ static int take_connection(struct pen_daemon *d, struct pen_tenant *t, int *fd)
 	return 0;
 }
 
+static void on_rested(evutil_socket_t fd, short what, void *arg)
+{
+	struct pen_daemon *d = arg;
+	(void)fd, (void)what;
+	for (struct pen_tenant *t = d->tenants; t; t = t->hh.next)
+		if (t->listen_ev)
+			event_add(t->listen_ev, NULL);
+}
+
+static void rest(struct pen_daemon *d, struct pen_tenant *t)
+{
+	if (!d->rest_ev)
+		d->rest_ev = evtimer_new(d->base, on_rested, d);
+	if (!d->rest_ev)
+		return;
+	event_del(t->listen_ev);
+	if (!evtimer_pending(d->rest_ev, NULL))
+		evtimer_add(d->rest_ev, &(struct timeval){ .tv_usec = PEN_REST_MS * 1000 });
+}
+
 static void on_accept(evutil_socket_t listener, short what, void *arg)
 {
 	struct pen_tenant *t = arg;
 	(void)what;
 	pen_auto_close int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-	if (fd < 0)
+	if (fd < 0) {
+		/* Out of descriptors or memory: whoever is in the backlog would wake us again at once, and for ever. */
+		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
+			rest(t->daemon, t);
 		return;
+	}
 	if (count_clients(t, true) >= STRANGERS_MAX || count_clients(t, false) >= CLIENTS_MAX)
 		return;
 	int r = take_connection(t->daemon, t, &fd);

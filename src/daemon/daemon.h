@@ -119,6 +119,7 @@ struct pen_seat *pen_seat_of(const struct pen_client *c, const struct pen_device
 
 /* ---- attach.c: the tenants' sockets ---------------------------------------------------------------------------------- */
 
+#define PEN_REST_MS 100   /* a listener that finds no descriptor: until it accepts again */
 int pen_attach_listen(struct pen_daemon *d, struct pen_tenant *t, struct pen_err *err);
 /* DEVICE packets that waited for the probe or for an adoption. */
 void pen_attach_unpark(struct pen_daemon *d);

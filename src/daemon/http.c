@@ -45,7 +45,8 @@ struct door {
 	bool local;                /* the control socket: SO_PEERCRED says who it is */
 	unsigned room;             /* connections that may come before they are counted again */
 	unsigned n_streams;
-	bool paused;
+	bool paused, rests;        /* no room for connections; no descriptors */
+	struct event *rest_ev;
 };
 
 struct stream {
@@ -71,6 +72,8 @@ struct pen_http {
 	struct pen_conns conns;
 	struct event *look_ev;
 };
+
+static struct pen_http *opened;   /* for the one callback whose argument is not ours */
 
 /* ---- who is calling --------------------------------------------------------------------------------------------------- */
 
@@ -343,8 +346,28 @@ static void pause_door(struct door *door, bool pause)
 	door->paused = pause;
 	if (pause)
 		evconnlistener_disable(door->listener);
-	else
+	else if (!door->rests)
 		evconnlistener_enable(door->listener);
+}
+
+static void on_rested(evutil_socket_t fd, short what, void *arg)
+{
+	struct door *door = arg;
+	(void)fd, (void)what;
+	door->rests = false;
+	if (!door->paused)
+		evconnlistener_enable(door->listener);
+}
+
+/* Out of descriptors or memory: whoever is in the backlog would wake us again at once, and for ever. */
+static void on_no_accept(struct evconnlistener *l, void *arg)
+{
+	struct door *door = opened->control.listener == l ? &opened->control : &opened->reader;
+	(void)arg;   /* evhttp's, since it took the listener */
+	if (evtimer_add(door->rest_ev, &(struct timeval){ .tv_usec = PEN_REST_MS * 1000 }) < 0)
+		return;
+	door->rests = true;
+	evconnlistener_disable(l);
 }
 
 static void look(struct pen_http *h)
@@ -398,6 +421,10 @@ static int open_door(struct door *door, struct pen_daemon *d, struct evconnliste
 		door->listener = NULL;
 		return pen_err_sys(err, -ENOMEM, "http");
 	}
+	door->rest_ev = evtimer_new(d->base, on_rested, door);
+	if (!door->rest_ev)
+		return pen_err_sys(err, -ENOMEM, "http");
+	evconnlistener_set_error_cb(l, on_no_accept);
 	evhttp_set_max_body_size(door->http, PEN_API_BODY_MAX);
 	evhttp_set_max_headers_size(door->http, HEADERS_MAX);
 	evhttp_set_timeout(door->http, IDLE_S);
@@ -476,7 +503,7 @@ int pen_http_open(struct pen_daemon *d, struct pen_err *err)
 	d->http = calloc(1, sizeof(*d->http));
 	if (!d->http)
 		return pen_err_sys(err, -ENOMEM, "http");
-	struct pen_http *h = d->http;
+	struct pen_http *h = opened = d->http;
 	h->conns.kind_of = kind_of;
 	h->conns.arg = h;
 	h->control.room = CONTROL_MAX;
@@ -503,9 +530,11 @@ void pen_http_close(struct pen_daemon *d)
 		evhttp_free(h->control.http);
 	if (h->reader.http)
 		evhttp_free(h->reader.http);
-	if (h->look_ev)
-		event_free(h->look_ev);
+	struct event *evs[] = { h->look_ev, h->control.rest_ev, h->reader.rest_ev };
+	for (size_t i = 0; i < PEN_ARRAY_LEN(evs); i++)
+		if (evs[i])
+			event_free(evs[i]);
 	pen_conns_finish(&h->conns);
-	d->http = NULL;
+	opened = d->http = NULL;
 	free(h);
 }

@@ -255,7 +255,8 @@ static void leave_nothing(const struct pen_daemon *d)
 static void finish(struct pen_daemon *d)
 {
 	bool served = d->http;
-	struct event **evs[] = { &d->second_ev, &d->term_ev, &d->int_ev, &d->hup_ev, &d->square_ev, &d->adopt_ev, &d->linger_ev };
+	struct event **evs[] = { &d->second_ev, &d->term_ev, &d->int_ev, &d->hup_ev, &d->square_ev, &d->adopt_ev, &d->linger_ev,
+				 &d->rest_ev };
 	d->quitting = true;
 	if (d->http)
 		pen_event(d, PEN_EVENT_STOPPED, NULL, NULL, "penstockd ends");

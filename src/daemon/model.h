@@ -200,7 +200,7 @@ struct pen_daemon {
 	struct pen_store *store;
 	struct pen_http *http;
 	struct pen_probe *probe;
-	struct event *second_ev, *term_ev, *int_ev, *hup_ev, *square_ev, *adopt_ev, *linger_ev;
+	struct event *second_ev, *term_ev, *int_ev, *hup_ev, *square_ev, *adopt_ev, *linger_ev, *rest_ev;
 	bool had_tenant, quitting, restored;
 	double started;
 	uint64_t started_ns;

@@ -3,6 +3,7 @@
 import mmap
 import os
 import random
+import resource
 import signal
 import socket
 import struct
@@ -277,6 +278,34 @@ def test_garbage():
         # the good client never noticed
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
         wait_for(lambda: good.lease() > now, 'a lease')
+
+
+def cpu_ticks(pid):
+    """Of the first thread, the one with the loop."""
+    with open(f'/proc/{pid}/task/{pid}/stat', encoding='ascii') as f:
+        v = f.read().rsplit(')', 1)[1].split()
+    return int(v[11]) + int(v[12])
+
+
+def test_out_of_descriptors():
+    """A daemon that is out of descriptors does not spin on the backlog, and takes it when there are some."""
+    with Daemon() as d:
+        where = directory(d)
+        used = len(os.listdir(f'/proc/{d.proc.pid}/fd'))
+        most = resource.prlimit(d.proc.pid, resource.RLIMIT_NOFILE)[1]
+        resource.prlimit(d.proc.pid, resource.RLIMIT_NOFILE, (used, most))
+        waiting = [Client(where) for _ in range(8)]
+        control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        control.connect(d.sock)                        # into its backlog
+        control.sendall(b'GET /v1/version HTTP/1.0\r\n\r\n')
+        before = cpu_ticks(d.proc.pid)
+        time.sleep(1)                                  # nothing happens: that is what is looked for
+        spent = (cpu_ticks(d.proc.pid) - before) / os.sysconf('SC_CLK_TCK')
+        assert spent < 0.3, f'{spent} s of CPU in a second'
+        resource.prlimit(d.proc.pid, resource.RLIMIT_NOFILE, (most, most))
+        control.settimeout(fake.BOUND)
+        assert b' 200 ' in control.recv(1000)
+        assert all(c.greet() == 0 for c in waiting)
 
 
 def made_up(c, prefix, most=80):
