@@ -108,10 +108,10 @@ int pen_gate_mem_reserve(struct pen_gate *g, uint64_t bytes)
 {
 	if (pen_gate_ready(g) < 0)
 		return -ENOMEM;
-	uint64_t now = pen_gate_now(g);
-	pen_gate_connection(g, now);
+	pen_gate_connection(g, pen_mono_coarse_ns());
 	int r = charge(g, bytes, PEN_MEM_QUIET);
-	while (r < 0 && ask(g, bytes, now + ASK_NS))
+	uint64_t until = r < 0 ? pen_mono_ns() + ASK_NS : 0;
+	while (r < 0 && ask(g, bytes, until))
 		r = charge(g, bytes, PEN_MEM_QUIET);
 	if (r < 0)
 		r = charge(g, bytes, 0);   /* counts the denial */
@@ -162,7 +162,7 @@ void pen_gate_mem_view(struct pen_gate *g, struct pen_mem_view *ret)
 	*ret = (struct pen_mem_view){ .limit_bytes = device };
 	if (pen_gate_ready(g) < 0)
 		return;
-	pen_gate_connection(g, pen_gate_now(g));   /* a program that only asks must see a restarted daemon's terms too */
+	pen_gate_connection(g, pen_mono_coarse_ns());   /* a program that only asks must see a restarted daemon's terms too */
 	fresh(g);
 	struct pen_mem_sum sum;
 	const struct pen_terms *t = pen_gate_terms_(g);
