@@ -76,9 +76,9 @@ int pen_page_create(enum pen_page_kind kind, const struct pen_page_id *id, int *
 	if (fchmod(fd, 0600) < 0 || ftruncate(fd, kinds[kind].bytes) < 0 || fcntl(fd, F_ADD_SEALS, SEALS_SIZE) < 0)
 		return pen_err_sys(err, -errno, "set up a %s page", kinds[kind].name);
 
-	void *map = NULL;
+	void *map = NULL;   /* and stays so if it fails */
 	int r = pen_page_map_rw(fd, kind, &map);
-	if (r < 0)
+	if (!map)
 		return pen_err_sys(err, r, "map a new %s page", kinds[kind].name);
 	r = fill_head(map, kind, id);
 	if (r < 0) {

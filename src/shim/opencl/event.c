@@ -66,7 +66,7 @@ static bool may_never_come(struct pen_cl_queue *q, cl_event e)
 	/* The queue of the event may be released at this moment: the application holds the event alone. */
 	uint32_t in = pen_cl_map_enter(&pen_cl_queues);
 	struct pen_cl_queue *other = pen_cl_event_queue(e);
-	bool behind = other == q && !q->out_of_order;
+	bool behind = other && other == q && !q->out_of_order;
 	bool never = !behind && (!other || other->device != q->device || is_blocked(other) ||
 				 (other->out_of_order && pen_cl_user_events()));
 	pen_cl_map_leave(&pen_cl_queues, in);

@@ -153,7 +153,7 @@ cl_int pen_clEnqueueSVMFree(cl_command_queue id, cl_uint n, void *ptrs[],
 	}
 	cmd.result = f;
 	cl_int r = pen_cl_submit(&cmd, &g);
-	if (cmd.result)
-		put_back(cmd.result, ptrs, n);
+	if (f && cmd.result)
+		put_back(f, ptrs, n);
 	return r;
 }
