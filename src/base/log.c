@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/log.h"
+#include "base/cancel.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -30,6 +31,7 @@ void pen_log(enum pen_log_level level, const char *fmt, ...)
 {
 	if ((int)level > atomic_load_explicit(&max_level, memory_order_relaxed))
 		return;
+	PEN_NO_CANCEL;
 	int saved = errno;
 	char line[1024];
 	int n;

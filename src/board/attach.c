@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "board/attach.h"
 #include "base/auto.h"
+#include "base/cancel.h"
 #include "base/clock.h"
 #include "board/feature.h"
 #include "board/internal.h"
@@ -28,6 +29,7 @@ static int keep_fd(struct pen_fdid *id, int *fd)
 int pen_attach_init(struct pen_attach *a, const char *dir)
 {
 	PEN_KEEP_ERRNO;
+	PEN_NO_CANCEL;
 	memset(a, 0, sizeof(*a));
 	a->sock.fd = -1;
 	a->poll_fd = -1;
@@ -406,6 +408,7 @@ static int step(struct pen_attach *a, uint64_t now_ns)
 int pen_attach_step(struct pen_attach *a, uint64_t now_ns)
 {
 	PEN_KEEP_ERRNO;
+	PEN_NO_CANCEL;
 	if (!pen_trylock(&a->lock))
 		return -EBUSY;
 	int r = step(a, now_ns);
@@ -417,6 +420,7 @@ int pen_attach_step(struct pen_attach *a, uint64_t now_ns)
 static int wait_live(struct pen_attach *a, struct pen_attach_device *d, uint64_t timeout_ns, bool dialled)
 {
 	PEN_KEEP_ERRNO;
+	PEN_NO_CANCEL;
 	uint64_t now = pen_mono_ns(), until = timeout_ns > UINT64_MAX - now ? UINT64_MAX : now + timeout_ns;
 	for (;; now = pen_mono_ns()) {
 		int r = pen_attach_step(a, now);
@@ -506,6 +510,7 @@ static int add_device(struct pen_attach *a, const struct pen_attach_want *want, 
 int pen_attach_add(struct pen_attach *a, const struct pen_attach_want *want, struct pen_attach_device **ret_device)
 {
 	PEN_KEEP_ERRNO;
+	PEN_NO_CANCEL;
 	if (!pen_trylock(&a->lock))
 		return -EBUSY;
 	int r = add_device(a, want, ret_device);
@@ -517,6 +522,7 @@ int pen_attach_add(struct pen_attach *a, const struct pen_attach_want *want, str
 static int tell(struct pen_attach *a, struct pen_attach_device *d, enum pen_msg type)
 {
 	PEN_KEEP_ERRNO;
+	PEN_NO_CANCEL;
 	if (!pen_trylock(&a->lock))
 		return -EBUSY;
 	int r = -ENOTCONN;
@@ -561,6 +567,7 @@ static void forget_seat(struct pen_attach_device *d)
 int pen_attach_after_fork(struct pen_attach *a)
 {
 	PEN_KEEP_ERRNO;
+	PEN_NO_CANCEL;
 	/* A thread that does not exist here may have held it. */
 	pen_lock_init(&a->lock);
 	pen_attach_finish(a);
@@ -580,6 +587,7 @@ int pen_attach_after_fork(struct pen_attach *a)
 void pen_attach_finish(struct pen_attach *a)
 {
 	PEN_KEEP_ERRNO;
+	PEN_NO_CANCEL;
 	pen_fdid_close(&a->sock);
 	for (uint32_t i = 0; i < ndevices(a); i++) {
 		pen_fdid_close(&a->device[i]->ledger_fd);

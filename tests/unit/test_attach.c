@@ -11,6 +11,7 @@
 
 #include "base/auto.h"
 #include "base/clock.h"
+#include "base/log.h"
 #include "board/attach.h"
 #include "board/feature.h"
 #include "board/internal.h"
@@ -641,6 +642,46 @@ static int descriptors_are_lost(const int pair[2])
 }
 
 /* No free descriptor: what came is reported as lost, asked for again, and nothing leaks. */
+struct cancelled {
+	struct pen_attach *a;
+	struct pen_attach_device *d;
+	int stepped, waited;
+};
+
+/* Cancelled already, and at every point where the C library looks: not one of them may be ours. */
+static void *step_cancelled(void *arg)
+{
+	struct cancelled *c = arg;
+	pthread_cancel(pthread_self());
+	pen_log(PEN_LOG_ERROR, "a line that is meant to be here");
+	c->stepped = pen_attach_step(c->a, now_ns);
+	c->waited = pen_attach_wait(c->a, c->d, 1);
+	pthread_testcancel();
+	return NULL;
+}
+
+static void test_cancel(void **state)
+{
+	(void)state;
+	struct server s;
+	struct pen_attach a;
+	struct pen_attach_device *d;
+	server_start(&s);
+	client_start(&s, &a, &d);
+	struct cancelled c = { .a = &a, .d = d, .stepped = 1, .waited = 1 };
+	pthread_t thread;
+	void *end;
+	assert_int_equal(pthread_create(&thread, NULL, step_cancelled, &c), 0);
+	assert_int_equal(pthread_join(thread, &end), 0);
+	assert_ptr_equal(end, PTHREAD_CANCELED);
+	assert_int_equal(c.stepped, 0);
+	assert_int_equal(c.waited, -EAGAIN);
+	/* The lock is free: the others go on. */
+	assert_int_not_equal(step(&a, now_ns), -EBUSY);
+	client_stop(&a);
+	server_stop(&s);
+}
+
 static void test_out_of_descriptors(void **state)
 {
 	(void)state;
@@ -1027,6 +1068,7 @@ int main(void)
 		cmocka_unit_test(test_adopt),
 		cmocka_unit_test(test_closefrom),
 		cmocka_unit_test(test_fork),
+		cmocka_unit_test(test_cancel),
 		cmocka_unit_test(test_out_of_descriptors),
 		cmocka_unit_test(test_bad_daemon),
 		cmocka_unit_test(test_garbage_to_client),
