@@ -274,7 +274,7 @@ static int set_environment(const struct run *run)
 	return 0;
 }
 
-static pid_t child_pid;
+static volatile pid_t child_pid;   /* 0: it has none any more that a signal may go to */
 
 static void pass_signal(int sig, siginfo_t *info, void *context)
 {
@@ -295,6 +295,24 @@ static void handle_signals(void)
 		if (sigaction(passed_signals[i], NULL, &was) == 0 && was.sa_handler != SIG_IGN)
 			sigaction(passed_signals[i], &sa, NULL);
 	}
+}
+
+/*
+ * Its number may be another process's as soon as it is reaped, so it is forgotten before: a signal that comes between finds a
+ * dead process or none. Return: 0; negative errno.
+ */
+static int reap(int *ret_status)
+{
+	pid_t pid = child_pid;
+	siginfo_t info;
+	while (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT) < 0)
+		if (errno != EINTR)
+			return -errno;
+	child_pid = 0;
+	while (waitpid(pid, ret_status, 0) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return 0;
 }
 
 /* Starts the program. Return: 0 and child_pid set; else the exit code, reported. */
@@ -329,7 +347,7 @@ static int start_program(struct run *run)
 		;
 	if (n != sizeof(e))
 		return 0;
-	waitpid(pid, NULL, 0);
+	reap(NULL);
 	pen_cli_fail(PEN_EXIT_RUN_SELF, "run", "%s: %s", run->argv[0], strerror(e));
 	return e == ENOENT ? PEN_EXIT_RUN_NOT_FOUND : PEN_EXIT_RUN_CANNOT;
 }
@@ -337,13 +355,8 @@ static int start_program(struct run *run)
 static int wait_program(bool *ret_stopped)
 {
 	int status;
-	for (;;) {
-		pid_t p = waitpid(child_pid, &status, 0);
-		if (p == child_pid)
-			break;
-		if (p < 0 && errno != EINTR)
-			return PEN_EXIT_RUN_SELF;
-	}
+	if (reap(&status) < 0)
+		return PEN_EXIT_RUN_SELF;
 	int sig = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
 	*ret_stopped = sig && sig != SIGSEGV && sig != SIGBUS && sig != SIGABRT && sig != SIGILL && sig != SIGFPE;
 	return sig ? 128 + sig : WEXITSTATUS(status);
