@@ -166,10 +166,12 @@ static void format_range(exact_fn *exact, const struct pen_range64 *r, char *buf
 		exact(lower, sizeof(lower), r->guaranteed);
 	if (r->cap != PEN_UNLIMITED)
 		exact(upper, sizeof(upper), r->cap);
+	/* Bytes are the one quantity that is printed without a unit; before an upper end with one they would be read in that. */
+	const char *unit = *lower && exact == pen_exact_bytes && !lower[strspn(lower, "0123456789")] ? "B" : "";
 	if (r->guaranteed == r->cap)
 		snprintf(buf, n, "%s", lower);
 	else
-		snprintf(buf, n, "%s..%s", lower, upper);
+		snprintf(buf, n, "%s%s..%s", lower, unit, upper);
 }
 
 int pen_value_parse_bytes_range(void *member, const char *s, const char **why)

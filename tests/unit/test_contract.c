@@ -54,6 +54,8 @@ static void test_ranges(void **state)
 		{ "memory", "1..2G", G, 2 * G, "1G..2G" },
 		{ "memory", "1.5..2.5GiB", G * 3 / 2, G * 5 / 2, "1536M..2560M" },
 		{ "memory", "4097", 4097, 4097, NULL },
+		{ "memory", "5.2M..1G", 5452595, G, "5452595B..1G" },   /* not 5452595 G */
+		{ "memory", "4097B..", 4097, UNL, NULL },
 		{ "memory", "4K", 4096, 4096, NULL },
 		{ "memory", "1T", 1024 * G, 1024 * G, NULL },
 		{ "memory", "1G..1G", G, G, "1G" },
