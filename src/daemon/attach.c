@@ -498,13 +498,16 @@ static void on_accept(evutil_socket_t listener, short what, void *arg)
 {
 	struct pen_tenant *t = arg;
 	(void)what;
-	pen_auto_close int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	/* A connection needs two descriptors: with one alone it would be taken only to be hung up on. */
+	pen_auto_close int second = fcntl(listener, F_DUPFD_CLOEXEC, 0);
+	pen_auto_close int fd = second < 0 ? -1 : accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	if (fd < 0) {
 		/* Out of descriptors or memory: whoever is in the backlog would wake us again at once, and for ever. */
 		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
 			rest(t->daemon, t);
 		return;
 	}
+	close(PEN_TAKE_FD(second));
 	if (count_clients(t, true) >= STRANGERS_MAX || count_clients(t, false) >= CLIENTS_MAX)
 		return;
 	int r = take_connection(t->daemon, t, &fd);
