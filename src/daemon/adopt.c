@@ -67,6 +67,9 @@ static int take_pages(struct pen_daemon *d, struct pen_client *c, struct pen_dev
 	struct pen_page_head ledger = { 0 }, signal = { 0 };
 	if (a->fd[0] < 0 || a->fd[1] < 0)
 		return pen_err_x(err, -EBADF, "no pages");
+	/* An idle program may come hours after our start; one that is younger than we are never had an earlier daemon. */
+	if (d->start_time && c->peer.start_time > d->start_time)
+		return pen_err_x(err, -ESTALE, "pages of before this daemon, in a younger process");
 	int r = pen_page_verify(a->fd[0], PEN_PAGE_LEDGER, d->boot, PEN_VERIFY_FINAL, &ledger, err);
 	if (r == 0)
 		r = pen_page_verify(a->fd[1], PEN_PAGE_SIGNAL, d->boot, PEN_VERIFY_FINAL, &signal, err);

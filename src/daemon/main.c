@@ -170,7 +170,8 @@ static int prepare(struct pen_daemon *d, struct pen_err *err)
 	d->started = pen_unix_now();
 	d->started_ns = pen_mono_ns();
 	/* Above those of an earlier daemon of this boot, so that a seat's generations never repeat. */
-	d->generation = (uint32_t)(d->started_ns >> 24) << 12 | 1;
+	d->generation = d->first_generation = (uint32_t)(d->started_ns >> 24) << 12 | 1;
+	pen_peer_start_time(0, &d->start_time);
 	d->base = event_base_new();
 	d->table = pen_locked_alloc(sizeof(*d->table));
 	if (!d->base || !d->table || pen_events_open(d) < 0)

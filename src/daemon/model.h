@@ -193,7 +193,7 @@ struct pen_daemon {
 	struct pen_tenant *tenants;
 	struct pen_device *device[PEN_DAEMON_DEVICES];
 	unsigned n_devices;
-	uint32_t generation;                   /* of the next client */
+	uint32_t generation, first_generation; /* of the next client, of the first one */
 	uint64_t queue_nr;
 	uint64_t adopt_until_ns;               /* after a start: old clients may come back */
 	struct pen_events *events;
@@ -203,7 +203,7 @@ struct pen_daemon {
 	struct event *second_ev, *term_ev, *int_ev, *hup_ev, *square_ev, *adopt_ev, *linger_ev, *rest_ev;
 	bool had_tenant, quitting, restored;
 	double started;
-	uint64_t started_ns;
+	uint64_t started_ns, start_time;       /* start_time: as of a peer, in the kernel's ticks */
 	uint8_t boot[16];
 	int exit_code;
 };

@@ -14,6 +14,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#define GENERATIONS_AHEAD (UINT32_C(1) << 20)   /* seats that a daemon gives in its life, generously */
+
 struct pen_seat *pen_seat_of(const struct pen_client *c, const struct pen_device *dev)
 {
 	for (struct pen_seat *s = c->seats; s; s = s->sibling)
@@ -105,11 +107,22 @@ int pen_account_find(struct pen_ledger_page *l, uint32_t seat, uint32_t generati
 	return pen_ledger_claim(l, seat, generation);
 }
 
+/*
+ * A generation that this daemon has given, or is about to, is not one of before its start. What the client says moves our
+ * own count by nothing.
+ */
+static bool is_ours(const struct pen_daemon *d, uint32_t generation)
+{
+	return generation - d->first_generation < d->generation - d->first_generation + GENERATIONS_AHEAD;
+}
+
 int pen_seat_adopt(struct pen_daemon *d, struct pen_client *c, struct pen_place *p, const struct pen_msg_adopt *m,
 		   int *signal_fd, struct pen_seat **ret_seat)
 {
 	if (m->seat >= PEN_SEATS || !m->generation)
 		return -EPROTO;
+	if (is_ours(d, m->generation))
+		return -ESTALE;
 	struct pen_absent *a = pen_absent_of(c, p->device);
 	if (a && (a->place != p || a->seat != m->seat || a->generation != m->generation)) {
 		pen_absent_end(d, a, false);   /* it moved, and the store had not heard */
@@ -140,8 +153,6 @@ int pen_seat_adopt(struct pen_daemon *d, struct pen_client *c, struct pen_place 
 	}
 	s->index = (uint32_t)r;
 	s->signal_fd = PEN_TAKE_FD(*signal_fd);
-	if (m->generation >= d->generation)
-		d->generation = m->generation == UINT32_MAX ? 1 : m->generation + 1;
 	if (a) {
 		s->kept = true;
 		s->kept_bytes = a->bytes;

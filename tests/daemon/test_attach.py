@@ -243,6 +243,31 @@ def test_adopt_foreign():
         assert d.answers()
 
 
+def bring_own(say, where):
+    c = Client(where).attach()
+    c.ref(fake.DETACH)
+    say(str(adopt(where, c, generation=0xfffffff0).adopted))
+
+
+def test_adopt_claims():
+    """Pages come from before the start of the daemon, or not at all, and what their bringer says moves no count."""
+    with Daemon() as d:
+        where = directory(d)
+        c = Client(where).attach()                     # this process is older than the daemon
+        c.ref(fake.DETACH)
+        assert adopt(where, c, generation=0xffffffff).adopted == 1           # may be of before
+        c = Client(directory(d, 'b')).attach()
+        assert c.generation > 1
+        c.ref(fake.DETACH)
+        assert adopt(c.dir, c, generation=c.generation + 5).adopted == 0     # one that the daemon is about to give
+        tick = 1 / os.sysconf('SC_CLK_TCK')
+        born = fake.start_time(d.proc.pid)
+        wait_for(lambda: time.clock_gettime(time.CLOCK_BOOTTIME) / tick > born + 2, 'a later tick')
+        pid, out = child(bring_own, where)
+        assert out.read() == '0\n'
+        os.waitpid(pid, 0)
+
+
 def test_garbage():
     rng = random.Random(7)
     with Daemon() as d:
