@@ -8,11 +8,15 @@
  * is made in which the absent are charged with what the store last heard of them.
  */
 #include "base/auto.h"
+#include "base/clock.h"
 #include "board/mem.h"
 #include "daemon/daemon.h"
 #include "daemon/store.h"
 
 #include <stdlib.h>
+
+/* Clients read the lease by a clock that is a tick of the kernel behind, and may be descheduled between looking and charging. */
+#define LAPSE_SLACK_NS UINT64_C(50000000)
 
 static bool same_process(const struct pen_client *a, const struct pen_client *b)
 {
@@ -53,6 +57,7 @@ void pen_absent_restore(struct pen_daemon *d, const struct pen_seat_row *row)
 	a->generation = row->generation;
 	a->index = -1;
 	a->bytes = PEN_MIN(row->bytes, UINT64_MAX / 256);
+	atomic_store(&d->table->lend_after_ns, pen_mono_ns() + d->table->lease_ns + LAPSE_SLACK_NS);
 	dev->absent[a->seat] = a;
 	p->n_absent++;
 	c->n_absent++;

@@ -14,6 +14,9 @@
  * (ledger: mem_wanted_bytes): else no terms are written and no epoch rises. Rejected: every borrower's limit = all that is free. Two that
  * allocate within one tick then take it twice.
  *
+ * After a restart those who are not back still have the limits of the daemon before. They take no more of what was lent to
+ * them once that daemon's lease has lapsed (PEN_TERMS_LENT), and nothing is lent anew before (pen_table.lend_after_ns).
+ *
  * Where nothing is guaranteed to anybody, or the size of the device is not known, limits are the contracts' caps.
  */
 #include "base/auto.h"
@@ -46,7 +49,7 @@ static uint64_t less(uint64_t a, uint64_t b)
 
 static bool borrows(const struct pen_table_tenant *t)
 {
-	return t->attached && t->mem_most > t->contract.memory.guaranteed;
+	return t->mem_may && t->mem_most > t->contract.memory.guaranteed;
 }
 
 /* A new word in the ledger is a wish, and at most that: bounded by what contracts let the tenant have. */
@@ -82,12 +85,13 @@ static bool look(const struct pen_table_device *dev, struct pot *pot, uint64_t p
 		bool bound = dev->mem_bytes && promised;
 		uint64_t rest = PEN_MAX(m->guaranteed, less(pot->total, others));
 		t->mem_most = bound ? PEN_MIN(m->cap, rest) : m->cap;
+		t->mem_bound = bound && m->cap > m->guaranteed;
 		look_at_wish(t);
 		if (!bound || m->cap <= m->guaranteed) {
 			t->mem_limit = m->cap;
 			continue;
 		}
-		if (!t->attached)
+		if (!t->mem_may)
 			t->mem_lent = false;
 		must |= t->mem_limit > t->mem_most || t->mem_limit < m->guaranteed || (borrows(t) && !t->mem_lent);
 	}
@@ -154,8 +158,10 @@ static void gather(struct pen_table_device *dev, struct pot *pot)
 	for (unsigned i = 0; i < PEN_TENANT_SLOTS; i++)
 		if (dev->tenant[i].used)
 			pot->tenant[pot->n++] = &dev->tenant[i];
-	for (unsigned i = 0; i < pot->n; i++)
+	for (unsigned i = 0; i < pot->n; i++) {
 		look_at_use(pot->tenant[i]);
+		pot->tenant[i]->mem_may = pot->tenant[i]->attached && dev->lends;
+	}
 }
 
 bool pen_lend_lower(struct pen_table_device *dev)

@@ -38,6 +38,7 @@ struct pen_table_tenant {
 	uint64_t last_used_ns;
 	bool attached;                       /* has a seat */
 	bool mem_known, mem_lent;            /* mem_lent: had its part when it came */
+	bool mem_bound, mem_may;             /* others' guarantees bound it; it may be lent something now */
 	uint64_t mem_ceiling;                /* bound of what it may say that it uses */
 	uint64_t mem_seen, mem_wish;         /* the word in its ledger; 0 if it need not be met */
 	uint64_t mem_next;                   /* limit to be */
@@ -73,12 +74,14 @@ struct pen_table_device {
 	uint64_t changes;                    /* terms published */
 	/* tick's own */
 	unsigned mem_turn;                   /* who is the first to get what is left */
+	bool lends;                          /* past pen_table.lend_after_ns */
 };
 
 struct pen_table {
 	struct pen_lock lock;
 	struct pen_table_device *device[PEN_DAEMON_DEVICES];   /* in; NULL = none */
 	uint64_t tick_ns, lease_ns;                            /* in */
+	_Atomic uint64_t lend_after_ns;                        /* in: nothing is lent before; 0 = at once */
 	/* out */
 	_Atomic uint64_t ticks, late, last_tick_ns, longest_ns;
 	_Atomic int sched;                                     /* enum pen_tick_sched */

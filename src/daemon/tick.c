@@ -174,7 +174,7 @@ static void write_own(const struct pen_table_device *dev, const struct pen_table
 		      const struct pen_policy_terms *p, struct pen_terms *v)
 {
 	const struct pen_contract *c = &t->contract;
-	v->flags = t->stop_flags | (dev->drained ? PEN_TERMS_STOP : 0);
+	v->flags = t->stop_flags | (dev->drained ? PEN_TERMS_STOP : 0) | (t->mem_bound ? PEN_TERMS_LENT : 0);
 	v->mem_cap_bytes = t->mem_limit;
 	v->mem_limit_bytes = t->mem_most;
 	v->mem_contract_bytes = c->memory.cap;
@@ -249,6 +249,7 @@ static void run_device(const struct pen_table *table, struct pen_table_device *d
 		uint32_t seat = in->seat[i].seat;
 		dev->seat[seat].stale = s->out.stale[seat / 64] >> (seat % 64) & 1;
 	}
+	dev->lends = now_ns >= atomic_load(&table->lend_after_ns);
 	bool raise = pen_lend_lower(dev);
 	publish(dev, s, now_ns + table->lease_ns);
 	if (raise) {   /* lowered limits are out: what is free now is really free */

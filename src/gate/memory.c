@@ -45,6 +45,14 @@ static bool stopped(const struct pen_terms *t)
 	return t->flags & (PEN_TERMS_STOP_ALLOC | PEN_TERMS_STOP);
 }
 
+/* What may be charged in all. What is lent needs a daemon that lends: with its lease gone only the guarantee is left. */
+static uint64_t limit_now(struct pen_gate *g, const struct pen_terms *t)
+{
+	if (!(t->flags & PEN_TERMS_LENT) || atomic_load(&g->dev->terms->lease_until_ns) >= pen_mono_coarse_ns())
+		return t->mem_cap_bytes;
+	return PEN_MIN(t->mem_cap_bytes, t->mem_guaranteed_bytes);
+}
+
 /*
  * The limit may be lowered between the look at it and the charge, and the memory be given to another tenant: so the epoch is
  * read again behind the charge. Both are seq_cst, as the daemon's store of the epoch and its read of what is used: either we
@@ -55,12 +63,12 @@ static int charge(struct pen_gate *g, uint64_t bytes, unsigned flags)
 	for (int i = 0; i < TRIES; i++) {
 		fresh(g);
 		const struct pen_terms *t = pen_gate_terms_(g);
-		uint64_t cap = t->mem_cap_bytes;
+		uint64_t cap = limit_now(g, t);
 		int r = pen_mem_charge(g->dev->ledger, g->client, bytes, cap, flags | (stopped(t) ? PEN_MEM_STOPPED : 0));
-		if (r < 0 || atomic_load(&g->dev->terms->epoch) == atomic_load(&g->hot->seen_epoch))
+		if (r < 0 || (atomic_load(&g->dev->terms->epoch) == atomic_load(&g->hot->seen_epoch) && limit_now(g, t) >= cap))
 			return r;
 		fresh(g);
-		if (!pen_gate_stale(g) && pen_gate_terms_(g)->mem_cap_bytes >= cap)
+		if (!pen_gate_stale(g) && limit_now(g, pen_gate_terms_(g)) >= cap)
 			return 0;
 		pen_mem_uncharge(g->dev->ledger, g->client, bytes);
 	}

@@ -21,12 +21,15 @@ def greedy(s, names, processes):
 
 
 def take_all(s, programs, names, piece=256 << 10):
-    """All at once take what they get, with 16 threads each. Returns the most that they had together."""
+    """All at once take what they get, with 16 threads each. Returns the most that they had together.
+
+    A charge that a lowered limit makes its client take back at once may be seen for a moment: one piece a thread at most.
+    """
     for p in programs:
         p.send(f'race 16 {piece} 20')
     most = 0
     while not all(lib.has_answer(p) for p in programs):
-        most = max(most, used(s.node, *names))
+        most = max(most, used(s.node, *names) - 16 * len(programs) * piece)
     for p in programs:
         p.line()
     return max(most, used(s.node, *names))
