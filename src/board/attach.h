@@ -37,6 +37,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#define PEN_TENANT_DIR_MAX 384                     /* bytes of a tenant directory's path, with its end */
 #define PEN_ATTACH_DEVICES 16                      /* of one process */
 #define PEN_ATTACH_WAIT_NS UINT64_C(5000000000)    /* a good bound for the first attach */
 #define PEN_ATTACH_ANSWER_NS UINT64_C(5000000000)  /* a daemon that has not answered by then is hung up on */
@@ -102,7 +103,7 @@ struct pen_attach {
 	struct pen_attach_device *device[PEN_ATTACH_DEVICES];
 
 	/* private */
-	char dir[128];
+	char dir[PEN_TENANT_DIR_MAX];
 	uint8_t token[PEN_TOKEN_BYTES];
 	uint32_t have_token, have_boot_id;
 	uint8_t boot_id[16];

@@ -157,7 +157,7 @@ struct pen_tenant {
 	int watch_pidfd;
 	struct event *watch_ev;
 	uint8_t token[PEN_TOKEN_BYTES];
-	char dir[PEN_CONFIG_PATH_MAX + PEN_NAME_MAX + 16];
+	char dir[PEN_CONFIG_PATH_MAX + PEN_NAME_MAX + 16];   /* at most PEN_TENANT_DIR_MAX, see tenant_dir.c */
 	int listen_fd;
 	struct event *listen_ev;
 	struct pen_client *clients;

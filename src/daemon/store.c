@@ -36,6 +36,7 @@ struct pen_store {
 	struct pen_store_stats stats;
 	uint64_t seat_written_ns;       /* a seat was urgent */
 	uint64_t busy_since_ns;         /* of the transaction under way, 0 = none */
+	uint32_t writing;               /* in it */
 	/* the thread's own */
 	struct pen_db db;
 };
@@ -260,7 +261,7 @@ void pen_store_stats(struct pen_store *s, struct pen_store_stats *ret)
 {
 	pthread_mutex_lock(&s->lock);
 	*ret = s->stats;
-	ret->queued = 0;
+	ret->queued = s->writing;   /* not on disk yet either */
 	const struct pen_store_op *op;
 	DL_FOREACH(s->ops, op)
 		ret->queued++;
@@ -327,12 +328,14 @@ static int write_batch(struct pen_store *s, struct pen_store_op *batch)
 	DL_FOREACH(batch, op)
 		n++;
 	s->busy_since_ns = pen_mono_ns();
+	s->writing = n;
 	pthread_mutex_unlock(&s->lock);
 	struct pen_err err = PEN_ERR_INIT;
 	int r = pen_db_write(&s->db, batch, &err);
 	uint64_t bytes = pen_db_bytes(&s->db);
 	pthread_mutex_lock(&s->lock);
 	s->busy_since_ns = 0;
+	s->writing = 0;
 	s->stats.bytes = bytes;
 	if (r == 0) {
 		if (s->stats.errors_now)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Tenant directories: <runtime>/tenants/NAME with the attach socket and the token; they are what makes a process managed. */
 #include "base/auto.h"
+#include "board/attach.h"
 #include "daemon/daemon.h"
 
 #include <errno.h>
@@ -10,6 +11,8 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+_Static_assert(sizeof(((struct pen_tenant *)0)->dir) <= PEN_TENANT_DIR_MAX, "clients could not open it");
 
 static int make_dir(const char *path, mode_t mode, struct pen_err *err)
 {

@@ -28,7 +28,7 @@ static struct {
 	_Atomic uint32_t managed;          /* enum pen_managed + 1; 0 = not looked yet */
 	_Atomic uint32_t told;             /* the one line was written */
 	bool attach_ready;
-	char dir[112];
+	char dir[PEN_TENANT_DIR_MAX];
 	struct pen_attach attach;
 	struct pen_gate *_Atomic first;
 } process;

@@ -21,8 +21,11 @@ PENSTOCK = os.environ['PENSTOCK']
 class Place:
     """A user's runtime directory of one's own, so that a private daemon in it is nobody else's."""
 
+    def __init__(self, prefix='pr-'):
+        self.prefix = prefix
+
     def __enter__(self):
-        self.dir = tempfile.mkdtemp(prefix='pr-')
+        self.dir = tempfile.mkdtemp(prefix=self.prefix)
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(('PENSTOCK_', 'OPENCL_LAYERS', 'NULLICD_'))}
         self.env.update(XDG_RUNTIME_DIR=self.dir, HOME=self.dir, LC_ALL='C', OCL_ICD_VENDORS=os.environ['NULLICD_ICD'])
         self.programs = []
@@ -91,6 +94,14 @@ def test_exit_codes():
         assert r.returncode == 126 and place.dir + '/text' in r.stderr, r
         r = place.run('--', 'no-such-program-at-all')
         assert r.returncode == 127 and 'no-such-program-at-all' in r.stderr, r
+
+
+def test_long_paths():
+    """The longest name, below a directory that is as long as the control socket allows."""
+    with Place('pr-' + 50 * 'd') as place:
+        p = place.program('--name', 63 * 'n')
+        p.say(f'alloc {MB}', '0 1')
+        p.end()
 
 
 def test_signals():
