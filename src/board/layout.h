@@ -63,6 +63,7 @@ enum pen_device_mode {
 #define PEN_TERMS_STOP_ALLOC UINT32_C(1)   /* every new allocation is denied (limit lowered below use) */
 #define PEN_TERMS_STOP UINT32_C(2)         /* no new command (contract ended, device drained): the API's own error */
 #define PEN_TERMS_LENT UINT32_C(8)         /* mem_cap_bytes above the guarantee is lent, and no more of it is taken once the lease has lapsed; since 1.2 */
+#define PEN_TERMS_LENDS_SOON UINT32_C(16)  /* nothing is lent yet, for a lease at most: who asks waits as long; since 1.2 */
 #define PEN_TERMS_EXCLUSIVE UINT32_C(4)    /* unknown kernels may run unhurried: engine builds, autotuners */
 
 /* What a client must know about one seat of the device. 24 bytes. */

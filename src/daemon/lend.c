@@ -206,6 +206,8 @@ void pen_lend_raise(struct pen_table_device *dev)
 
 void pen_lend_answer(struct pen_table_device *dev)
 {
+	if (!dev->lends)   /* who has asked waits until there is something to lend */
+		return;
 	for (unsigned i = 0; i < PEN_TENANT_SLOTS; i++) {
 		struct pen_table_tenant *t = &dev->tenant[i];
 		uint64_t seen = t->mem_seen;

@@ -13,6 +13,7 @@
 #define TRIES 16                            /* charges taken back because the limit was lowered meanwhile */
 #define ASK_NS UINT64_C(20000000)           /* as long as any wait of the gate */
 #define LOOK_NS 500000
+#define ANSWER_NS PEN_S                       /* PEN_TERMS_LENDS_SOON: longer than any lease should be */
 
 /* A denial is told once; a program that tries smaller and smaller sizes must not fill its log. */
 static void tell_denial(struct pen_gate *g, uint64_t bytes, const struct pen_terms *t, bool stopped, bool lent)
@@ -100,9 +101,12 @@ static bool ask(struct pen_gate *g, uint64_t bytes, uint64_t until_ns)
 	uint64_t total = used + bytes, seen = atomic_load(&l->mem_wanted_bytes);
 	while (seen < total && !atomic_compare_exchange_weak(&l->mem_wanted_bytes, &seen, total))
 		;
+	/* An answer comes within a tick; only a daemon that has just come back first lets its predecessor's lease lapse. */
+	uint64_t answer_ns = t->flags & PEN_TERMS_LENDS_SOON ? now + ANSWER_NS : until_ns;
 	while (atomic_load(&l->mem_wanted_bytes) >= total) {
 		nanosleep(&(struct timespec){ .tv_nsec = LOOK_NS }, NULL);
-		if (pen_mono_ns() >= until_ns)
+		now = pen_mono_ns();
+		if (now >= answer_ns || atomic_load(&g->dev->terms->lease_until_ns) < now)
 			break;
 	}
 	fresh(g);
