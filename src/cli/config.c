@@ -3,14 +3,47 @@
  * penstock config: check reads files without a daemon, so that a configuration can be tried before it is shipped to
  * many machines; show prints the effective one; reload asks the daemon to take it over and prints the difference.
  */
+#include "base/auto.h"
 #include "cli/cli.h"
 #include "contract/config.h"
 
 #include <string.h>
 #include <unistd.h>
 
+/* A file for `run --contract` or of contracts.d: its first key is a contract's, and the configuration has none of these. */
+static bool is_contract(const char *path)
+{
+	pen_auto_fclose FILE *f = fopen(path, "re");
+	char line[512];
+	while (f && fgets(line, sizeof(line), f)) {
+		size_t n = strcspn(line, ": #\n");
+		if (n && line[n] == ':') {
+			line[n] = '\0';
+			return pen_contract_field_find(line) >= 0;
+		}
+	}
+	return false;
+}
+
+static int check_contract(const char *file, bool show)
+{
+	struct pen_contract c;
+	struct pen_err err = PEN_ERR_INIT;
+	if (pen_contract_load_file(file, &c, &err) < 0) {
+		fprintf(stderr, "penstock config: %s\n", err.text);
+		return PEN_EXIT_FAILURE;
+	}
+	if (show)
+		pen_contract_print(&c, stdout, 0, true);
+	else
+		printf(_("%s: in order, a contract\n"), file);
+	return PEN_EXIT_OK;
+}
+
 static int check(const char *file, bool show)
 {
+	if (file && is_contract(file))
+		return check_contract(file, show);
 	struct pen_config cfg;
 	struct pen_err err = PEN_ERR_INIT;
 	if (pen_config_load(file, NULL, &cfg, &err) < 0) {

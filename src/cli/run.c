@@ -437,6 +437,9 @@ static void print_device_use(const struct run *run, const json_t *dev, uint64_t 
 		share * 100, pen_json_int(dev, "commands"));
 	if (p99_ns)
 		fprintf(stderr, _(", P99 %s"), pen_format_duration(p99, sizeof(p99), p99_ns));
+	if (p99_ns && run->contract.sla_ns)
+		fprintf(stderr, _(" (target %s, %lld of %lld above it)"), pen_format_duration(limit, sizeof(limit), run->contract.sla_ns),
+			pen_json_int(response, "missed"), pen_json_int(response, "count"));
 	uint64_t refused = print_refused(dev, device_bytes);
 	fputc('\n', stderr);
 	if (pen_json_int(dev, "denials") == 0 && print_shown_limit(run, dev))
@@ -445,10 +448,10 @@ static void print_device_use(const struct run *run, const json_t *dev, uint64_t 
 	/* A fifth above the average: enough for a steady load; what is bursty is better served by X..Y. */
 	unsigned pct = (unsigned)(share * 120) + 1;
 	pct = PEN_MIN(pct, 100u);
-	uint64_t fit = round_up_nicely(PEN_MAX(peak + peak / 10, refused));
+	uint64_t fit = round_up_nicely(PEN_MAX(peak + peak / 10, refused) + !peak);
 	if (device_bytes)
 		fit = PEN_MIN(fit, device_bytes);
-	fprintf(stderr, _("penstock: a contract that fits: --memory %s --compute %u%%.."), limit_text(fit_mem, sizeof(fit_mem), fit), pct);
+	fprintf(stderr, _("penstock: a contract for as much: --memory %s --compute %u%%.."), limit_text(fit_mem, sizeof(fit_mem), fit), pct);
 	if (run->contract.cls == PEN_CLASS_LATENCY && !run->contract.sla_ns && p99_ns) {
 		char sla[32];
 		uint64_t target = p99_ns + p99_ns / 4;

@@ -47,6 +47,23 @@ def test_nothing_is_ignored():
         assert r.returncode == 125 and '--contract must stand before' in r.stderr, r
 
 
+def test_check_contract():
+    """`config check` of a contract reads it as one, and says what is wrong with it by line and field."""
+    with Daemon() as node:
+        path = os.path.join(node.dir, 'camera.yaml')
+        for text, code, words in (('# a camera\nname: camera\nclass: latency\nsla: 20ms\n', 0, ('in order', 'a contract')),
+                                  ('name: camera\nmemory: 1G\nmemroy: 2G\n', 1, ('camera.yaml:3', 'memroy')),
+                                  ('tick: 5ms\n', 0, ('0 contracts',)), ('tock: 5ms\n', 1, ('camera.yaml:1', 'tock'))):
+            with open(path, 'w', encoding='ascii') as f:
+                f.write(text)
+            r = cli(node, 'config', 'check', path)
+            assert r.returncode == code and all(w in r.stdout + r.stderr for w in words), (text, r)
+        with open(path, 'w', encoding='ascii') as f:
+            f.write('name: camera\ncompute: 30%\n')
+        shown = cli(node, 'config', 'show', path).stdout
+        assert 'compute: 30%' in shown and 'name: camera' in shown, shown
+
+
 def test_standing_contract():
     """`run --name` of a contract that the configuration holds runs under it, and leaves it in place."""
     with Daemon(config='contracts:\n  - name: cam\n    compute: 60%\n') as node:

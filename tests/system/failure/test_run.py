@@ -220,7 +220,7 @@ def test_summary():
         assert p.end() == 0
         # what it would have had with the refused one is what fits
         assert re.search(r'x used 100 MiB of memory \(limit 512 MiB\), \S+ of device time \(.*\), 30 commands.*, '
-                         r'1 allocation refused \(up to 550 MiB in all\)\n.*a contract that fits: --memory 576M --compute \d+%', p.stderr()), p.stderr()
+                         r'1 allocation refused \(up to 550 MiB in all\)\n.*a contract for as much: --memory 576M --compute \d+%', p.stderr()), p.stderr()
         p = place.program('-q')
         p.say('run 1', '0')
         assert p.end() == 0 and p.stderr() == '', p.stderr()
@@ -243,7 +243,7 @@ def test_summary_of_failure():
             p.say(f'run {kernels}', '0')
             p.send(f'exit {code}')
             assert p.proc.wait(BOUND) == code
-            assert ('fits' not in p.stderr()) == shown, p.stderr()
+            assert ('for as much' not in p.stderr()) == shown, p.stderr()
             assert (re.search(rf'shown 512 MiB of memory and ended with {code};.* --memory 1G\n', p.stderr()) is not None) == shown, p.stderr()
 
 
