@@ -96,7 +96,7 @@ class Report:
 
     def save(self):
         with open(self.path, 'w', newline='', encoding='utf-8') as f:
-            w = csv.writer(f)
+            w = csv.writer(f, lineterminator='\n')
             w.writerow(('kind', 'name', 'value', 'low', 'high', 'unit', 'want'))
             w.writerows(self.rows)
         print(f'written: {self.path}')
