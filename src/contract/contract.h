@@ -215,8 +215,9 @@ struct pen_capacity {
  * pen_contract_admit - can @new be kept beside the contracts that the device has
  * @held:  contracts on the device; one of the same name as @new counts as replaced by it
  *
- * Memory: sum of guarantees, or of what is taken where that is more (it cannot be taken back), <= memory - reserve. Compute: sum of max(guarantee, duty of class latency) <= 100 %: a
- * declared duty is use of the same time as the guarantee, not more on top. Units as memory.
+ * Memory: sum of guarantees, or of what is taken where that is more (it cannot be taken back), <= memory - reserve.
+ * Compute: sum of max(guarantee, duty of class latency) <= 100 %: a declared duty is use of the same time as the guarantee,
+ * not more on top. Units as memory.
  * Return: 0; -EAGAIN not beside these (waiting can help); -ERANGE never on this device. The text says what is asked,
  * what is left, and who holds how much.
  */

@@ -313,6 +313,18 @@ static void raise_to(_Atomic uint64_t *word, uint64_t v)
 		;
 }
 
+/* What a piece that took @ns makes for the whole command. */
+static uint64_t whole_ns(const struct pen_gate_batch *b, uint64_t ns)
+{
+	return ns / PEN_MAX(b->slices, 1u) * b->slices_all;
+}
+
+/* Did another tenant have work in flight at any time of it? */
+static bool was_tainted(const struct pen_gate_batch *b, const struct pen_gate_runs *runs)
+{
+	return b->tainted || runs->foreign_now || b->runs_foreign != runs->foreign;
+}
+
 static void learn(struct pen_gate *g, struct pen_gate_batch *b, const struct pen_gate_runs *runs)
 {
 	uint64_t seen = atomic_load_explicit(&b->seen_ns, memory_order_relaxed);
@@ -331,14 +343,13 @@ static void learn(struct pen_gate *g, struct pen_gate_batch *b, const struct pen
 	if (b->cost && alone && b->slices == b->slices_all)
 		pen_cost_learn(b->cost, ns);
 	else if (b->cost && alone)
-		pen_gate_cost_piece(b->cost, ns / PEN_MAX(b->slices, 1u) * b->slices_all);
+		pen_gate_cost_piece(b->cost, whole_ns(b, ns));
 	/*
 	 * Who is never alone would never learn, and run on a guess for ever: its part of the time that they had together is a
 	 * poor value, but of the right size. With another tenant it counts as half, as on a device that shares its time.
 	 */
-	bool foreign = b->tainted || runs->foreign_now || b->runs_foreign != runs->foreign;
 	if (b->cost && !alone)
-		pen_gate_cost_beside(b->cost, ns / (1 + runs->siblings_now + foreign) / PEN_MAX(b->slices, 1u) * b->slices_all);
+		pen_gate_cost_beside(b->cost, whole_ns(b, ns / (1 + runs->siblings_now + was_tainted(b, runs))));
 }
 
 /*
@@ -358,7 +369,7 @@ void pen_gate_retire(struct pen_gate *g, struct pen_gate_batch *b, const struct 
 	struct pen_ledger_page *l = g->dev->ledger;
 	struct pen_ledger_client *c = pen_gate_account(g);
 	struct pen_signal_page *own = g->dev->signal;
-	bool tainted = b->tainted || runs->foreign_now || b->runs_foreign != runs->foreign;
+	bool tainted = was_tainted(b, runs);
 	uint64_t charge = b->est_ns + b->tail_ns;
 	PEN_GATE_POINT(RETIRE);
 	learn(g, b, runs);

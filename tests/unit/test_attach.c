@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "fork_real.h"
 #include "base/auto.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -258,21 +259,6 @@ static void client_stop(struct pen_attach *a)
 	pen_attach_finish(a);
 	for (uint32_t i = 0; i < a->ndevices; i++)
 		free(a->device[i]);   /* addresses stay mapped, as they must in a program */
-}
-
-/* qemu-user takes some advice on memory without following it. Return: 1 a fork does what the kernel's fork does. */
-static int fork_is_real(void)
-{
-	void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	madvise(p, 4096, MADV_DONTFORK);
-	fflush(NULL);
-	pid_t pid = fork();
-	if (pid == 0)
-		_exit(msync(p, 1, MS_ASYNC) != 0);
-	int status;
-	waitpid(pid, &status, 0);
-	munmap(p, 4096);
-	return WEXITSTATUS(status);
 }
 
 /* ---- tests ------------------------------------------------------------------------------------------------------- */
