@@ -23,6 +23,7 @@
 
 #include "base/devkey.h"
 #include "base/lock.h"
+#include "board/map.h"
 #include "gate/gate.h"
 
 #include <stdbool.h>
@@ -48,44 +49,6 @@ extern cl_icd_dispatch pen_cl_below;
 #define PEN_CL_EXT(name, extension) extern __typeof__(*(name##_fn)0) pen_##name;
 #include "api/opencl.def"
 
-/* ---- lock.c ----------------------------------------------------------------------------------------------------- */
-
-struct pen_cl_lock {
-	_Atomic uint32_t word;   /* 0 free; else the process that holds it, and a bit if somebody waits */
-};
-
-#define PEN_CL_LOCK_INIT { 0 }
-
-void pen_cl_locks_init(void);   /* once, before there are threads */
-uint32_t pen_cl_process(void);  /* number of this process; another one in a forked child */
-void pen_cl_lock(struct pen_cl_lock *l);
-void pen_cl_unlock(struct pen_cl_lock *l);
-
-/* ---- map.c: handle -> record, read without a lock ------------------------------------------------------------- */
-
-struct pen_cl_map {
-	struct pen_cl_table *_Atomic table;
-	struct pen_cl_lock lock;
-	_Atomic uint32_t live;
-	_Atomic uint32_t phase, readers[2];   /* inside pen_cl_map_enter(), by the phase in which they came */
-	uint32_t process;                     /* that the readers are of; under the lock */
-};
-
-void *pen_cl_map_find(struct pen_cl_map *m, const void *key);           /* NULL: not there */
-int pen_cl_map_put(struct pen_cl_map *m, const void *key, void *value); /* replaces; 0 or -ENOMEM */
-/* Removes; what was there. Returns when nobody who could have found it is between enter and leave any more. */
-void *pen_cl_map_take(struct pen_cl_map *m, const void *key);
-/*
- * For who finds a record without holding a reference of the application's: it stays until he leaves. A few microseconds, no
- * call that waits. May be nested. Return: for pen_cl_map_leave().
- */
-uint32_t pen_cl_map_enter(struct pen_cl_map *m);
-void pen_cl_map_leave(struct pen_cl_map *m, uint32_t entered);
-static inline bool pen_cl_map_empty(struct pen_cl_map *m)
-{
-	return atomic_load_explicit(&m->live, memory_order_relaxed) == 0;
-}
-
 /* ---- device.c ------------------------------------------------------------------------------------------------- */
 
 #define PEN_CL_DEVICES 64       /* root devices in one process; more are refused */
@@ -110,7 +73,7 @@ struct pen_cl_device {
 	_Atomic bool no_timer;       /* clGetDeviceAndHostTimer does not work */
 	_Atomic uint32_t state;      /* 0 gate not asked for yet, 1 open, 2 refused */
 	struct pen_gate *gate;       /* valid in state 1 */
-	struct pen_cl_lock lock;     /* opening, queues */
+	struct pen_forklock lock;     /* opening, queues */
 	cl_device_id _Atomic sub;    /* what queues are made on while the contract names fewer units; NULL: the root */
 	_Atomic uint32_t sub_units;
 	struct pen_cl_queue *queues; /* under lock */
@@ -157,10 +120,10 @@ struct pen_cl_queue {
 	struct pen_cl_queue *next, **link; /* of the device, under its lock */
 };
 
-extern struct pen_cl_map pen_cl_queues;
+extern struct pen_map pen_cl_queues;
 static inline struct pen_cl_queue *pen_cl_queue(cl_command_queue id)
 {
-	return pen_cl_map_find(&pen_cl_queues, id);
+	return pen_map_find(&pen_cl_queues, id);
 }
 typedef cl_command_queue (CL_API_CALL *pen_cl_create_fn)(cl_context, cl_device_id, const cl_queue_properties *, cl_int *);
 /* clCreateCommandQueueWithProperties by the driver's @create. */
@@ -174,7 +137,6 @@ void pen_cl_queue_ran(struct pen_cl_queue *q, cl_event event);
 
 struct pen_cl_thread {
 	uint32_t callbacks;          /* depth: inside a callback of the driver */
-	uint32_t reading;            /* depth: inside pen_cl_map_enter() */
 	const void *notifying;       /* mark node whose completion this thread is reporting */
 };
 extern _Thread_local struct pen_cl_thread pen_cl_thread __attribute__((tls_model("initial-exec")));
@@ -251,7 +213,7 @@ struct pen_cl_kernel {
 };
 #define PEN_CL_SHAPES 256        /* of one kernel; further shapes share the last record of their size */
 
-extern struct pen_cl_map pen_cl_kernels;
+extern struct pen_map pen_cl_kernels;
 /* Record of a kernel that came by an unknown way too. NULL: out of memory. */
 struct pen_cl_kernel *pen_cl_kernel(cl_kernel id);
 bool pen_cl_source_cuttable(const char *text, size_t len, bool *ret_include);

@@ -17,7 +17,7 @@
 
 static struct pen_cl_device *devices[PEN_CL_DEVICES];
 static _Atomic uint32_t ndevices;
-static struct pen_cl_lock devices_lock = PEN_CL_LOCK_INIT;
+static struct pen_forklock devices_lock = PEN_FORKLOCK_INIT;
 
 /* A value of fixed size, or @fallback when the driver does not know the question. */
 static uint64_t info_u64(cl_device_id id, cl_device_info what, size_t size, uint64_t fallback)
@@ -162,10 +162,10 @@ static void add_platform(cl_platform_id platform)
 		n = 0;
 	n = PEN_MIN(n, (cl_uint)PEN_CL_DEVICES);
 	/* The lock is ours alone: no callback of a driver ends here. */
-	pen_cl_lock(&devices_lock);
+	pen_forklock_take(&devices_lock);
 	for (cl_uint i = 0; i < n; i++)
 		add_device(platform, name, version, ids[i]);
-	pen_cl_unlock(&devices_lock);
+	pen_forklock_give(&devices_lock);
 }
 
 static struct pen_cl_device *known(cl_device_id id)
@@ -195,9 +195,9 @@ struct pen_cl_device *pen_cl_device(cl_device_id id)
 		if (pen_cl_platform_version(p) >= 12)
 			BELOW(clGetDeviceInfo)(id, CL_DEVICE_PARENT_DEVICE, sizeof(parent), &parent, NULL);
 		if (!parent) {   /* a custom device: not among CL_DEVICE_TYPE_ALL */
-			pen_cl_lock(&devices_lock);
+			pen_forklock_take(&devices_lock);
 			add_device(p, "custom", pen_cl_platform_version(p), id);
-			pen_cl_unlock(&devices_lock);
+			pen_forklock_give(&devices_lock);
 			return known(id);
 		}
 		id = parent;
@@ -216,12 +216,12 @@ struct pen_gate *pen_cl_gate(struct pen_cl_device *d)
 		struct pen_gate *g = NULL;
 		if (!r)
 			r = pen_gate_open(&pen_cl_adapter, &facts, &g);
-		pen_cl_lock(&d->lock);
+		pen_forklock_take(&d->lock);
 		if (atomic_load_explicit(&d->state, memory_order_relaxed) == 0) {
 			d->gate = r < 0 ? NULL : g;
 			atomic_store_explicit(&d->state, d->gate ? 1 : 2, memory_order_release);
 		}
-		pen_cl_unlock(&d->lock);
+		pen_forklock_give(&d->lock);
 		state = atomic_load_explicit(&d->state, memory_order_acquire);
 		if (state == 1) {
 			const struct pen_terms *t = pen_gate_terms(d->gate);
@@ -279,7 +279,7 @@ cl_device_id pen_cl_queue_device(struct pen_cl_device *d, cl_device_id asked)
  * at the address of an old one with the same devices uses the old record, so their number stays small.
  */
 
-static struct pen_cl_map contexts;
+static struct pen_map contexts;
 
 /* Reads the devices of a context. False: one of them may not be used, or none is known. */
 static bool fill_context(cl_context ctx, struct pen_cl_context *c)
@@ -307,7 +307,7 @@ static bool fill_context(cl_context ctx, struct pen_cl_context *c)
 
 static struct pen_cl_context *learn_context(cl_context ctx)
 {
-	struct pen_cl_context *old = pen_cl_map_find(&contexts, ctx);
+	struct pen_cl_context *old = pen_map_find(&contexts, ctx);
 	struct pen_cl_context *c = calloc(1, sizeof(*c));
 	if (!c || !fill_context(ctx, c)) {
 		free(c);
@@ -318,7 +318,7 @@ static struct pen_cl_context *learn_context(cl_context ctx)
 		free(c);
 		return old;
 	}
-	if (pen_cl_map_put(&contexts, ctx, c)) {
+	if (pen_map_put(&contexts, ctx, c)) {
 		free(c);
 		return NULL;
 	}
@@ -327,7 +327,7 @@ static struct pen_cl_context *learn_context(cl_context ctx)
 
 struct pen_cl_context *pen_cl_context(cl_context ctx)
 {
-	struct pen_cl_context *c = pen_cl_map_find(&contexts, ctx);
+	struct pen_cl_context *c = pen_map_find(&contexts, ctx);
 	return c || !ctx ? c : learn_context(ctx);
 }
 

@@ -17,7 +17,7 @@ struct event {
 	cl_event first;          /* of a cut kernel: retained */
 };
 
-static struct pen_cl_map events;
+static struct pen_map events;
 static _Atomic uint32_t unset_user_events;
 
 struct pen_cl_queue *pen_cl_event_queue(cl_event e)
@@ -64,12 +64,12 @@ static bool is_blocked(struct pen_cl_queue *q)
 static bool may_never_come(struct pen_cl_queue *q, cl_event e)
 {
 	/* The queue of the event may be released at this moment: the application holds the event alone. */
-	uint32_t in = pen_cl_map_enter(&pen_cl_queues);
+	uint32_t in = pen_map_enter(&pen_cl_queues);
 	struct pen_cl_queue *other = pen_cl_event_queue(e);
 	bool behind = other && other == q && !q->out_of_order;
 	bool never = !behind && (!other || other->device != q->device || is_blocked(other) ||
 				 (other->out_of_order && pen_cl_user_events()));
-	pen_cl_map_leave(&pen_cl_queues, in);
+	pen_map_leave(&pen_cl_queues, in);
 	return never;
 }
 
@@ -106,7 +106,7 @@ cl_event pen_clCreateUserEvent(cl_context ctx, cl_int *err)
 	}
 	atomic_init(&r->refs, 1);
 	r->user = true;
-	if (pen_cl_map_put(&events, e, r)) {
+	if (pen_map_put(&events, e, r)) {
 		free(r);
 		BELOW(clReleaseEvent)(e);
 		return pen_cl_fail(err, CL_OUT_OF_HOST_MEMORY);
@@ -126,7 +126,7 @@ static void put(cl_event e, struct event *rec)
 {
 	if (atomic_fetch_sub(&rec->refs, 1) != 1)
 		return;
-	pen_cl_map_take(&events, e);
+	pen_map_take(&events, e);
 	now_set(rec);   /* released unset: nobody can set it any more, so nobody is going to */
 	if (rec->first)
 		BELOW(clReleaseEvent)(rec->first);
@@ -136,7 +136,7 @@ static void put(cl_event e, struct event *rec)
 cl_int pen_clSetUserEventStatus(cl_event e, cl_int status)
 {
 	/* Held, with the driver's event: as soon as that is set another thread may be past its wait and release both. */
-	struct event *rec = pen_cl_map_find(&events, e);
+	struct event *rec = pen_map_find(&events, e);
 	if (rec && BELOW(clRetainEvent)(e) != CL_SUCCESS)
 		rec = NULL;
 	if (rec)
@@ -154,8 +154,8 @@ cl_int pen_clSetUserEventStatus(cl_event e, cl_int status)
 cl_int pen_clRetainEvent(cl_event e)
 {
 	cl_int r = BELOW(clRetainEvent)(e);
-	if (r == CL_SUCCESS && !pen_cl_map_empty(&events)) {
-		struct event *rec = pen_cl_map_find(&events, e);
+	if (r == CL_SUCCESS && !pen_map_empty(&events)) {
+		struct event *rec = pen_map_find(&events, e);
 		if (rec)
 			atomic_fetch_add(&rec->refs, 1);
 	}
@@ -164,7 +164,7 @@ cl_int pen_clRetainEvent(cl_event e)
 
 cl_int pen_clReleaseEvent(cl_event e)
 {
-	struct event *rec = pen_cl_map_empty(&events) ? NULL : pen_cl_map_find(&events, e);
+	struct event *rec = pen_map_empty(&events) ? NULL : pen_map_find(&events, e);
 	if (rec)
 		put(e, rec);
 	return BELOW(clReleaseEvent)(e);
@@ -180,7 +180,7 @@ void pen_cl_event_cut(cl_event last, cl_event first)
 	atomic_init(&r->refs, 1);
 	BELOW(clRetainEvent)(first);
 	r->first = first;
-	if (pen_cl_map_put(&events, last, r)) {
+	if (pen_map_put(&events, last, r)) {
 		BELOW(clReleaseEvent)(first);
 		free(r);
 	}
@@ -188,16 +188,16 @@ void pen_cl_event_cut(cl_event last, cl_event first)
 
 cl_event pen_cl_event_first(cl_event last)
 {
-	struct event *r = pen_cl_map_empty(&events) ? NULL : pen_cl_map_find(&events, last);
+	struct event *r = pen_map_empty(&events) ? NULL : pen_map_find(&events, last);
 	return r ? r->first : NULL;
 }
 
 cl_int pen_clGetEventProfilingInfo(cl_event e, cl_profiling_info what, size_t size, void *value, size_t *ret_size)
 {
-	uint32_t in = pen_cl_map_enter(&pen_cl_queues);
+	uint32_t in = pen_map_enter(&pen_cl_queues);
 	struct pen_cl_queue *q = pen_cl_event_queue(e);
 	bool hide = q && q->stamped && !q->asked_profiling;
-	pen_cl_map_leave(&pen_cl_queues, in);
+	pen_map_leave(&pen_cl_queues, in);
 	if (hide)
 		return CL_PROFILING_INFO_NOT_AVAILABLE;
 	if (what == CL_PROFILING_COMMAND_QUEUED || what == CL_PROFILING_COMMAND_SUBMIT || what == CL_PROFILING_COMMAND_START) {
@@ -263,7 +263,7 @@ struct seen {
 	bool whole;
 };
 
-/* Inside pen_cl_map_enter(). */
+/* Inside pen_map_enter(). */
 static struct seen look_before(cl_event e, struct pen_cl_queue *q, bool alone)
 {
 	struct seen s = { .id = q->id, .q = q, .whole = alone && whole_queue(e, q) };
@@ -274,13 +274,13 @@ static struct seen look_before(cl_event e, struct pen_cl_queue *q, bool alone)
 
 static void look_after(const struct seen *s, bool done)
 {
-	uint32_t in = pen_cl_map_enter(&pen_cl_queues);
+	uint32_t in = pen_map_enter(&pen_cl_queues);
 	struct pen_cl_queue *q = pen_cl_queue(s->id);
 	if (q && q == s->q && s->whole && done)
 		pen_gate_sync_end(q->gate, s->token);
 	else if (q && q == s->q)
 		pen_gate_poll(q->gate);
-	pen_cl_map_leave(&pen_cl_queues, in);
+	pen_map_leave(&pen_cl_queues, in);
 }
 
 cl_int pen_clWaitForEvents(cl_uint n, const cl_event *list)
@@ -288,7 +288,7 @@ cl_int pen_clWaitForEvents(cl_uint n, const cl_event *list)
 	struct seen seen[WAIT_QUEUES] = { { 0 } };
 	uint32_t nseen = 0;
 	for (cl_uint i = 0; list && i < n && nseen < WAIT_QUEUES; i++) {
-		uint32_t at = 0, in = pen_cl_map_enter(&pen_cl_queues);
+		uint32_t at = 0, in = pen_map_enter(&pen_cl_queues);
 		struct pen_cl_queue *q = pen_cl_event_queue(list[i]);
 		while (at < nseen && seen[at].q != q)
 			at++;
@@ -297,7 +297,7 @@ cl_int pen_clWaitForEvents(cl_uint n, const cl_event *list)
 			if (!seen[at].whole)
 				pen_gate_edge(q->gate);
 		}
-		pen_cl_map_leave(&pen_cl_queues, in);
+		pen_map_leave(&pen_cl_queues, in);
 	}
 	cl_int r = BELOW(clWaitForEvents)(n, list);
 	for (uint32_t i = 0; i < nseen; i++)
@@ -310,11 +310,11 @@ cl_int pen_clGetEventInfo(cl_event e, cl_event_info what, size_t size, void *val
 	if (what != CL_EVENT_COMMAND_EXECUTION_STATUS)
 		return BELOW(clGetEventInfo)(e, what, size, value, ret_size);
 	struct seen seen = { 0 };
-	uint32_t in = pen_cl_map_enter(&pen_cl_queues);
+	uint32_t in = pen_map_enter(&pen_cl_queues);
 	struct pen_cl_queue *q = pen_cl_event_queue(e);
 	if (q)
 		seen = look_before(e, q, true);
-	pen_cl_map_leave(&pen_cl_queues, in);
+	pen_map_leave(&pen_cl_queues, in);
 	cl_int r = BELOW(clGetEventInfo)(e, what, size, value, ret_size);
 	if (seen.q && r == CL_SUCCESS && value && *(cl_int *)value <= CL_COMPLETE)
 		look_after(&seen, true);

@@ -25,7 +25,7 @@ struct natives {
 #define PLATFORMS 16
 static struct natives natives[PLATFORMS];
 static _Atomic uint32_t nnatives;
-static struct pen_cl_lock natives_lock = PEN_CL_LOCK_INIT;
+static struct pen_forklock natives_lock = PEN_FORKLOCK_INIT;
 
 static struct natives *natives_of(cl_platform_id p)
 {
@@ -57,7 +57,7 @@ static struct natives *natives_add(cl_platform_id p)
 static void *own_wrapper(const char *name, cl_platform_id p, void *native)
 {
 	void *found = NULL;
-	pen_cl_lock(&natives_lock);
+	pen_forklock_take(&natives_lock);
 	struct natives *n = natives_add(p);
 #define PEN_CL_EXT(fn, extension)                              \
 	if (n && !strcmp(name, #fn)) {                         \
@@ -65,7 +65,7 @@ static void *own_wrapper(const char *name, cl_platform_id p, void *native)
 		found = (void *)pen_##fn;                      \
 	}
 #include "api/opencl.def"
-	pen_cl_unlock(&natives_lock);
+	pen_forklock_give(&natives_lock);
 	return found;
 }
 
@@ -132,7 +132,7 @@ struct command_buffer {
 	_Atomic uint32_t refs;
 };
 
-static struct pen_cl_map buffers;
+static struct pen_map buffers;
 static _Atomic uint64_t next_number = 1;
 
 cl_command_buffer_khr pen_clCreateCommandBufferKHR(cl_uint n, const cl_command_queue *queues,
@@ -154,7 +154,7 @@ cl_command_buffer_khr pen_clCreateCommandBufferKHR(cl_uint n, const cl_command_q
 	b->natives = nat;
 	b->number = atomic_fetch_add(&next_number, 1);
 	atomic_init(&b->refs, 1);
-	if (pen_cl_map_put(&buffers, id, b)) {
+	if (pen_map_put(&buffers, id, b)) {
 		free(b);
 		if (nat->clReleaseCommandBufferKHR)
 			nat->clReleaseCommandBufferKHR(id);
@@ -165,7 +165,7 @@ cl_command_buffer_khr pen_clCreateCommandBufferKHR(cl_uint n, const cl_command_q
 
 cl_int pen_clRetainCommandBufferKHR(cl_command_buffer_khr id)
 {
-	struct command_buffer *b = id ? pen_cl_map_find(&buffers, id) : NULL;
+	struct command_buffer *b = id ? pen_map_find(&buffers, id) : NULL;
 	if (!b || !b->natives->clRetainCommandBufferKHR)
 		return CL_INVALID_COMMAND_BUFFER_KHR;
 	cl_int r = b->natives->clRetainCommandBufferKHR(id);
@@ -176,12 +176,12 @@ cl_int pen_clRetainCommandBufferKHR(cl_command_buffer_khr id)
 
 cl_int pen_clReleaseCommandBufferKHR(cl_command_buffer_khr id)
 {
-	struct command_buffer *b = id ? pen_cl_map_find(&buffers, id) : NULL;
+	struct command_buffer *b = id ? pen_map_find(&buffers, id) : NULL;
 	if (!b || !b->natives->clReleaseCommandBufferKHR)
 		return CL_INVALID_COMMAND_BUFFER_KHR;
 	clReleaseCommandBufferKHR_fn release = b->natives->clReleaseCommandBufferKHR;
 	if (atomic_fetch_sub(&b->refs, 1) == 1) {
-		pen_cl_map_take(&buffers, id);
+		pen_map_take(&buffers, id);
 		free(b);
 	}
 	return release(id);
@@ -204,7 +204,7 @@ static cl_int run_buffer(struct pen_cl_cmd *c, const struct pen_piece *p, cl_uin
 cl_int pen_clEnqueueCommandBufferKHR(cl_uint n, cl_command_queue *queues, cl_command_buffer_khr id, cl_uint nwait,
 				     const cl_event *wait, cl_event *event)
 {
-	struct command_buffer *b = id ? pen_cl_map_find(&buffers, id) : NULL;
+	struct command_buffer *b = id ? pen_map_find(&buffers, id) : NULL;
 	if (!b || !b->natives->clEnqueueCommandBufferKHR)
 		return CL_INVALID_COMMAND_BUFFER_KHR;
 	struct pen_cl_queue *q = n && queues ? pen_cl_queue(queues[0]) : b->queue;

@@ -114,7 +114,7 @@ cl_int pen_clEnqueueNDRangeKernel(cl_command_queue id, cl_kernel kernel, cl_uint
 				  cl_event *event)
 {
 	struct pen_cl_queue *q = pen_cl_queue(id);
-	struct pen_cl_kernel *k = pen_cl_map_find(&pen_cl_kernels, kernel);
+	struct pen_cl_kernel *k = pen_map_find(&pen_cl_kernels, kernel);
 	if (!q)
 		return BELOW(clEnqueueNDRangeKernel)(id, kernel, dim, offset, global, local, nwait, wait, event);
 	if (__builtin_expect(!k, 0)) {

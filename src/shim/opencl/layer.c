@@ -76,7 +76,7 @@ EXPORT cl_int CL_API_CALL clInitLayer(cl_uint num_entries, const cl_icd_dispatch
 		*layer_dispatch = &nothing;
 		return CL_SUCCESS;
 	}
-	pen_cl_locks_init();
+	pen_forklock_setup();
 	if (pen_gate_managed() != PEN_UNMANAGED)
 		fill(num_entries, target);
 	*num_entries_ret = (cl_uint)SLOTS;

@@ -129,7 +129,7 @@ static void CL_CALLBACK object_ended(cl_mem mem, void *user)
 {
 	struct charge *ch = user;
 	(void)mem;
-	if (ch->process == pen_cl_process())
+	if (ch->process == pen_forklock_process())
 		pen_cl_credit(ch->context, ch->bytes);
 	free(ch);
 }
@@ -142,7 +142,7 @@ cl_mem pen_cl_tie(struct pen_cl_context *c, cl_mem mem, uint64_t bytes, cl_int *
 	if (ch) {
 		ch->context = c;
 		ch->bytes = bytes;
-		ch->process = pen_cl_process();
+		ch->process = pen_forklock_process();
 		if (BELOW(clSetMemObjectDestructorCallback)(mem, object_ended, ch) == CL_SUCCESS)
 			return mem;
 		free(ch);

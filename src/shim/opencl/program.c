@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static struct pen_cl_map programs;
-struct pen_cl_map pen_cl_kernels;
+static struct pen_map programs;
+struct pen_map pen_cl_kernels;
 
 /* Takes note of a new program; without memory it is simply unknown, and never cut. */
 static cl_program note(cl_program p, uint64_t hash, bool cuttable, bool has_include)
@@ -21,7 +21,7 @@ static cl_program note(cl_program p, uint64_t hash, bool cuttable, bool has_incl
 	r->cuttable = cuttable;
 	r->has_include = has_include;
 	atomic_init(&r->refs, 1);
-	if (pen_cl_map_put(&programs, p, r))
+	if (pen_map_put(&programs, p, r))
 		free(r);
 	return p;
 }
@@ -73,7 +73,7 @@ cl_program pen_clCreateProgramWithIL(cl_context ctx, const void *il, size_t n, c
 cl_int pen_clRetainProgram(cl_program p)
 {
 	cl_int r = BELOW(clRetainProgram)(p);
-	struct pen_cl_program *rec = r == CL_SUCCESS ? pen_cl_map_find(&programs, p) : NULL;
+	struct pen_cl_program *rec = r == CL_SUCCESS ? pen_map_find(&programs, p) : NULL;
 	if (rec)
 		atomic_fetch_add(&rec->refs, 1);
 	return r;
@@ -81,10 +81,10 @@ cl_int pen_clRetainProgram(cl_program p)
 
 cl_int pen_clReleaseProgram(cl_program p)
 {
-	struct pen_cl_program *rec = pen_cl_map_find(&programs, p);
+	struct pen_cl_program *rec = pen_map_find(&programs, p);
 	/* Kernels have taken what they need of the record. */
 	if (rec && atomic_fetch_sub(&rec->refs, 1) == 1) {
-		pen_cl_map_take(&programs, p);
+		pen_map_take(&programs, p);
 		free(rec);
 	}
 	return BELOW(clReleaseProgram)(p);
@@ -111,7 +111,7 @@ cl_int pen_clBuildProgram(cl_program p, cl_uint n, const cl_device_id *ids, cons
 			  void (CL_CALLBACK *notify)(cl_program, void *), void *user)
 {
 	/* Before the call: with a callback kernels may be made as soon as it has begun. */
-	add_options(pen_cl_map_find(&programs, p), options, false);
+	add_options(pen_map_find(&programs, p), options, false);
 	return BELOW(clBuildProgram)(p, n, ids, options, notify, user);
 }
 
@@ -119,10 +119,10 @@ cl_int pen_clCompileProgram(cl_program p, cl_uint n, const cl_device_id *ids, co
 			    const cl_program *headers, const char **names, void (CL_CALLBACK *notify)(cl_program, void *),
 			    void *user)
 {
-	struct pen_cl_program *rec = pen_cl_map_find(&programs, p);
+	struct pen_cl_program *rec = pen_map_find(&programs, p);
 	add_options(rec, options, nheaders != 0);
 	for (cl_uint i = 0; rec && headers && i < nheaders; i++) {
-		struct pen_cl_program *h = pen_cl_map_find(&programs, headers[i]);
+		struct pen_cl_program *h = pen_map_find(&programs, headers[i]);
 		if (!h || !h->cuttable)
 			rec->cuttable = false;
 		if (h)
@@ -137,7 +137,7 @@ cl_program pen_clLinkProgram(cl_context ctx, cl_uint n, const cl_device_id *ids,
 	uint64_t hash = PEN_CL_HASH_INIT;
 	bool cuttable = ninputs != 0;
 	for (cl_uint i = 0; inputs && i < ninputs; i++) {
-		struct pen_cl_program *in = pen_cl_map_find(&programs, inputs[i]);
+		struct pen_cl_program *in = pen_map_find(&programs, inputs[i]);
 		if (!in || !in->cuttable)
 			cuttable = false;
 		if (in)
@@ -158,7 +158,7 @@ static void kernel_name(cl_kernel k, char *buf, size_t n)
 
 struct pen_cl_kernel *pen_cl_kernel(cl_kernel id)
 {
-	struct pen_cl_kernel *k = pen_cl_map_find(&pen_cl_kernels, id);
+	struct pen_cl_kernel *k = pen_map_find(&pen_cl_kernels, id);
 	if (k || !id)
 		return k;
 	k = calloc(1, sizeof(*k));
@@ -168,11 +168,11 @@ struct pen_cl_kernel *pen_cl_kernel(cl_kernel id)
 	cl_program p = NULL;
 	kernel_name(id, name, sizeof(name));
 	BELOW(clGetKernelInfo)(id, CL_KERNEL_PROGRAM, sizeof(p), &p, NULL);
-	struct pen_cl_program *rec = p ? pen_cl_map_find(&programs, p) : NULL;
+	struct pen_cl_program *rec = p ? pen_map_find(&programs, p) : NULL;
 	k->hash = pen_cl_hash(rec ? rec->hash : PEN_CL_HASH_INIT, name, strlen(name));
 	k->cuttable = rec && rec->cuttable;
 	atomic_init(&k->refs, 1);
-	if (pen_cl_map_put(&pen_cl_kernels, id, k)) {
+	if (pen_map_put(&pen_cl_kernels, id, k)) {
 		free(k);
 		return NULL;
 	}
@@ -209,7 +209,7 @@ cl_kernel pen_clCloneKernel(cl_kernel source, cl_int *err)
 cl_int pen_clRetainKernel(cl_kernel id)
 {
 	cl_int r = BELOW(clRetainKernel)(id);
-	struct pen_cl_kernel *k = r == CL_SUCCESS ? pen_cl_map_find(&pen_cl_kernels, id) : NULL;
+	struct pen_cl_kernel *k = r == CL_SUCCESS ? pen_map_find(&pen_cl_kernels, id) : NULL;
 	if (k)
 		atomic_fetch_add(&k->refs, 1);
 	return r;
@@ -217,9 +217,9 @@ cl_int pen_clRetainKernel(cl_kernel id)
 
 cl_int pen_clReleaseKernel(cl_kernel id)
 {
-	struct pen_cl_kernel *k = pen_cl_map_find(&pen_cl_kernels, id);
+	struct pen_cl_kernel *k = pen_map_find(&pen_cl_kernels, id);
 	if (k && atomic_fetch_sub(&k->refs, 1) == 1) {
-		pen_cl_map_take(&pen_cl_kernels, id);
+		pen_map_take(&pen_cl_kernels, id);
 		for (struct pen_cl_shape *s = atomic_load(&k->last); s;) {
 			struct pen_cl_shape *next = s->next;
 			free(s);

@@ -10,30 +10,30 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct pen_cl_map pen_cl_queues;
+struct pen_map pen_cl_queues;
 _Thread_local struct pen_cl_thread pen_cl_thread __attribute__((tls_model("initial-exec")));
 
 static void link_queue(struct pen_cl_queue *q)
 {
 	struct pen_cl_device *d = q->device;
-	pen_cl_lock(&d->lock);
+	pen_forklock_take(&d->lock);
 	q->next = d->queues;
 	q->link = &d->queues;
 	if (q->next)
 		q->next->link = &q->next;
 	d->queues = q;
-	pen_cl_unlock(&d->lock);
+	pen_forklock_give(&d->lock);
 }
 
 /* No flush_all() is in the queue afterwards: what one had pinned is let go first. A flush never blocks, so this is short. */
 static void unlink_queue(struct pen_cl_queue *q)
 {
 	struct pen_cl_device *d = q->device;
-	pen_cl_lock(&d->lock);
+	pen_forklock_take(&d->lock);
 	*q->link = q->next;
 	if (q->next)
 		q->next->link = q->link;
-	pen_cl_unlock(&d->lock);
+	pen_forklock_give(&d->lock);
 	uint32_t pins;
 	while ((pins = atomic_load(&q->pins)) != 0)
 		pen_futex_wait(&q->pins, pins, UINT64_C(1000000));
@@ -48,7 +48,7 @@ static cl_command_queue adopt(cl_command_queue id, struct pen_cl_device *d, stru
 	q->owner = &pen_cl_thread;
 	atomic_init(&q->refs, 1);
 	if (pen_gate_queue_create(d->gate, q, flags, &q->gate) == 0) {
-		if (pen_cl_map_put(&pen_cl_queues, id, q) == 0) {
+		if (pen_map_put(&pen_cl_queues, id, q) == 0) {
 			link_queue(q);
 			return id;
 		}
@@ -182,7 +182,7 @@ cl_int pen_clReleaseCommandQueue(cl_command_queue id)
 		return BELOW(clReleaseCommandQueue)(id);
 	/* The last one. Ours goes first, since the handle may be in use anew afterwards. */
 	unlink_queue(q);
-	pen_cl_map_take(&pen_cl_queues, id);
+	pen_map_take(&pen_cl_queues, id);
 	pen_gate_queue_destroy(q->gate);
 	cl_int r = BELOW(clReleaseCommandQueue)(id);
 	cl_event blocked = atomic_exchange(&q->blocked, NULL);
@@ -244,14 +244,14 @@ void pen_cl_flush_all(void *device)
 	struct pen_cl_queue *batch[16];
 	for (int round = 0; round < 64; round++) {
 		uint32_t n = 0;
-		pen_cl_lock(&d->lock);
+		pen_forklock_take(&d->lock);
 		for (struct pen_cl_queue *q = d->queues; q && n < PEN_ARRAY_LEN(batch); q = q->next) {
 			if (!atomic_exchange_explicit(&q->dirty, 0, memory_order_acq_rel))
 				continue;
 			atomic_fetch_add(&q->pins, 1);
 			batch[n++] = q;
 		}
-		pen_cl_unlock(&d->lock);
+		pen_forklock_give(&d->lock);
 		for (uint32_t i = 0; i < n; i++) {
 			BELOW(clFlush)(batch[i]->id);
 			if (atomic_fetch_sub(&batch[i]->pins, 1) == 1)

@@ -13,7 +13,7 @@ struct svm {
 	uint32_t process;   /* that was charged */
 };
 
-static struct pen_cl_map allocations;
+static struct pen_map allocations;
 
 void *pen_clSVMAlloc(cl_context ctx, cl_svm_mem_flags flags, size_t size, cl_uint align)
 {
@@ -31,9 +31,9 @@ void *pen_clSVMAlloc(cl_context ctx, cl_svm_mem_flags flags, size_t size, cl_uin
 	}
 	s->context = c;
 	s->bytes = size;
-	s->process = pen_cl_process();
+	s->process = pen_forklock_process();
 	void *ptr = BELOW(clSVMAlloc)(ctx, flags, size, align);
-	if (ptr && pen_cl_map_put(&allocations, ptr, s) == 0)
+	if (ptr && pen_map_put(&allocations, ptr, s) == 0)
 		return ptr;
 	if (ptr)
 		BELOW(clSVMFree)(ctx, ptr);
@@ -44,7 +44,7 @@ void *pen_clSVMAlloc(cl_context ctx, cl_svm_mem_flags flags, size_t size, cl_uin
 
 static void credit(struct svm *s)
 {
-	if (s && s->process == pen_cl_process())
+	if (s && s->process == pen_forklock_process())
 		pen_cl_credit(s->context, s->bytes);
 	free(s);
 }
@@ -52,7 +52,7 @@ static void credit(struct svm *s)
 void pen_clSVMFree(cl_context ctx, void *ptr)
 {
 	/* Out of the table before the native call: afterwards another thread may get the same address. */
-	struct svm *s = ptr ? pen_cl_map_take(&allocations, ptr) : NULL;
+	struct svm *s = ptr ? pen_map_take(&allocations, ptr) : NULL;
 	BELOW(clSVMFree)(ctx, ptr);
 	credit(s);
 }
@@ -127,7 +127,7 @@ static cl_int run_free(struct pen_cl_cmd *c, const struct pen_piece *p, cl_uint 
 static void put_back(struct freed *f, void **ptrs, cl_uint n)
 {
 	for (cl_uint i = 0; i < n; i++)
-		if (f->svm[i] && pen_cl_map_put(&allocations, ptrs[i], f->svm[i]))
+		if (f->svm[i] && pen_map_put(&allocations, ptrs[i], f->svm[i]))
 			free(f->svm[i]);   /* no memory even for that: the charge stays, too strict */
 	free(f);
 }
@@ -149,7 +149,7 @@ cl_int pen_clEnqueueSVMFree(cl_command_queue id, cl_uint n, void *ptrs[],
 			return CL_OUT_OF_HOST_MEMORY;
 		f->n = n;
 		for (cl_uint i = 0; i < n; i++)
-			f->svm[i] = ptrs[i] ? pen_cl_map_take(&allocations, ptrs[i]) : NULL;
+			f->svm[i] = ptrs[i] ? pen_map_take(&allocations, ptrs[i]) : NULL;
 	}
 	cmd.result = f;
 	cl_int r = pen_cl_submit(&cmd, &g);

@@ -10,7 +10,9 @@
  * reader says when he is inside, and who has removed a record waits for those that were. Two counters, used in turn, so
  * that readers that come later are not waited for.
  */
-#include "shim/opencl/cl.h"
+#include "board/map.h"
+
+#include "base/lock.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -20,7 +22,10 @@ struct slot {
 	void *_Atomic value;
 };
 
-struct pen_cl_table {
+/* Maps that this thread is inside of: it must not wait for itself. */
+static _Thread_local uint32_t reading __attribute__((tls_model("initial-exec")));
+
+struct pen_map_table {
 	uint32_t mask;
 	uint32_t used;           /* slots with key != 0, under the lock */
 	struct slot slot[];
@@ -37,9 +42,9 @@ static inline uint32_t place(uintptr_t key)
 	return (uint32_t)(((uint64_t)(key >> 4) * UINT64_C(0x9e3779b97f4a7c15)) >> 32);
 }
 
-void *pen_cl_map_find(struct pen_cl_map *m, const void *key)
+void *pen_map_find(struct pen_map *m, const void *key)
 {
-	struct pen_cl_table *t = atomic_load_explicit(&m->table, memory_order_acquire);
+	struct pen_map_table *t = atomic_load_explicit(&m->table, memory_order_acquire);
 	if (!t)
 		return NULL;
 	for (uint32_t i = place((uintptr_t)key);; i++) {
@@ -52,16 +57,16 @@ void *pen_cl_map_find(struct pen_cl_map *m, const void *key)
 	}
 }
 
-static struct pen_cl_table *new_table(uint32_t slots)
+static struct pen_map_table *new_table(uint32_t slots)
 {
-	struct pen_cl_table *t = calloc(1, sizeof(*t) + slots * sizeof(struct slot));
+	struct pen_map_table *t = calloc(1, sizeof(*t) + slots * sizeof(struct slot));
 	if (t)
 		t->mask = slots - 1;
 	return t;
 }
 
 /* Into a table that has room; the key is not there. */
-static void insert(struct pen_cl_table *t, uintptr_t key, void *value)
+static void insert(struct pen_map_table *t, uintptr_t key, void *value)
 {
 	for (uint32_t i = place(key);; i++) {
 		struct slot *s = &t->slot[i & t->mask];
@@ -76,7 +81,7 @@ static void insert(struct pen_cl_table *t, uintptr_t key, void *value)
 	}
 }
 
-static struct slot *find_slot(struct pen_cl_table *t, uintptr_t key)
+static struct slot *find_slot(struct pen_map_table *t, uintptr_t key)
 {
 	for (uint32_t i = place(key);; i++) {
 		struct slot *s = &t->slot[i & t->mask];
@@ -89,13 +94,13 @@ static struct slot *find_slot(struct pen_cl_table *t, uintptr_t key)
 }
 
 /* A table with room for one more, under the lock. */
-static struct pen_cl_table *roomy(struct pen_cl_map *m)
+static struct pen_map_table *roomy(struct pen_map *m)
 {
-	struct pen_cl_table *t = atomic_load_explicit(&m->table, memory_order_relaxed);
+	struct pen_map_table *t = atomic_load_explicit(&m->table, memory_order_relaxed);
 	if (t && t->used < (t->mask + 1) / 2)
 		return t;
 	uint32_t slots = t ? (t->mask + 1) * 2 : FIRST_SLOTS;
-	struct pen_cl_table *n = new_table(slots);
+	struct pen_map_table *n = new_table(slots);
 	if (!n)
 		return NULL;
 	for (uint32_t i = 0; t && i <= t->mask; i++) {
@@ -107,14 +112,14 @@ static struct pen_cl_table *roomy(struct pen_cl_map *m)
 	return n;
 }
 
-int pen_cl_map_put(struct pen_cl_map *m, const void *key, void *value)
+int pen_map_put(struct pen_map *m, const void *key, void *value)
 {
-	pen_cl_lock(&m->lock);
-	struct pen_cl_table *t = atomic_load_explicit(&m->table, memory_order_relaxed);
+	pen_forklock_take(&m->lock);
+	struct pen_map_table *t = atomic_load_explicit(&m->table, memory_order_relaxed);
 	struct slot *s = t ? find_slot(t, (uintptr_t)key) : NULL;
 	if (s) {
 		atomic_store_explicit(&s->value, value, memory_order_release);
-		pen_cl_unlock(&m->lock);
+		pen_forklock_give(&m->lock);
 		return 0;
 	}
 	t = roomy(m);
@@ -122,7 +127,7 @@ int pen_cl_map_put(struct pen_cl_map *m, const void *key, void *value)
 		insert(t, (uintptr_t)key, value);
 		atomic_fetch_add_explicit(&m->live, 1, memory_order_relaxed);
 	}
-	pen_cl_unlock(&m->lock);
+	pen_forklock_give(&m->lock);
 	return t ? 0 : -ENOMEM;
 }
 
@@ -130,7 +135,7 @@ int pen_cl_map_put(struct pen_cl_map *m, const void *key, void *value)
  * A slot that is followed by an empty one can be empty itself, and so can the tombstones before it: what stays are only
  * those inside a run of live keys, so that churn at a constant number of objects never makes the table grow.
  */
-static void drop(struct pen_cl_table *t, uint32_t at)
+static void drop(struct pen_map_table *t, uint32_t at)
 {
 	uint32_t after = (at + 1) & t->mask;
 	atomic_store_explicit(&t->slot[at].key, GONE, memory_order_release);
@@ -143,9 +148,9 @@ static void drop(struct pen_cl_table *t, uint32_t at)
 	}
 }
 
-uint32_t pen_cl_map_enter(struct pen_cl_map *m)
+uint32_t pen_map_enter(struct pen_map *m)
 {
-	pen_cl_thread.reading++;
+	reading++;
 	for (;;) {
 		uint32_t phase = atomic_load(&m->phase);
 		atomic_fetch_add(&m->readers[phase & 1], 1);
@@ -155,32 +160,32 @@ uint32_t pen_cl_map_enter(struct pen_cl_map *m)
 	}
 }
 
-void pen_cl_map_leave(struct pen_cl_map *m, uint32_t entered)
+void pen_map_leave(struct pen_map *m, uint32_t entered)
 {
-	pen_cl_thread.reading--;
+	reading--;
 	atomic_fetch_sub(&m->readers[entered], 1);
 }
 
 /* Under the lock, so that each phase is empty before it comes again. The parent's readers will not leave in a forked child. */
-static void wait_readers(struct pen_cl_map *m)
+static void wait_readers(struct pen_map *m)
 {
-	if (m->process != pen_cl_process()) {
+	if (m->process != pen_forklock_process()) {
 		if (m->process)
 			m->readers[0] = m->readers[1] = 0;
-		m->process = pen_cl_process();
+		m->process = pen_forklock_process();
 	}
 	_Atomic uint32_t *readers = &m->readers[atomic_fetch_add(&m->phase, 1) & 1];
 	uint32_t n;
-	for (int i = 0; i < WAIT_STEPS && !pen_cl_thread.reading && (n = atomic_load(readers)) != 0; i++)
+	for (int i = 0; i < WAIT_STEPS && !reading && (n = atomic_load(readers)) != 0; i++)
 		pen_futex_wait(readers, n, WAIT_STEP_NS);
 }
 
-void *pen_cl_map_take(struct pen_cl_map *m, const void *key)
+void *pen_map_take(struct pen_map *m, const void *key)
 {
-	if (pen_cl_map_empty(m))
+	if (pen_map_empty(m))
 		return NULL;
-	pen_cl_lock(&m->lock);
-	struct pen_cl_table *t = atomic_load_explicit(&m->table, memory_order_relaxed);
+	pen_forklock_take(&m->lock);
+	struct pen_map_table *t = atomic_load_explicit(&m->table, memory_order_relaxed);
 	struct slot *s = t ? find_slot(t, (uintptr_t)key) : NULL;
 	void *value = NULL;
 	if (s) {
@@ -189,6 +194,6 @@ void *pen_cl_map_take(struct pen_cl_map *m, const void *key)
 		atomic_fetch_sub_explicit(&m->live, 1, memory_order_relaxed);
 		wait_readers(m);
 	}
-	pen_cl_unlock(&m->lock);
+	pen_forklock_give(&m->lock);
 	return value;
 }

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The layer's locks, which a fork does not leave shut: a child may give objects back at its end, whatever other threads of
+ * Locks which a fork does not leave shut: a child may give objects back at its end, whatever other threads of
  * its parent were doing. The word holds the process that has the lock; a holder that is not this process is not here.
  *
  * Why not pen_lock and setting all to 0 in the child: with two threads in the child, one may hold such a lock by then.
  */
-#include "shim/opencl/cl.h"
+#include "board/forklock.h"
 
+#include "base/lock.h"
 #include "board/feature.h"
 
 #include <errno.h>
@@ -15,14 +16,14 @@
 
 static struct pen_fork_flag process;
 
-void pen_cl_locks_init(void)
+void pen_forklock_setup(void)
 {
 	if (!process.word && pen_fork_flag_create(&process) == 0)
 		pen_fork_flag_set(&process);
 }
 
 /* As getpid(), without a system call; the same for a vfork child and its parent, who share the locks. */
-uint32_t pen_cl_process(void)
+uint32_t pen_forklock_process(void)
 {
 	if (!process.word)
 		return 1;
@@ -31,9 +32,9 @@ uint32_t pen_cl_process(void)
 	return atomic_load_explicit(process.word, memory_order_relaxed);
 }
 
-void pen_cl_lock(struct pen_cl_lock *l)
+void pen_forklock_take(struct pen_forklock *l)
 {
-	uint32_t me = pen_cl_process(), was = 0;
+	uint32_t me = pen_forklock_process(), was = 0;
 	if (atomic_compare_exchange_strong_explicit(&l->word, &was, me, memory_order_acquire, memory_order_relaxed))
 		return;
 	for (;;) {
@@ -52,7 +53,7 @@ void pen_cl_lock(struct pen_cl_lock *l)
 	}
 }
 
-void pen_cl_unlock(struct pen_cl_lock *l)
+void pen_forklock_give(struct pen_forklock *l)
 {
 	if (atomic_exchange_explicit(&l->word, 0, memory_order_release) & WAITERS)
 		pen_futex_wake(&l->word, 1);
