@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define CL_TARGET_OPENCL_VERSION 120
-#include "clwork.h"
+#include "work.h"
 #include <CL/cl.h>
 #include <errno.h>
 #include <stdio.h>
@@ -11,6 +11,16 @@
 #define WARM_UPS 5
 #define CALIBRATE_RUNS 20
 #define QUEUES_MAX 16
+
+struct work_config {
+	size_t groups, local;    /* global size = groups * local */
+	unsigned iters;
+	unsigned queues;
+	unsigned units;          /* compute units to use; 0: the whole device */
+	bool uncuttable;         /* the kernel asks for its group id, which a cut launch would see changed */
+	bool events;             /* keep device stamps of every launch */
+	uint64_t memory_bytes;   /* extra buffer */
+};
 
 struct work {
 	struct work_config config;
@@ -37,6 +47,84 @@ static const char source[] = "__kernel void load(__global uint *count, uint n, u
 			     "		x = x * 0.999f + 0.001f;\n"
 			     "	count[i] += x == 12345.0f ? 2 : 1;\n"
 			     "}\n";
+
+enum { GROUPS = WORK_OPTION, LOCAL, ITERS, UNCUTTABLE, CU, QUEUES, MEMORY, EVENTS };
+
+const char work_usage[] = "  [--groups N] [--local N] [--iters N] [--uncuttable] [--cu N] [--queues N] [--memory BYTES] [--events]\n";
+const struct option work_options[] = {
+	{ "groups", 1, NULL, GROUPS },
+	{ "local", 1, NULL, LOCAL },
+	{ "iters", 1, NULL, ITERS },
+	{ "uncuttable", 0, NULL, UNCUTTABLE },
+	{ "cu", 1, NULL, CU },
+	{ "queues", 1, NULL, QUEUES },
+	{ "memory", 1, NULL, MEMORY },
+	{ "events", 0, NULL, EVENTS },
+	{ 0 },
+};
+
+struct work_config *work_defaults(void)
+{
+	static struct work_config config = { .groups = 16, .local = 64, .iters = 1000, .queues = 1 };
+
+	return &config;
+}
+
+bool work_option(struct work_config *c, int option, const char *arg)
+{
+	unsigned long long n = arg ? strtoull(arg, NULL, 0) : 0;
+
+	switch (option) {
+	case GROUPS:
+		c->groups = n;
+		break;
+	case LOCAL:
+		c->local = n;
+		break;
+	case ITERS:
+		c->iters = (unsigned)n;
+		break;
+	case UNCUTTABLE:
+		c->uncuttable = true;
+		break;
+	case CU:
+		c->units = (unsigned)n;
+		break;
+	case QUEUES:
+		c->queues = (unsigned)n;
+		break;
+	case MEMORY:
+		c->memory_bytes = n;
+		break;
+	case EVENTS:
+		c->events = true;
+		break;
+	default:
+		return false;
+	}
+	return true;
+}
+
+bool work_makes_sense(const struct work_config *c)
+{
+	return c->groups && c->local && c->queues >= 1 && c->queues <= QUEUES_MAX;
+}
+
+unsigned work_units(const struct work_config *c)
+{
+	(void)c;
+	return 8;
+}
+
+unsigned work_queues(const struct work_config *c)
+{
+	return c->queues;
+}
+
+bool work_has_stamps(const struct work_config *c)
+{
+	return c->events;
+}
 
 uint64_t now_ns(void)
 {
@@ -152,7 +240,7 @@ static int warm_up(struct work *w)
 {
 	for (unsigned i = 0; i < WARM_UPS; i++)
 		for (unsigned q = 0; q < w->config.queues; q++)
-			if (work_launch(w, q, NULL) || work_finish(w, q))
+			if (work_launch(w, q, 0, NULL) || work_finish(w, q))
 				return -1;
 	return w->config.events ? work_stamps(w, &(const struct work_stamp *){ NULL }, &(size_t){ 0 }) : 0;
 }
@@ -164,7 +252,7 @@ int work_open(const struct work_config *config, struct work **ret_work)
 	if (!w)
 		return failed("memory", CL_OUT_OF_HOST_MEMORY);
 	w->config = *config;
-	if (w->config.queues < 1 || w->config.queues > QUEUES_MAX || open_device(w) || open_kernels(w)) {
+	if (open_device(w) || open_kernels(w)) {
 		work_close(w);
 		return -1;
 	}
@@ -203,12 +291,14 @@ static int keep_event(struct work *w, cl_event e, uint64_t t)
 	return 0;
 }
 
-int work_launch(struct work *w, unsigned q, void **ret_mark)
+int work_launch(struct work *w, unsigned q, unsigned k, void **ret_mark)
 {
 	const size_t global = w->config.groups * w->config.local, local = w->config.local;
 	bool wants = ret_mark || w->config.events;
 	uint64_t t = w->config.events ? now_ns() : 0;
 	cl_event e = NULL;
+
+	(void)k;   /* all units are alike */
 	cl_int err = clEnqueueNDRangeKernel(w->queue[q], w->kernel[q], 1, NULL, &global, &local, 0, NULL,
 					    wants ? &e : NULL);
 
@@ -295,7 +385,7 @@ static int time_launch(struct work *w, cl_uint iters, double *ret_ns)
 	double before = driver_cpu_ns();
 
 	for (int i = 0; i < CALIBRATE_RUNS; i++)
-		if (work_launch(w, 0, NULL) || work_finish(w, 0))
+		if (work_launch(w, 0, 0, NULL) || work_finish(w, 0))
 			return -1;
 	*ret_ns = (driver_cpu_ns() - before) / CALIBRATE_RUNS / units;
 	return 0;

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Processes of the benchmarks: load generators bare or under `penstock run`, the machine's state, and clean ends.
 
-A tenant is one warm process that serves many short blocks (see clload.c). Everything started here is in a
+A tenant is one warm process that serves many short blocks (see load.c). Everything started here is in a
 session of its own and is ended by its process group, also after Ctrl-C. No benchmark touches a daemon of the
 system: XDG_RUNTIME_DIR is private.
 """

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * OpenCL load generator of the benchmarks: an ordinary program that knows nothing of Penstock.
+ * Load generator of the benchmarks: an ordinary program that knows nothing of Penstock. Built once for each API (work.h).
  *
  * It prints READY when its kernel is built and warmed up, then reads commands from stdin and answers each with one line:
  *   run START STOP SEED TAG   work from START to STOP (ns of CLOCK_MONOTONIC; STOP of 0: until --count); answers DONE TAG n
@@ -13,9 +13,8 @@
  *   FILE.cpu      tag,t_ns,cpu_ns                         CPU time of the threads that the driver started (--cpu-bins)
  * With --procs N, process i adds .i to FILE.
  */
-#include "clwork.h"
+#include "work.h"
 #include <dirent.h>
-#include <getopt.h>
 #include <math.h>
 #include <pthread.h>
 #include <signal.h>
@@ -40,7 +39,7 @@ struct record {
 };
 
 struct options {
-	struct work_config work;
+	struct work_config *work;
 	enum mode mode;
 	double interval_ms, duration_s;
 	uint64_t seed, start_ns, cpu_bin_ns, calibrate_ns;
@@ -59,9 +58,8 @@ struct run {
 };
 
 static const char usage[] =
-	"clload [--mode periodic|poisson|saturate] [--interval-ms F] [--open] [--kernels K] [--groups N] [--local N] [--iters N]\n"
-	"       [--uncuttable] [--cu N] [--queues N] [--procs N] [--finish-every N] [--inflight N] [--memory BYTES] [--events]\n"
-	"       [--cpu-bins MS] [--seed N] [--out FILE] [--calibrate MS | --start NS|now [--duration S | --count N]]\n";
+	"[--mode periodic|poisson|saturate] [--interval-ms F] [--open] [--kernels K] [--procs N] [--finish-every N]\n"
+	"  [--inflight N] [--cpu-bins MS] [--seed N] [--out FILE] [--calibrate MS | --start NS|now [--duration S | --count N]]\n";
 
 static uint64_t random_u64(uint64_t *state) /* splitmix64: the same arrivals from the same seed everywhere */
 {
@@ -99,7 +97,7 @@ static int record(struct run *r, uint64_t release, uint64_t start, uint64_t end,
 static int one_request(struct run *r, unsigned q)
 {
 	for (unsigned k = 0; k < r->o->kernels; k++)
-		if (work_launch(r->work, q, NULL))
+		if (work_launch(r->work, q, k, NULL))
 			return -1;
 	return work_finish(r->work, q);
 }
@@ -120,7 +118,7 @@ static int run_requests(struct run *r, uint64_t start, uint64_t stop)
 
 		sleep_until_ns(release);
 		t0 = now_ns();
-		if (one_request(r, i % r->o->work.queues))
+		if (one_request(r, i % work_queues(r->o->work)))
 			return -1;
 		t1 = now_ns();
 		if (record(r, release, t0, t1, r->o->kernels))
@@ -143,11 +141,11 @@ static int saturate(struct run *r, uint64_t start, uint64_t stop)
 		bool more = !is_over(r, t, stop);
 
 		if (more && batches - waited < depth) {
-			unsigned q = batches % r->o->work.queues, slot = batches % depth;
+			unsigned q = batches % work_queues(r->o->work), slot = batches % depth;
 
 			enqueued[slot] = t;
 			for (unsigned k = 0; k < n; k++)
-				if (work_launch(r->work, q, k + 1 == n && depth > 1 ? &marks[slot] : NULL))
+				if (work_launch(r->work, q, k, k + 1 == n && depth > 1 ? &marks[slot] : NULL))
 					return -1;
 			if (work_flush(r->work, q))
 				return -1;
@@ -158,7 +156,7 @@ static int saturate(struct run *r, uint64_t start, uint64_t stop)
 		unsigned slot = waited % depth;
 
 		if (depth > 1 ? work_wait(r->work, marks[slot])
-			      : work_finish(r->work, waited % r->o->work.queues))
+			      : work_finish(r->work, waited % work_queues(r->o->work)))
 			return -1;
 		t = now_ns();
 		if (record(r, enqueued[slot], enqueued[slot] > done ? enqueued[slot] : done, t, n))
@@ -326,13 +324,13 @@ static int live(const struct options *o, int index, FILE *in, FILE *reply)
 	int rc;
 
 	prctl(PR_SET_TIMERSLACK, 1);
-	if (work_open(&o->work, &r.work))
+	if (work_open(o->work, &r.work))
 		return 1;
 	if (o->calibrate_ns)
 		return calibrate(&r);
 	if (o->out && !(r.out = open_out(o->out, index, "")))
 		return 1;
-	if (o->out && o->work.events && !(r.events = open_out(o->out, index, ".events")))
+	if (o->out && work_has_stamps(o->work) && !(r.events = open_out(o->out, index, ".events")))
 		return 1;
 	if (o->out && o->cpu_bin_ns && !(r.cpu = open_out(o->out, index, ".cpu")))
 		return 1;
@@ -344,6 +342,7 @@ static int live(const struct options *o, int index, FILE *in, FILE *reply)
 		rc = run_block(&r, start, o->duration_s > 0 ? start + (uint64_t)(o->duration_s * 1e9) : 0,
 			       o->seed, "once") != 0;
 		fprintf(reply, "DONE once %zu\n", r.nrecords);
+		fflush(reply);   /* a child ends by _exit() */
 	} else {
 		rc = serve(&r, in, reply);
 	}
@@ -443,17 +442,9 @@ enum {
 	OPT_INTERVAL,
 	OPT_OPEN,
 	OPT_KERNELS,
-	OPT_GROUPS,
-	OPT_LOCAL,
-	OPT_ITERS,
-	OPT_UNCUTTABLE,
-	OPT_CU,
-	OPT_QUEUES,
 	OPT_PROCS,
 	OPT_FINISH,
 	OPT_INFLIGHT,
-	OPT_MEMORY,
-	OPT_EVENTS,
 	OPT_CPU,
 	OPT_SEED,
 	OPT_OUT,
@@ -463,22 +454,14 @@ enum {
 	OPT_COUNT
 };
 
-static const struct option long_options[] = {
+static const struct option own_options[] = {
 	{ "mode", 1, NULL, OPT_MODE },
 	{ "interval-ms", 1, NULL, OPT_INTERVAL },
 	{ "open", 0, NULL, OPT_OPEN },
 	{ "kernels", 1, NULL, OPT_KERNELS },
-	{ "groups", 1, NULL, OPT_GROUPS },
-	{ "local", 1, NULL, OPT_LOCAL },
-	{ "iters", 1, NULL, OPT_ITERS },
-	{ "uncuttable", 0, NULL, OPT_UNCUTTABLE },
-	{ "cu", 1, NULL, OPT_CU },
-	{ "queues", 1, NULL, OPT_QUEUES },
 	{ "procs", 1, NULL, OPT_PROCS },
 	{ "finish-every", 1, NULL, OPT_FINISH },
 	{ "inflight", 1, NULL, OPT_INFLIGHT },
-	{ "memory", 1, NULL, OPT_MEMORY },
-	{ "events", 0, NULL, OPT_EVENTS },
 	{ "cpu-bins", 1, NULL, OPT_CPU },
 	{ "seed", 1, NULL, OPT_SEED },
 	{ "out", 1, NULL, OPT_OUT },
@@ -518,24 +501,6 @@ static bool parse_option(struct options *o, int c, const char *arg)
 	case OPT_KERNELS:
 		o->kernels = n;
 		break;
-	case OPT_GROUPS:
-		o->work.groups = n;
-		break;
-	case OPT_LOCAL:
-		o->work.local = n;
-		break;
-	case OPT_ITERS:
-		o->work.iters = n;
-		break;
-	case OPT_UNCUTTABLE:
-		o->work.uncuttable = true;
-		break;
-	case OPT_CU:
-		o->work.units = n;
-		break;
-	case OPT_QUEUES:
-		o->work.queues = n;
-		break;
 	case OPT_PROCS:
 		o->procs = n;
 		break;
@@ -544,12 +509,6 @@ static bool parse_option(struct options *o, int c, const char *arg)
 		break;
 	case OPT_INFLIGHT:
 		o->inflight = n;
-		break;
-	case OPT_MEMORY:
-		o->work.memory_bytes = strtoull(arg, NULL, 0);
-		break;
-	case OPT_EVENTS:
-		o->work.events = true;
 		break;
 	case OPT_CPU:
 		o->cpu_bin_ns = (uint64_t)(atof(arg) * 1e6);
@@ -574,37 +533,55 @@ static bool parse_option(struct options *o, int c, const char *arg)
 		o->count = n;
 		break;
 	default:
-		return false;
+		return work_option(o->work, c, arg);
 	}
 	return true;
 }
 
 static bool options_make_sense(const struct options *o)
 {
-	return o->work.groups && o->work.local && o->kernels && o->finish_every && o->inflight &&
+	return work_makes_sense(o->work) && o->kernels && o->finish_every && o->inflight &&
 	       o->inflight <= INFLIGHT_MAX && o->procs <= 64 && o->interval_ms > 0 &&
 	       (!o->once || o->count || o->duration_s > 0);
 }
 
+/* getopt wants one table: ours and the side's. */
+static bool all_options(struct option *v, size_t room)
+{
+	size_t n = sizeof(own_options) / sizeof(own_options[0]) - 1, more = 0;
+
+	while (work_options[more].name)
+		more++;
+	if (n + more + 1 > room)
+		return false;
+	memcpy(v, own_options, n * sizeof(*v));
+	memcpy(v + n, work_options, (more + 1) * sizeof(*v));
+	return true;
+}
+
+static int wrong_usage(const char *program)
+{
+	fprintf(stderr, "%s %s%s", program, usage, work_usage);
+	return 2;
+}
+
 int main(int argc, char **argv)
 {
-	struct options o = { .work = { .groups = 16, .local = 64, .iters = 1000, .queues = 1 },
+	struct option long_options[sizeof(own_options) / sizeof(own_options[0]) + WORK_OPTIONS_MAX];
+	struct options o = { .work = work_defaults(),
 			     .interval_ms = 50,
-			     .kernels = 8,
 			     .finish_every = 75,
 			     .inflight = 1,
 			     .seed = 1 };
 	int c;
 
-	while ((c = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
-		if (!parse_option(&o, c, optarg)) {
-			fputs(usage, stderr);
-			return 2;
-		}
-	}
-	if (optind != argc || !options_make_sense(&o)) {
-		fputs(usage, stderr);
-		return 2;
-	}
+	if (!all_options(long_options, sizeof(long_options) / sizeof(long_options[0])))
+		return 1;
+	while ((c = getopt_long(argc, argv, "", long_options, NULL)) != -1)
+		if (!parse_option(&o, c, optarg))
+			return wrong_usage(argv[0]);
+	o.kernels = o.kernels ? o.kernels : work_units(o.work);
+	if (optind != argc || !options_make_sense(&o))
+		return wrong_usage(argv[0]);
 	return o.procs > 1 ? live_many(&o) : live(&o, -1, stdin, stdout);
 }
