@@ -182,6 +182,23 @@ static void stop(struct pen_admit_ask *a)
 	a->d->publish = a->st->inflight_ns ? BUSY_RUN : BUSY_IDLE;
 }
 
+/* True: held. */
+static bool kept_out(struct pen_admit_ask *a)
+{
+	if (!pen_admit_is_held(a->lim, a->now_ns))
+		return false;
+	if (a->st->inflight_ns && !pen_admit_own_bound(a)) {   /* the command may be what the work in flight waits for */
+		a->debt = true;
+		return false;
+	}
+	a->st->turn_since_ns = a->st->polite_since_ns = 0;
+	a->d->kind = PEN_ADMIT_HOLD;
+	a->d->reason = HOLD_EXCLUSIVE;
+	a->d->publish = a->st->inflight_ns ? BUSY_RUN : BUSY_IDLE;
+	a->d->until_ns = pen_admit_min(pen_admit_add(a->lim->lease_until_ns, 1), a->now_ns + PEN_ADMIT_LOOK_NS);
+	return true;
+}
+
 void pen_admit_step(struct pen_admit_state *st, const struct pen_admit_limits *lim, const struct pen_admit_view *view,
 		    const struct pen_admit_cmd *cmd, struct pen_admit_decision *ret)
 {
@@ -201,7 +218,7 @@ void pen_admit_step(struct pen_admit_state *st, const struct pen_admit_limits *l
 		go(&a);
 		return;
 	}
-	if (window(&a) || pen_admit_tokens(&a) || pen_admit_turn(&a))
+	if (kept_out(&a) || window(&a) || pen_admit_tokens(&a) || pen_admit_turn(&a))
 		return;
 	go(&a);
 }

@@ -31,6 +31,9 @@
  * alternation with the urgent one; such a piece may be as long as the credit. It takes no turn among equals, and
  * ends one.
  *
+ * A tenant that has the device for itself (run --exclusive): the daemon tells all others to hold. That is its word and not
+ * a neighbour's, so nothing is passed over; it ends with the lease. In flight without progress is still not waited for.
+ *
  * Neighbours' words are claims. One that stands in the way without moving is passed over after PEN_ADMIT_STALE_NS; one that
  * keeps moving and keeps everybody out holds nobody longer than PEN_ADMIT_FORCE_NS (or eight of the waiter's own turns,
  * which for a small weight is longer).
@@ -67,6 +70,7 @@ struct pen_admit_limits {
 	bool stop;                      /* no new command */
 	bool latency;                   /* class latency */
 	bool no_cut;                    /* run --exclusive: never cut, unknown kernels may run unhurried */
+	bool hold;                      /* another tenant has the device for itself, until the lease ends */
 	uint16_t rank;
 	uint16_t tenant;                /* own slot */
 	uint32_t guaranteed_ppm;        /* 0 = none */

@@ -9,7 +9,7 @@
 
 /* Numbers of the board (board/layout.h), which this folder does not know; tests/unit/test_admit.c holds them together. */
 enum { BUSY_IDLE, BUSY_WANT, BUSY_CLAIM, BUSY_RUN };
-enum { HOLD_WINDOW, HOLD_SHARE, HOLD_BYTES, HOLD_RANK, HOLD_TURN, HOLD_STOPPED };
+enum { HOLD_WINDOW, HOLD_SHARE, HOLD_BYTES, HOLD_RANK, HOLD_TURN, HOLD_STOPPED, HOLD_EXCLUSIVE };
 
 struct pen_admit_ask {
 	struct pen_admit_state *st;
@@ -34,6 +34,10 @@ static inline uint64_t pen_admit_add(uint64_t a, uint64_t b)
 static inline uint64_t pen_admit_sub(uint64_t a, uint64_t b)
 {
 	return a > b ? a - b : 0;
+}
+static inline bool pen_admit_is_held(const struct pen_admit_limits *lim, uint64_t now_ns)
+{
+	return lim->hold && now_ns <= lim->lease_until_ns;
 }
 static inline uint64_t pen_admit_min(uint64_t a, uint64_t b)
 {

@@ -146,7 +146,7 @@ static bool turn_over(const struct pen_admit_limits *lim, const struct pen_admit
 bool pen_admit_must_yield(const struct pen_admit_limits *lim, const struct pen_admit_state *st,
 			  const struct pen_admit_view *view)
 {
-	if (outranking(lim, st, view))
+	if (pen_admit_is_held(lim, view->now_ns) || outranking(lim, st, view))
 		return true;
 	return !lim->corun && (st->yielding || (st->busy == BUSY_RUN && turn_over(lim, st, view)));
 }

@@ -24,7 +24,7 @@
 #include <stdint.h>
 
 #define PEN_BOARD_MAJOR 1
-#define PEN_BOARD_MINOR 2
+#define PEN_BOARD_MINOR 3
 
 #define PEN_MAGIC_TERMS UINT32_C(0x544e4550)    /* "PENT" */
 #define PEN_MAGIC_LEDGER UINT32_C(0x4c4e4550)   /* "PENL" */
@@ -65,6 +65,7 @@ enum pen_device_mode {
 #define PEN_TERMS_LENT UINT32_C(8)         /* mem_cap_bytes above the guarantee is lent, and no more of it is taken once the lease has lapsed; since 1.2 */
 #define PEN_TERMS_LENDS_SOON UINT32_C(16)  /* nothing is lent yet, for a lease at most: who asks waits as long; since 1.2 */
 #define PEN_TERMS_EXCLUSIVE UINT32_C(4)    /* unknown kernels may run unhurried: engine builds, autotuners */
+#define PEN_TERMS_HOLD UINT32_C(32)        /* another tenant has the device for itself: no command, for as long as the lease is renewed; since 1.3 */
 
 /* What a client must know about one seat of the device. 24 bytes. */
 struct pen_seat_terms {
@@ -82,7 +83,7 @@ struct pen_terms {
 	uint64_t epoch;                 /* rises with every change; equals the hot epoch word below */
 	uint32_t flags;
 	uint32_t mode;                  /* enum pen_device_mode */
-	uint64_t mem_cap_bytes;         /* may be charged in all at this moment; UINT64_MAX = unlimited */
+	uint64_t mem_cap_bytes;         /* may be charged in all at this moment, overhead taken off; UINT64_MAX = unlimited */
 	uint64_t mem_guaranteed_bytes;
 	uint64_t device_mem_bytes;      /* of the device */
 	uint32_t share_guaranteed_ppm;  /* 0 = none */
@@ -107,7 +108,9 @@ struct pen_terms {
 	uint64_t fds_epoch;             /* number of neighbour descriptors sent so far: more than received = fetch them */
 	uint64_t mem_limit_bytes;       /* what contracts let the tenant have, whatever others use; 0 = not said; since 1.2 */
 	uint64_t mem_contract_bytes;    /* the cap of its own contract; 0 = not said; since 1.2 */
-	uint64_t reserved[2];
+	uint64_t mem_overhead_bytes;    /* what the tenant has on the device beside its charges (contexts, modules), as the daemon's audit
+	                                   says: counts against guarantee, limit and contract; since 1.3 */
+	uint64_t reserved[1];
 	struct pen_seat_terms seat[PEN_SEATS];
 };
 
@@ -135,7 +138,8 @@ struct pen_terms_page {
 	X(BYTES, "bandwidth", N_("bandwidth used up"))                            \
 	X(RANK, "rank", N_("a more urgent tenant is busy"))                       \
 	X(TURN, "turn", N_("an equal tenant has its turn"))                       \
-	X(STOPPED, "stopped", N_("the contract ended or the device is drained"))
+	X(STOPPED, "stopped", N_("the contract ended, or the device is drained or lost")) \
+	X(EXCLUSIVE, "exclusive", N_("another tenant has the device for itself"))   /* since 1.3 */
 
 enum pen_hold_reason {
 #define X(id, name, text) PEN_HOLD_##id,
@@ -243,6 +247,7 @@ PEN_OFFSET(pen_terms, rank, 136);
 PEN_OFFSET(pen_terms, nseats, 144);
 PEN_OFFSET(pen_terms, fds_epoch, 152);
 PEN_OFFSET(pen_terms, mem_limit_bytes, 160);
+PEN_OFFSET(pen_terms, mem_overhead_bytes, 176);
 PEN_OFFSET(pen_terms, seat, 192);
 PEN_OFFSET(pen_terms_page, epoch, 64);
 PEN_OFFSET(pen_terms_page, lease_until_ns, 128);

@@ -171,7 +171,10 @@ static const char *suggest(const struct pen_tenant *t, unsigned reason, const ch
 			 *by ? by : _("others"));
 		break;
 	case PEN_HOLD_STOPPED:
-		snprintf(buf, n, _("its contract has ended or the device is drained"));
+		snprintf(buf, n, _("its contract has ended, or the device is drained or lost"));
+		break;
+	case PEN_HOLD_EXCLUSIVE:
+		snprintf(buf, n, _("another tenant has the device for itself; `penstock events` says until when"));
 		break;
 	default:
 		snprintf(buf, n, _("nothing: its own commands keep the device busy"));

@@ -15,6 +15,19 @@
 #define LOOK_NS 500000
 #define ANSWER_NS PEN_S                       /* PEN_TERMS_LENDS_SOON: longer than any lease should be */
 
+static uint64_t plus(uint64_t a, uint64_t b)
+{
+	return a > UINT64_MAX - b ? UINT64_MAX : a + b;
+}
+
+/* In the units of the account: what the tenant has on the device without a charge is taken off. */
+static uint64_t account_bytes(const struct pen_terms *t, uint64_t bytes)
+{
+	if (bytes == UINT64_MAX)
+		return bytes;
+	return bytes > t->mem_overhead_bytes ? bytes - t->mem_overhead_bytes : 0;
+}
+
 /* A denial is told once; a program that tries smaller and smaller sizes must not fill its log. */
 static void tell_denial(struct pen_gate *g, uint64_t bytes, const struct pen_terms *t, bool stopped, bool lent)
 {
@@ -22,11 +35,12 @@ static void tell_denial(struct pen_gate *g, uint64_t bytes, const struct pen_ter
 		return;
 	struct pen_mem_sum sum;
 	char want[32], used[32], limit[32];
+	uint64_t most = lent ? t->mem_contract_bytes : plus(t->mem_cap_bytes, t->mem_overhead_bytes);
 	pen_mem_read(g->dev->ledger, &sum);
 	pen_format_bytes(want, sizeof(want), bytes);
-	pen_format_bytes(used, sizeof(used), sum.used_bytes);
-	pen_format_bytes(limit, sizeof(limit), lent ? t->mem_contract_bytes : t->mem_cap_bytes);
-	bool unlimited = (lent ? t->mem_contract_bytes : t->mem_cap_bytes) == UINT64_MAX;
+	pen_format_bytes(used, sizeof(used), plus(sum.used_bytes, t->mem_overhead_bytes));
+	pen_format_bytes(limit, sizeof(limit), most);
+	bool unlimited = most == UINT64_MAX;
 	pen_log(PEN_LOG_WARN, "%s on %s denied: %s of %s in use%s; further denials are only counted", want, g->key, used,
 		unlimited ? "unlimited memory" : limit,
 		stopped ? ", new allocations are stopped" : lent ? ", the rest is promised to other tenants or in use by them" : "");
@@ -51,7 +65,7 @@ static uint64_t limit_now(struct pen_gate *g, const struct pen_terms *t)
 {
 	if (!(t->flags & PEN_TERMS_LENT) || atomic_load(&g->dev->terms->lease_until_ns) >= pen_mono_coarse_ns())
 		return t->mem_cap_bytes;
-	return PEN_MIN(t->mem_cap_bytes, t->mem_guaranteed_bytes);
+	return PEN_MIN(t->mem_cap_bytes, account_bytes(t, t->mem_guaranteed_bytes));
 }
 
 /*
@@ -80,7 +94,7 @@ static int charge(struct pen_gate *g, uint64_t bytes, unsigned flags)
 static bool is_lent(const struct pen_gate *g, const struct pen_terms *t, uint64_t bytes)
 {
 	uint64_t used = atomic_load_explicit(&g->dev->ledger->mem_used_bytes, memory_order_relaxed);
-	uint64_t all = PEN_MIN(t->mem_contract_bytes, t->device_mem_bytes ? t->device_mem_bytes : UINT64_MAX);
+	uint64_t all = account_bytes(t, PEN_MIN(t->mem_contract_bytes, t->device_mem_bytes ? t->device_mem_bytes : UINT64_MAX));
 	return !stopped(t) && used <= all && bytes <= all - used;
 }
 
@@ -92,7 +106,7 @@ static bool ask(struct pen_gate *g, uint64_t bytes, uint64_t until_ns)
 {
 	struct pen_ledger_page *l = g->dev->ledger;
 	const struct pen_terms *t = pen_gate_terms_(g);
-	uint64_t used = atomic_load(&l->mem_used_bytes), cap = t->mem_cap_bytes, most = t->mem_limit_bytes;
+	uint64_t used = atomic_load(&l->mem_used_bytes), cap = t->mem_cap_bytes, most = account_bytes(t, t->mem_limit_bytes);
 	uint64_t now = pen_mono_ns();
 	/* An older daemon does not say what the most is; one that is gone answers nothing. */
 	if (cap >= most || stopped(t) || used > most || bytes > most - used || now >= until_ns ||
@@ -180,5 +194,5 @@ void pen_gate_mem_view(struct pen_gate *g, struct pen_mem_view *ret)
 	const struct pen_terms *t = pen_gate_terms_(g);
 	pen_mem_read(g->dev->ledger, &sum);
 	ret->limit_bytes = PEN_MIN(t->mem_limit_bytes ? t->mem_limit_bytes : t->mem_cap_bytes, device);
-	ret->used_bytes = sum.used_bytes;
+	ret->used_bytes = plus(sum.used_bytes, t->mem_overhead_bytes);
 }

@@ -12,6 +12,7 @@ static void limits_fill(struct pen_gate *g, const struct pen_terms *t)
 	l->stop = t->flags & PEN_TERMS_STOP;
 	l->latency = t->own_flags & PEN_SEAT_LATENCY;
 	l->no_cut = t->flags & PEN_TERMS_EXCLUSIVE;
+	l->hold = t->flags & PEN_TERMS_HOLD;
 	l->rank = t->rank;
 	l->tenant = t->slot;
 	l->guaranteed_ppm = t->share_guaranteed_ppm;

@@ -424,11 +424,61 @@ static void test_new_terms(void **state)
 	rig_close(&r);
 }
 
+/* Another tenant has the device for itself: the command waits, says why, and goes when the terms or the lease say so. */
+struct let_go {
+	struct fake_board *b;
+	struct rig *r;
+	bool lapse;
+	uint32_t reason;   /* that was shown meanwhile */
+	uint64_t executed;
+};
+
+static void *let_go(void *arg)
+{
+	struct let_go *l = arg;
+	while (!(l->reason = atomic_load(&account(l->r)->hold_reason)))
+		usleep(100);
+	l->executed = l->r->dev->executed;
+	if (l->lapse) {
+		atomic_store(&l->b->terms[1]->lease_until_ns, 1);
+	} else {
+		l->b->base[1].flags = 0;
+		fake_board_publish(l->b, 1);
+	}
+	return NULL;
+}
+
+static void test_kept_out(void **state)
+{
+	(void)state;
+	static const uint16_t rank[] = { 0, 1 };
+	for (int lapse = 0; lapse < 2; lapse++) {
+		struct fake_board *b = fake_board_new(2, rank);
+		struct rig r;
+		rig_open(&r, b, 1, 0);
+		struct let_go l = { .b = b, .r = &r, .lapse = lapse };
+		struct fake_cmd c = { .dur_ns = 1000 };
+		assert_int_equal(enqueue(r.q, &c, 0), 0);
+		finish_queue(r.q);
+		b->base[1].flags = PEN_TERMS_HOLD;
+		fake_board_publish(b, 1);
+		assert_false(pen_gate_fast(r.q, 1));
+		pthread_t thread;
+		assert_int_equal(pthread_create(&thread, NULL, let_go, &l), 0);
+		assert_int_equal(enqueue(r.q, &c, 0), 0);
+		pthread_join(thread, NULL);
+		assert_int_equal(l.reason, PEN_HOLD_EXCLUSIVE + 1);
+		assert_int_equal(l.executed, 1);
+		assert_true(atomic_load(&account(&r)->held_ns[PEN_HOLD_EXCLUSIVE]) > 0);
+		rig_close(&r);
+	}
+}
+
 #define SUITE_TESTS_MANY \
 	cmocka_unit_test(test_rank_wait_and_wake), cmocka_unit_test(test_turn_exclusivity), cmocka_unit_test(test_turn_outlasts_pieces), \
 	cmocka_unit_test(test_claims_before_it_runs), cmocka_unit_test(test_clients_of_one_tenant), \
 	cmocka_unit_test(test_stuck_sibling), \
 	cmocka_unit_test(test_fork), cmocka_unit_test(test_vfork), cmocka_unit_test(test_dead_neighbour), \
-	cmocka_unit_test(test_never_alone), cmocka_unit_test(test_new_terms)
+	cmocka_unit_test(test_never_alone), cmocka_unit_test(test_new_terms), cmocka_unit_test(test_kept_out)
 
 #endif

@@ -6,7 +6,7 @@
 _Static_assert(PEN_ADMIT_SEATS == PEN_SEATS, "seats");
 _Static_assert(PEN_BUSY_IDLE == 0 && PEN_BUSY_WANT == 1 && PEN_BUSY_CLAIM == 2 && PEN_BUSY_RUN == 3, "states");
 _Static_assert(PEN_HOLD_WINDOW == 0 && PEN_HOLD_SHARE == 1 && PEN_HOLD_BYTES == 2 && PEN_HOLD_RANK == 3 &&
-		       PEN_HOLD_TURN == 4 && PEN_HOLD_STOPPED == 5, "reasons");
+		       PEN_HOLD_TURN == 4 && PEN_HOLD_STOPPED == 5 && PEN_HOLD_EXCLUSIVE == 6, "reasons");
 
 /* ---- window --------------------------------------------------------------------------------------------------- */
 
@@ -290,6 +290,45 @@ static void test_no_wait_and_stop(void **state)
 	expect(a, PEN_ADMIT_STOP, PEN_HOLD_STOPPED, PEN_BUSY_IDLE);
 }
 
+/* Another tenant has the device for itself: nothing goes, whatever else would let it, until the lease ends. */
+static void test_kept_out(void **state)
+{
+	(void)state;
+	struct ask *a = fresh();
+	a->lim.hold = true;
+	expect(a, PEN_ADMIT_HOLD, PEN_HOLD_EXCLUSIVE, PEN_BUSY_IDLE);
+	assert_int_equal(a->d.share_tat_ns, 0);                    /* and no token is taken */
+	a->lim.guaranteed_ppm = PPM / 2;
+	a->lim.latency = true;
+	a->view.guar_tat_ns = NOW - 1000 * MS;
+	add_seat(a, 9, 2, PEN_BUSY_RUN);
+	expect(a, PEN_ADMIT_HOLD, PEN_HOLD_EXCLUSIVE, PEN_BUSY_IDLE);
+	for (int i = 0; i < 200; i++) {                            /* no turn, and no stale neighbour, is waited out */
+		a->view.now_ns = a->d.until_ns;
+		expect(a, PEN_ADMIT_HOLD, PEN_HOLD_EXCLUSIVE, PEN_BUSY_IDLE);
+	}
+	assert_true(pen_admit_must_yield(&a->lim, &a->st, &a->view));
+	in_flight(a, 1 * MS, 0);                                   /* what is in flight still runs */
+	expect(a, PEN_ADMIT_HOLD, PEN_HOLD_EXCLUSIVE, PEN_BUSY_RUN);
+	in_flight(a, 1 * MS, PEN_ADMIT_OWN_NS);                    /* and may wait for this very command */
+	a->view.nseats = 0;
+	EXPECT_GO(a);
+	assert_true(a->d.debt);
+
+	a = fresh();
+	a->lim.hold = true;
+	a->cmd.no_wait = true;
+	EXPECT_GO(a);
+	a->cmd.no_wait = false;
+	a->lim.lease_until_ns = NOW + 5 * MS;
+	expect(a, PEN_ADMIT_HOLD, PEN_HOLD_EXCLUSIVE, PEN_BUSY_IDLE);
+	assert_int_equal(a->d.until_ns, NOW + 5 * MS + 1);
+	a->view.now_ns = a->d.until_ns;
+	EXPECT_GO(a);
+	a->lim.stop = true;
+	expect(a, PEN_ADMIT_STOP, PEN_HOLD_STOPPED, PEN_BUSY_IDLE);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -305,6 +344,7 @@ int main(void)
 		cmocka_unit_test(test_credit),
 		cmocka_unit_test(test_settle),
 		cmocka_unit_test(test_no_wait_and_stop),
+		cmocka_unit_test(test_kept_out),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

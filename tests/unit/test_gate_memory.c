@@ -169,6 +169,48 @@ static void test_view(void **state)
 	assert_true(v.limit_bytes == UINT64_MAX);
 }
 
+/* What the daemon's audit found beside the charges counts against everything that was promised, and is shown as used. */
+static void test_overhead(void **state)
+{
+	(void)state;
+	struct rig r;
+	struct pen_mem_view v;
+	uint64_t asked;
+	open_rig(&r, PEN_GIB);
+	struct pen_terms *t = &r.b->base[0];
+	t->mem_overhead_bytes = 40 * PEN_MIB;
+	t->mem_guaranteed_bytes = 80 * PEN_MIB;
+	t->mem_contract_bytes = 320 * PEN_MIB;
+	cap_to(&r, 60 * PEN_MIB);
+	assert_int_equal(pen_gate_mem_reserve(r.gate, 50 * PEN_MIB), 0);
+	pen_gate_mem_view(r.gate, &v);
+	assert_int_equal(v.limit_bytes, 300 * PEN_MIB);
+	assert_int_equal(v.used_bytes, 90 * PEN_MIB);
+	/* 260 of the 300 MiB at the most: not asked for above that, and no neighbour's fault above 280. */
+	assert_int_equal(pen_gate_mem_reserve(r.gate, 211 * PEN_MIB), -ENOMEM);
+	assert_int_equal(atomic_load(&r.ledger->denials_lent), 1);
+	assert_int_equal(pen_gate_mem_reserve(r.gate, 231 * PEN_MIB), -ENOMEM);
+	assert_int_equal(atomic_load(&r.ledger->denials_lent), 1);
+	assert_int_equal(reserve_and_answer(&r, 210 * PEN_MIB, 260 * PEN_MIB, &asked), 0);
+	assert_int_equal(asked, 260 * PEN_MIB);
+	pen_gate_mem_release(r.gate, 210 * PEN_MIB);
+	/* Lent, and the lease is over: the guarantee less the overhead is left. */
+	t->flags = PEN_TERMS_LENT;
+	cap_to(&r, 200 * PEN_MIB);
+	atomic_store(&r.b->terms[0]->lease_until_ns, 1);
+	assert_int_equal(pen_gate_mem_reserve(r.gate, 1), -ENOMEM);
+	pen_gate_mem_release(r.gate, 50 * PEN_MIB);
+	assert_int_equal(pen_gate_mem_reserve(r.gate, 40 * PEN_MIB), 0);
+	assert_int_equal(pen_gate_mem_reserve(r.gate, 1), -ENOMEM);
+	/* More overhead than was promised, or than there is: nothing is left, and nothing wraps. */
+	t->flags = 0;
+	t->mem_overhead_bytes = UINT64_MAX - 1;
+	cap_to(&r, 0);
+	pen_gate_mem_view(r.gate, &v);
+	assert_true(v.used_bytes == UINT64_MAX && v.limit_bytes == 300 * PEN_MIB);
+	assert_int_equal(pen_gate_mem_reserve(r.gate, 1), -ENOMEM);
+}
+
 int main(void)
 {
 	alarm(60);   /* a hang is a failure */
@@ -176,6 +218,7 @@ int main(void)
 		cmocka_unit_test(test_lowered_under_charge),
 		cmocka_unit_test(test_asks),
 		cmocka_unit_test(test_view),
+		cmocka_unit_test(test_overhead),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
