@@ -19,8 +19,9 @@ import subprocess
 import sys
 
 NEWEST = (2, 28)
-MAY_NEED = ['libc.so.6', 'ld-linux*.so.*']
+MAY_NEED = ['libc.so.6', 'libdl.so.2', 'ld-linux*.so.*']   # libdl: a part of the C library before 2.34
 LAYER_OF = {'libpenstock-opencl.so': 'libOpenCL.so.1'}
+STAND_INS = ['libOpenCL.so.1', 'libdl.so.2']   # what a library of ours is linked against, and nobody loads
 
 
 def readelf(option, path):
@@ -100,7 +101,7 @@ def main():
     for path in args.paths:
         found = glob.glob(os.path.join(path, 'src/**/*.so*'), recursive=True) if os.path.isdir(path) else [path]
         libraries += [p for p in found if os.path.isfile(p) and not os.path.islink(p) and not p.endswith('.symbols')
-                      and os.path.basename(p) not in LAYER_OF.values()]   # a stand-in, which nobody loads
+                      and os.path.basename(p) not in STAND_INS]
     count = 0
     for library in sorted(libraries):
         try:

@@ -33,7 +33,7 @@ extern struct pen_cu_table pen_cu_real;
  * trampoline goes to the real driver (tests/shim/cuda counts what is missing). A hook runs only if REAL(symbol) is there.
  */
 #define PEN_CU_HOOK_PASS(symbol, types)
-#define PEN_CU_HOOK_ANY(symbol, types) CUresult pen_##symbol types __attribute__((weak));
+#define PEN_CU_HOOK_ANY(symbol, types) CUresult pen_##symbol types __attribute__((weak, visibility("hidden")));
 #define PEN_CU_HOOK_RESOLVE(symbol, types) PEN_CU_HOOK_ANY(symbol, types)
 #define PEN_CU_HOOK_MEM(symbol, types) PEN_CU_HOOK_ANY(symbol, types)
 #define PEN_CU_HOOK_FREE(symbol, types) PEN_CU_HOOK_ANY(symbol, types)
@@ -56,7 +56,7 @@ extern _Thread_local struct pen_cu_thread pen_cu_thread __attribute__((tls_model
 
 /* ---- real.c, stubs.c, resolve.c ------------------------------------------------------------------------------- */
 
-/* Loads the real driver and points the trampolines, once. 0; -ENOENT no driver. Any thread, before cuInit, re-entrant. */
+/* Loads the real driver and points the trampolines, once. 0; -ENOENT no driver; -EBUSY: from inside itself. Any thread, before cuInit. */
 int pen_cu_load(void);
 bool pen_cu_managed(void);                    /* this process has a tenant directory; false: nothing is hooked */
 int pen_cu_driver_version(void);              /* 11040, 12020, 13000 ...; 0 unknown */
