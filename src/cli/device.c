@@ -6,14 +6,28 @@
 
 #include <string.h>
 
-static const char *const head[] = { "DEVICE", "MODEL", "STATE", "MODE", "MEMORY", "USED", "GUARANTEED", "UNITS",
+static const char *const head[] = { "DEVICE", "MODEL", "API", "STATE", "MODE", "MEMORY", "USED", "GUARANTEED", "UNITS",
 				    "COMPUTE", "BUSY", "TENANTS" };
+
+/* "cuda+opencl": one word, as each cell of the others is. */
+static char *api_names(char *buf, size_t n, const json_t *d)
+{
+	size_t i, len = 0;
+	json_t *a;
+	*buf = 0;
+	json_array_foreach(json_object_get(d, "apis"), i, a)
+		if (len < n)
+			len += (size_t)snprintf(buf + len, n - len, "%s%s", i ? "+" : "", pen_json_str(a, "name"));
+	if (!*buf)   /* of an older daemon */
+		snprintf(buf, n, "%s", pen_json_str(d, "api"));
+	return buf;
+}
 
 static void add_row(struct pen_table *t, const json_t *d)
 {
-	char mem[32], used[32], guaranteed[32], units[32], compute[32], busy[32], tenants[32];
+	char apis[80], mem[32], used[32], guaranteed[32], units[32], compute[32], busy[32], tenants[32];
 	const char *cells[] = {
-		pen_json_str(d, "key"), pen_json_str(d, "model"), pen_json_str(d, "state"), pen_json_str(d, "mode"),
+		pen_json_str(d, "key"), pen_json_str(d, "model"), api_names(apis, sizeof(apis), d), pen_json_str(d, "state"), pen_json_str(d, "mode"),
 		json_is_integer(json_object_get(d, "mem_bytes")) ?
 			pen_format_bytes(mem, sizeof(mem), (uint64_t)pen_json_int(d, "mem_bytes")) : NULL,
 		pen_format_bytes(used, sizeof(used), (uint64_t)pen_json_int(d, "mem_used_bytes")),

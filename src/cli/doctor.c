@@ -107,6 +107,30 @@ static void check_kernel(struct doctor *d)
 	json_decref(answer);
 }
 
+/* Once for a card that several libraries list under one key: the least size and count, as the daemon takes them. */
+static void report_device(struct doctor *d, const json_t *all, size_t at, const json_t *dev)
+{
+	char mem[32], drivers[256] = "";
+	const char *key = pen_json_str(dev, "key");
+	uint64_t bytes = 0, units = 0;
+	size_t i, len = 0;
+	json_t *v;
+	json_array_foreach(all, i, v) {
+		if (strcmp(pen_json_str(v, "key"), key))
+			continue;
+		if (i < at)
+			return;
+		uint64_t b = (uint64_t)pen_json_int(v, "mem_bytes"), u = (uint64_t)pen_json_int(v, "units");
+		bytes = !bytes || (b && b < bytes) ? b : bytes;
+		units = !units || (u && u < units) ? u : units;
+		if (len < sizeof(drivers))
+			len += (size_t)snprintf(drivers + len, sizeof(drivers) - len, "%s%s %s", len ? ", " : "",
+						pen_json_str(v, "api"), pen_json_str(v, "driver"));
+	}
+	report(d, "device", OK, NULL, _("%s: %s, %s of memory, %lld units, driver %s"), key, pen_json_str(dev, "model"),
+	       pen_format_bytes(mem, sizeof(mem), bytes), (long long)units, drivers);
+}
+
 static void check_devices(struct doctor *d)
 {
 	static const char *const where[] = { "penstock-probe", "../lib/penstock/penstock-probe",
@@ -127,12 +151,8 @@ static void check_devices(struct doctor *d)
 			report(d, "loader", BAD, _("install the OpenCL driver of your accelerator (without one: pocl-opencl-icd)"),
 			       _("%s: the loader works but finds no device"), pen_json_str(v, "api"));
 	}
-	json_array_foreach(json_object_get(answer, "devices"), i, v) {
-		char mem[32];
-		report(d, "device", OK, NULL, _("%s: %s, %s of memory, %lld units, driver %s"), pen_json_str(v, "key"),
-		       pen_json_str(v, "model"), pen_format_bytes(mem, sizeof(mem), (uint64_t)pen_json_int(v, "mem_bytes")),
-		       pen_json_int(v, "units"), pen_json_str(v, "driver"));
-	}
+	json_array_foreach(json_object_get(answer, "devices"), i, v)
+		report_device(d, json_object_get(answer, "devices"), i, v);
 	json_decref(answer);
 }
 

@@ -46,6 +46,21 @@ int pen_api_version(struct pen_api_call *call)
 	return pen_api_answer(call, 200, o);
 }
 
+static json_t *apis_json(const struct pen_device *dev)
+{
+	json_t *list = json_array();
+	for (unsigned i = 0; i < dev->n_apis; i++) {
+		const struct pen_device_api *a = &dev->api[i];
+		if (!*a->name)
+			continue;
+		json_t *o = json_pack("{s:s, s:s, s:i, s:b}", "name", a->name, "driver", a->driver, "units", (int)a->units,
+				      "mem_counts", a == pen_device_mem_api(dev));
+		json_object_set_new(o, "mem_bytes", a->mem_bytes ? pen_json_u64(a->mem_bytes) : json_null());
+		json_array_append_new(list, o);
+	}
+	return list;
+}
+
 static json_t *device_json(struct pen_daemon *d, const struct pen_device *dev)
 {
 	uint64_t guaranteed = 0, used = 0, ppm = 0;
@@ -64,9 +79,10 @@ static json_t *device_json(struct pen_daemon *d, const struct pen_device *dev)
 	char id[20];
 	snprintf(id, sizeof(id), "%016llx", (unsigned long long)dev->id);
 	json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:i}", "key", dev->key, "id", id, "model",
-			      dev->model, "api", dev->api, "state", pen_device_state_name(dev->state), "mode",
+			      dev->model, "api", dev->n_apis ? dev->api[0].name : "", "state", pen_device_state_name(dev->state), "mode",
 			      pen_mode_name(dev->policy.mode), "order", pen_order_name(dev->policy.order), "units",
 			      (int)dev->units, "tenants", tenants);
+	json_object_set_new(o, "apis", apis_json(dev));
 	json_object_set_new(o, "share", json_string(pen_share_name(dev->policy.share)));
 	json_object_set_new(o, "rate", json_string(pen_rate_name(dev->policy.rate)));
 	json_object_set_new(o, "quantum_ns", pen_json_u64(dev->policy.quantum_ns));

@@ -56,15 +56,20 @@ void pen_tenant_dir_remove(struct pen_tenant *t);
 /* ---- device.c: devices, and tenants' places on them -------------------------------------------------------------- */
 
 struct pen_device_facts {
-	const char *key, *model, *api;
+	const char *key, *model, *api, *driver;   /* api "": not known; driver NULL likewise */
 	uint64_t mem_bytes;
 	uint32_t units;
 };
 struct pen_device *pen_device_find(struct pen_daemon *d, const char *key);
-/* Finds or adds, and brings up to date. Return: 0; -ENOSPC too many; -ENOMEM. */
+/*
+ * Finds or adds, and brings up to date. What the probe says (PEN_DEVICE_OK) under one key through several interfaces is one device.
+ * Return: 0; -ENOSPC too many; -ENOMEM.
+ */
 int pen_device_learn(struct pen_daemon *d, const struct pen_device_facts *f, enum pen_device_state state,
 		     struct pen_device **ret_dev);
 void pen_device_configure(struct pen_daemon *d, struct pen_device *dev);   /* from d->cfg */
+/* The interface whose library tells the size that counts; NULL: none tells one. */
+const struct pen_device_api *pen_device_mem_api(const struct pen_device *dev);
 /* unprobed.c. Return: 0; -ENOSPC as many as this tenant, or all together, may have; -ENOMEM. */
 int pen_unprobed_learn(struct pen_daemon *d, const struct pen_tenant *t, const struct pen_msg_device *m,
 		       struct pen_device **ret_dev);

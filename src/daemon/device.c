@@ -86,6 +86,41 @@ static void copy_text(char *buf, size_t n, const char *text)
 			*s = '?';
 }
 
+const struct pen_device_api *pen_device_mem_api(const struct pen_device *dev)
+{
+	for (unsigned i = 0; dev->mem_bytes && i < dev->n_apis; i++)
+		if (dev->api[i].mem_bytes == dev->mem_bytes)
+			return &dev->api[i];
+	return NULL;
+}
+
+/* The smaller of two figures; 0 is none. */
+static uint64_t least(uint64_t a, uint64_t b)
+{
+	return !a || (b && b < a) ? b : a;
+}
+
+static void learn_api(struct pen_device *dev, const struct pen_device_facts *f)
+{
+	unsigned i = 0;
+	while (i < dev->n_apis && strcmp(dev->api[i].name, f->api))
+		i++;
+	if (i == PEN_DEVICE_APIS)
+		return;
+	dev->n_apis = PEN_MAX(dev->n_apis, i + 1);
+	struct pen_device_api *a = &dev->api[i];
+	copy_text(a->name, sizeof(a->name), f->api);
+	copy_text(a->driver, sizeof(a->driver), f->driver ? f->driver : "");
+	a->mem_bytes = f->mem_bytes;
+	a->units = f->units;
+	dev->mem_bytes = 0;
+	dev->units = 0;
+	for (i = 0; i < dev->n_apis; i++) {
+		dev->mem_bytes = least(dev->mem_bytes, dev->api[i].mem_bytes);
+		dev->units = (uint32_t)least(dev->units, dev->api[i].units);
+	}
+}
+
 int pen_device_learn(struct pen_daemon *d, const struct pen_device_facts *f, enum pen_device_state state,
 		     struct pen_device **ret_dev)
 {
@@ -97,11 +132,13 @@ int pen_device_learn(struct pen_daemon *d, const struct pen_device_facts *f, enu
 			return r;
 	}
 	/* What the probe says outweighs what a tenant claims. */
+	bool is_second = !is_new && state == PEN_DEVICE_OK && dev->state == PEN_DEVICE_OK;
 	if (is_new || state == PEN_DEVICE_OK) {
-		copy_text(dev->model, sizeof(dev->model), f->model);
-		copy_text(dev->api, sizeof(dev->api), f->api);
-		dev->mem_bytes = f->mem_bytes;
-		dev->units = f->units;
+		if (!is_second) {
+			copy_text(dev->model, sizeof(dev->model), f->model);
+			dev->n_apis = 0;
+		}
+		learn_api(dev, f);
 		dev->state = state;
 	}
 	pen_device_configure(d, dev);
@@ -109,8 +146,11 @@ int pen_device_learn(struct pen_daemon *d, const struct pen_device_facts *f, enu
 		pen_lock(&d->table->lock);
 		d->table->device[dev->index] = dev->table;
 		pen_unlock(&d->table->lock);
-		pen_event(d, PEN_EVENT_DEVICE, NULL, dev, "%s device '%s' with %llu MiB, %u units", dev->api, dev->model,
-			  (unsigned long long)(dev->mem_bytes >> 20), dev->units);
+		pen_event(d, PEN_EVENT_DEVICE, NULL, dev, "%s%sdevice '%s' with %llu MiB, %u units", f->api, *f->api ? " " : "",
+			  dev->model, (unsigned long long)(dev->mem_bytes >> 20), dev->units);
+	} else if (is_second) {
+		pen_event(d, PEN_EVENT_DEVICE, NULL, dev, "is also a device of %s, with %llu MiB", f->api,
+			  (unsigned long long)(f->mem_bytes >> 20));
 	}
 	*ret_dev = dev;
 	return 0;

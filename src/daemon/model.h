@@ -167,11 +167,21 @@ struct pen_tenant {
 	UT_hash_handle hh;
 };
 
+/* One interface through which the device can be used, and what its library says of it. */
+#define PEN_DEVICE_APIS 4
+struct pen_device_api {
+	char name[16], driver[64];             /* driver: version text, "" = not told */
+	uint64_t mem_bytes;                    /* 0 = not told, units too */
+	uint32_t units;
+};
+
 struct pen_device {
 	unsigned index;
 	uint64_t id;                           /* from the key: the same after a restart */
-	char key[PEN_DEVKEY_MAX], model[128], api[16];
-	uint64_t mem_bytes;
+	char key[PEN_DEVKEY_MAX], model[128];
+	struct pen_device_api api[PEN_DEVICE_APIS];
+	unsigned n_apis;
+	uint64_t mem_bytes;                    /* the least that one of them says: no program is promised what it cannot have */
 	uint32_t units;
 	enum pen_device_state state;
 	struct pen_device_policy policy;

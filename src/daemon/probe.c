@@ -59,7 +59,8 @@ static const char *text_of(const json_t *o, const char *key)
 
 static void learn(struct pen_daemon *d, const json_t *o)
 {
-	struct pen_device_facts f = { .key = text_of(o, "key"), .model = text_of(o, "model"), .api = text_of(o, "api") };
+	struct pen_device_facts f = { .key = text_of(o, "key"), .model = text_of(o, "model"), .api = text_of(o, "api"),
+				      .driver = text_of(o, "driver") };
 	json_int_t mem = json_integer_value(json_object_get(o, "mem_bytes"));
 	json_int_t units = json_integer_value(json_object_get(o, "units"));
 	if (!*f.key || strlen(f.key) >= PEN_DEVKEY_MAX || mem < 0 || units < 0 || units > UINT16_MAX)

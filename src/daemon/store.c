@@ -177,7 +177,7 @@ void pen_store_place(struct pen_store *s, const struct pen_place *p)
 	if (!op)
 		return;
 	snprintf(op->u.place.model, sizeof(op->u.place.model), "%s", p->device->model);
-	snprintf(op->u.place.api, sizeof(op->u.place.api), "%s", p->device->api);
+	snprintf(op->u.place.api, sizeof(op->u.place.api), "%s", p->device->n_apis ? p->device->api[0].name : "");
 	op->u.place.mem_bytes = p->device->mem_bytes;
 	op->u.place.units = p->device->units;
 	op->u.place.slot = p->slot;

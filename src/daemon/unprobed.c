@@ -85,6 +85,8 @@ int pen_unprobed_learn(struct pen_daemon *d, const struct pen_tenant *t, const s
 	}
 	char api[16];
 	snprintf(api, sizeof(api), "%.*s", (int)strcspn(m->key, ":"), m->key);
-	struct pen_device_facts f = { m->key, m->model, api, m->mem_bytes, m->units };
+	bool is_address = !strcmp(api, "pci") || !strcmp(api, "uuid");   /* which says nothing of the interface */
+	struct pen_device_facts f = { .key = m->key, .model = m->model, .api = is_address ? "" : api,
+				      .mem_bytes = m->mem_bytes, .units = m->units };
 	return pen_device_learn(d, &f, PEN_DEVICE_UNPROBED, ret_dev);
 }

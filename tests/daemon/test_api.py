@@ -51,6 +51,25 @@ def test_devices():
         assert status == 409 and 'nowhere' in e['error']['message']
 
 
+def test_two_interfaces():
+    """A card that two libraries list under one address is one device, and promises what both of them have."""
+    key = 'pci:0000:65:00.0'
+    for first, second in (('cuda', 'opencl'), ('opencl', 'cuda')):
+        facts = {'cuda': {'mem_bytes': 16 << 30, 'units': 0, 'driver': '535.183.01'}, 'opencl': {'mem_bytes': 15 << 30, 'units': 40, 'driver': '535.183'}}
+        answer = {'devices': [{'api': a, 'key': key, 'model': 'Tesla T4', **facts[a]} for a in (first, second)], 'backends': []}
+        with Daemon('--probe', probe(f"#!/bin/sh\ncat <<'E'\n{json.dumps(answer)}\nE\n")) as d:
+            assert d.create('a', memory='16G')[0] == 409           # OpenCL can have 15
+            where = d.create('a', memory='8G', device=key)[1]['dir']
+            v, = d.get('/v1/devices')['devices']
+            assert (v['mem_bytes'], v['units'], v['api']) == (15 << 30, 40, first), v
+            apis = {a['name']: a for a in v['apis']}
+            assert [a['name'] for a in v['apis']] == [first, second]
+            assert apis['cuda']['mem_bytes'] == 16 << 30 and apis['cuda']['driver'] == '535.183.01'
+            assert apis['opencl']['mem_counts'] and not apis['cuda']['mem_counts']
+            c = Client(where).attach(key, mem=16 << 30)            # through either of them
+            assert c.copy(32, '<Q') == 15 << 30 and len(d.get('/v1/devices')['devices']) == 1
+
+
 def test_probe_failures():
     for text in ('#!/bin/sh\nkill -SEGV $$\n', '#!/bin/sh\necho rubbish\n', '#!/bin/sh\nhead -c 200000 /dev/zero\n'):
         with Daemon('--probe', probe(text)) as d:
