@@ -87,22 +87,22 @@ static void plan(void **state)
 /* The table of handles: many keys, churn at a constant number, replacement. */
 static void map(void **state)
 {
-	static struct pen_cl_map m;
+	static struct pen_map m;
 	static char keys[4096][16];
 	(void)state;
 	for (int round = 0; round < 50; round++) {
 		for (int i = 0; i < 4096; i++)
-			assert_int_equal(pen_cl_map_put(&m, keys[i], keys[i] + 1), 0);
+			assert_int_equal(pen_map_put(&m, keys[i], keys[i] + 1), 0);
 		for (int i = 0; i < 4096; i++)
-			assert_ptr_equal(pen_cl_map_find(&m, keys[i]), keys[i] + 1);
-		assert_int_equal(pen_cl_map_put(&m, keys[7], keys[8]), 0);
-		assert_ptr_equal(pen_cl_map_take(&m, keys[7]), keys[8]);
-		assert_null(pen_cl_map_take(&m, keys[7]));
+			assert_ptr_equal(pen_map_find(&m, keys[i]), keys[i] + 1);
+		assert_int_equal(pen_map_put(&m, keys[7], keys[8]), 0);
+		assert_ptr_equal(pen_map_take(&m, keys[7]), keys[8]);
+		assert_null(pen_map_take(&m, keys[7]));
 		for (int i = 4095; i >= 0; i--)
-			assert_ptr_equal(pen_cl_map_take(&m, keys[i]), i == 7 ? NULL : keys[i] + 1);
-		assert_true(pen_cl_map_empty(&m));
-		assert_null(pen_cl_map_find(&m, keys[1]));
-		assert_null(pen_cl_map_find(&m, NULL));   /* however often slots were emptied */
+			assert_ptr_equal(pen_map_take(&m, keys[i]), i == 7 ? NULL : keys[i] + 1);
+		assert_true(pen_map_empty(&m));
+		assert_null(pen_map_find(&m, keys[1]));
+		assert_null(pen_map_find(&m, NULL));   /* however often slots were emptied */
 	}
 }
 
