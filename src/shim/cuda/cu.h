@@ -80,8 +80,12 @@ struct pen_cu_device {
 
 struct pen_cu_device *pen_cu_device(CUdevice id);     /* NULL: the driver does not know it */
 struct pen_cu_device *pen_cu_device_current(void);    /* of the calling thread's context; NULL: there is none */
+uint32_t pen_cu_device_count(void);                   /* as the driver counts, after cuInit */
+struct pen_cu_device *pen_cu_device_nth(uint32_t ordinal);
 /* The gate of a device, attaching on first use; NULL: this tenant may not use it (fail closed: CUDA_ERROR_NO_DEVICE at cuInit, OOM later). */
 struct pen_gate *pen_cu_gate(struct pen_cu_device *d);
+
+extern const struct pen_adapter pen_cu_adapter __attribute__((weak));   /* adapter.c */
 
 /* ---- memory.c -------------------------------------------------------------------------------------------------- */
 

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef PEN_SHIM_CUDA_MEMORY_H
+#define PEN_SHIM_CUDA_MEMORY_H
+/*
+ * Shared by the files that charge memory. Every charge is made before the driver's call and given back if it fails; what the
+ * driver says afterwards settles it, and if the contract does not allow that much, the call is undone. A release comes after the
+ * driver's own. No lock is held across a call of the driver.
+ *
+ * Threads: any. Bytes are those of the device; a record remembers the process that was charged, since a forked child ends what
+ * it inherited, too, and has its own account.
+ */
+#include "shim/cuda/cu.h"
+
+/* ---- memory.c: charges that end with a handle ---------------------------------------------------------------------- */
+
+/* A context as far as memory belongs to it. Records are never freed: one at the address of an old one uses its record. */
+struct pen_cu_owner {
+	CUcontext id;
+	struct pen_forklock lock;
+	struct pen_cu_block *blocks;      /* under the lock */
+	uint64_t limit_bytes[2];          /* charged for cuCtxSetLimit: heap, printf; under the lock */
+	struct pen_cu_device *limit_device;
+};
+
+struct pen_cu_pool;
+
+/* A charge that is given back with the object's handle. */
+struct pen_cu_block {
+	struct pen_cu_device *device;
+	uint64_t bytes;
+	struct pen_cu_pool *pool;         /* that the bytes belong to; NULL: charged by itself */
+	struct pen_map *map;              /* where it is found by the key */
+	const void *key;
+	struct pen_cu_owner *owner;       /* that it goes with; NULL: with none */
+	struct pen_cu_block *next, **link;
+	uint64_t number;                  /* of the owner's blocks, so that an old one is not taken for a new one at its address */
+	uint32_t process;
+};
+
+extern struct pen_map pen_cu_blocks;      /* by device pointer: what cuMemFree() may free */
+
+/* A key for a map: device pointers and handles are numbers, 0 and 1 among them. */
+static inline const void *pen_cu_key(unsigned long long number)
+{
+	return (const void *)(uintptr_t)(number + 16);
+}
+
+/* Charges a device. What pools hold without need is counted back first. 0; -ENOMEM. */
+int pen_cu_charge(struct pen_cu_device *d, uint64_t bytes);
+/* The current context's device has the bytes and a record of them. NULL and success: nothing to charge it on, go on without. */
+struct pen_cu_block *pen_cu_block_new(uint64_t bytes, CUresult *ret);
+/* The driver has made it: settles at @bytes, and from now on it is found. False: the contract does not allow it; undo, then drop. */
+bool pen_cu_block_keep(struct pen_cu_block *b, uint64_t bytes, struct pen_map *map, const void *key);
+void pen_cu_block_drop(struct pen_cu_block *b);   /* the driver has not made it; NULL is fine */
+/* Before the driver's free, since another thread may get the same handle afterwards. NULL: not ours. */
+struct pen_cu_block *pen_cu_block_take(struct pen_map *map, const void *key);
+/* After it: gives the bytes back, or, if it failed, puts the record back. */
+CUresult pen_cu_block_ended(struct pen_cu_block *b, CUresult r);
+/* Bytes of one that is current on this thread only: charge it for the current context. NULL: there is none. */
+struct pen_cu_owner *pen_cu_owner_current(void);
+
+/* What a hook begins with: calls that the driver makes of itself are counted already. */
+#define PEN_CU_NESTED(symbol, ...)                                                                       \
+	do {                                                                                             \
+		if (pen_cu_thread.depth)                                                                 \
+			return REAL(symbol)(__VA_ARGS__);                                                \
+	} while (0)
+
+/* A call of the driver from inside a hook. */
+#define PEN_CU_INSIDE(call)                                                                              \
+	({                                                                                               \
+		pen_cu_thread.depth++;                                                                   \
+		CUresult inside_ = (call);                                                               \
+		pen_cu_thread.depth--;                                                                   \
+		inside_;                                                                                 \
+	})
+
+#endif
