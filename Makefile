@@ -120,9 +120,14 @@ install: all   ## install: PREFIX=/usr/local, DESTDIR=
 	@$(if $(PREFIX),meson configure $(BUILD) --prefix=$(abspath $(PREFIX)))
 	@DESTDIR=$(DESTDIR) meson install -C $(BUILD)
 
+.PHONY: deb
+deb:   ## Debian packages of what is committed, into build-deb/ (lintian clean)
+	@tools/deps.sh build package
+	@tools/deb.sh build-deb
+
 .PHONY: clean
 clean:   ## remove every build directory
-	rm -rf $(BUILD) build-asan build-tsan build-clang build-fuzz build-aarch64
+	rm -rf $(BUILD) build-asan build-tsan build-clang build-fuzz build-aarch64 build-deb
 
 .PHONY: help
 help:   ## this list
