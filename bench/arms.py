@@ -49,17 +49,17 @@ def run(bench, argv, env, contract, timeout=300):
     return r
 
 
-def samples(bench, way, env, argv):
-    """ns per call of each repeat in one process, as apibench prints them."""
+def samples(bench, way, env, argv, program='bench/apibench'):
+    """ns per call of each repeat in one process, as apibench and cuapibench print them."""
     more, contract = way
-    r = run(bench, [bench.program('bench/apibench'), *map(str, argv)], {**env, **more}, contract)
+    r = run(bench, [bench.program(program), *map(str, argv)], {**env, **more}, contract)
     return [float(x) for x in re.findall(r'^([0-9.]+)$', r.stdout, re.M)]
 
 
-def interleave(bench, found, env, argv, rounds):
+def interleave(bench, found, env, argv, rounds, program='bench/apibench'):
     """way -> blocks of ns per call; a block is a process, and the ways take turns in an order drawn anew each round."""
     blocks = {name: [] for name in found}
     for _ in range(rounds):
         for name in bench.rng.sample(list(found), len(found)):
-            blocks[name].append(samples(bench, found[name], env, argv))
+            blocks[name].append(samples(bench, found[name], env, argv, program))
     return blocks

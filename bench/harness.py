@@ -56,7 +56,6 @@ class Bench:
         os.makedirs(os.path.join(self.tmp, 'run'), mode=0o700)
         self.cache = os.path.join(self.out, 'pocl-cache')
         os.makedirs(self.cache, exist_ok=True)
-        self.clload = self.program('bench/clload')
         self.groups = []
         self.serial = 0
         self.rng = random.Random(20240607)  # fixed before anything was tuned
@@ -68,8 +67,15 @@ class Bench:
             raise Skip(f'{full} is not built')
         return full
 
+    def library(self, folder, name='libcuda.so.1'):
+        """A folder of the build for LD_LIBRARY_PATH, if the library is built."""
+        full = os.path.join(self.build, folder)
+        if not os.path.exists(os.path.join(full, name)):
+            raise Skip(f'{full}/{name} is not built')
+        return full
+
     def env(self, device=None, **more):
-        e = {k: v for k, v in os.environ.items() if not k.startswith(('POCL_', 'OPENCL_', 'OCL_ICD_', 'PENSTOCK_'))}
+        e = {k: v for k, v in os.environ.items() if not k.startswith(('POCL_', 'OPENCL_', 'OCL_ICD_', 'PENSTOCK_', 'CUDA_'))}
         e.update(OCL_ICD_VENDORS=POCL, POCL_CACHE_DIR=self.cache, XDG_RUNTIME_DIR=os.path.join(self.tmp, 'run'),
                  HOME=self.home(), LC_ALL='C')
         e.update(device.env() if device else {})
@@ -153,7 +159,7 @@ class Bench:
 
     def calibrate(self, device, ms, groups, local=64):
         """Iterations for one launch of @ms of @groups work-groups when it has the device to itself."""
-        argv = [self.clload, '--calibrate', str(ms), '--groups', str(groups), '--local', str(local)]
+        argv = [self.program('bench/clload'), '--calibrate', str(ms), '--groups', str(groups), '--local', str(local)]
         r = subprocess.run([*device.prefix, *argv], env=self.env(device), capture_output=True, text=True, timeout=120,
                            check=False)
         words = r.stdout.split()
@@ -169,19 +175,20 @@ class Kernel:
         self.ms = ms
         self.groups = groups or max(16, device.cores * -(-int(ms * 1000) // 250))
         self.iters, self.ns = bench.calibrate(device, ms, self.groups)
+        self.program = bench.program('bench/clload')
 
     def options(self):
         return ['--groups', str(self.groups), '--local', '64', '--iters', str(self.iters)]
 
 
 class Tenant:
-    """A clload process, bare (contract None) or under `penstock run`."""
+    """A load generator's process, bare (contract None) or under `penstock run`. @kernel: its program and what it launches."""
 
     def __init__(self, bench, device, name, kernel, options, contract=None, env=None):
         self.bench, self.name, self.device = bench, name, device
         self.file = os.path.join(bench.tmp, name + '.csv')
         self.procs = int(options[options.index('--procs') + 1]) if '--procs' in options else 1
-        argv = [bench.clload, *kernel.options(), '--out', self.file, *options]
+        argv = [kernel.program, *kernel.options(), '--out', self.file, *options]
         self.log = open(os.path.join(bench.tmp, name + '.log'), 'w+', encoding='utf-8')
         argv = bench.wrap(contract, argv, re.sub('[^A-Za-z0-9]', '-', name))
         self.p = bench.start([*device.prefix, *argv], env or bench.env(device), stdin=subprocess.PIPE,

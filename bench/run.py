@@ -9,6 +9,8 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
+import cuda_memory
+import cuda_overhead
 import handoff
 import interference
 import memory
@@ -31,6 +33,8 @@ BENCHES |= {
     'overhead': (overhead.run, 0.8, 5, 'null driver and PoCL; valgrind for the instructions'),
     'handoff': (handoff.run, 0.5, 2, 'PoCL, 2 cores, Penstock'),
     'memory': (memory.run, 0.4, 2, 'null driver'),
+    'cuda-overhead': (cuda_overhead.run, 1, 6, 'stand-in CUDA driver'),
+    'cuda-memory': (cuda_memory.run, 0.6, 3, 'stand-in CUDA driver'),
 }
 
 
