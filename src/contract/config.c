@@ -67,9 +67,13 @@ void pen_config_free(struct pen_config *cfg)
 {
 	free(cfg->devices);
 	free(cfg->contracts);
+	free(cfg->profiles);
+	free(cfg->aliases);
 	cfg->devices = NULL;
 	cfg->contracts = NULL;
-	cfg->n_devices = cfg->n_contracts = 0;
+	cfg->profiles = NULL;
+	cfg->aliases = NULL;
+	cfg->n_devices = cfg->n_contracts = cfg->n_profiles = cfg->n_aliases = 0;
 }
 
 int pen_key_find(const struct pen_key *k, size_t n, const char *name, size_t len)
@@ -218,7 +222,9 @@ int pen_config_diff(const struct pen_config *old, const struct pen_config *new, 
 	for (size_t i = 0; r == 0 && i < new->n_devices; i++)
 		if (!find_device(old, new->devices[i].device))
 			r = diff_device(old, new, new->devices[i].device, d);
-	return r == 0 ? diff_contracts(old, new, d) : r;
+	if (r == 0)
+		r = diff_contracts(old, new, d);
+	return r == 0 ? pen_config_diff_kube(old, new, d) : r;
 }
 
 /* "section.key" lines under a "section:" line; the list keeps the keys of a section together. */
@@ -236,6 +242,8 @@ static void print_node(const struct pen_config *cfg, FILE *out)
 		fprintf(out, "%s%s: ", dot ? "  " : "", dot ? dot + 1 : k->name);
 		pen_yaml_put_scalar(out, pen_key_get(k, cfg, text, sizeof(text)));
 		fputs(cfg->set_mask & (1u << i) ? "\n" : "   # default\n", out);
+		if (i == PEN_CONFIG_kube_bundles)   /* the section's last key: its lists follow */
+			pen_config_print_kube(cfg, out);
 	}
 }
 

@@ -21,6 +21,9 @@
 #define PEN_READY_BUSY 1
 #define PEN_CONFIG_DEVICES_MAX 64
 #define PEN_CONFIG_CONTRACTS_MAX 4096
+#define PEN_CONFIG_PROFILES_MAX 32
+#define PEN_CONFIG_ALIASES_MAX 32
+#define PEN_CONFIG_SLOTS_MAX 64   /* of one profile on one device: as many tenants have a place on it */
 
 /*
  * Names in files. Only what is implemented stands here: a name that is accepted is a name that works. src/policy makes its
@@ -91,6 +94,23 @@ struct pen_config_contract {
 	char origin[160];                  /* "FILE:LINE", for messages */
 };
 
+/*
+ * What Kubernetes may ask for: a contract that is offered as a number of slots on every device that it means. Its name is
+ * that of the resource, below the node's resource_domain.
+ */
+struct pen_config_profile {
+	struct pen_contract contract;
+	uint32_t count;                    /* slots on each device; 0 = as many as the device can keep */
+	char cdi[PEN_DEVICE_MAX + 1];      /* CDI device that each container gets as well; "" = none */
+	char origin[160];
+};
+
+/* A profile under a name of another system as well. */
+struct pen_config_alias {
+	char resource[PEN_DEVICE_MAX + 1]; /* "domain/name" */
+	char profile[PEN_NAME_MAX + 1];
+};
+
 struct pen_config {
 	char state_dir[PEN_CONFIG_PATH_MAX + 1];
 	char runtime_dir[PEN_CONFIG_PATH_MAX + 1];
@@ -101,6 +121,13 @@ struct pen_config {
 	char http_listen[64];                   /* "ADDRESS:PORT"; "" = no HTTP */
 	uint32_t retention_days;
 	uint64_t retention_max_size;            /* bytes of the database */
+	char shim_dir[PEN_CONFIG_PATH_MAX + 1]; /* "" = lib/penstock beside the program */
+	bool kube_enabled;
+	char kube_domain[128];
+	char kube_dir[PEN_CONFIG_PATH_MAX + 1];
+	uint64_t kube_lease_ns;
+	char kube_pods[64];                     /* "auto"; "" = none; "IPV4:PORT" */
+	char kube_bundles[PEN_CONFIG_PATH_MAX + 1];   /* directories, with ':' between them */
 	struct pen_device_policy policy;
 	uint32_t set_mask;                      /* bit (1u << enum pen_config_key); others are defaults */
 	uint32_t policy_set_mask;               /* bit (1u << enum pen_policy_key) */
@@ -109,6 +136,10 @@ struct pen_config {
 	size_t n_devices;
 	struct pen_config_contract *contracts;
 	size_t n_contracts;
+	struct pen_config_profile *profiles;
+	size_t n_profiles;
+	struct pen_config_alias *aliases;
+	size_t n_aliases;
 };
 
 /* id, "section.key", kind of value, member, needs a restart of the daemon, default, allowed, help. */
@@ -134,7 +165,25 @@ struct pen_config {
 	  N_("how long usage and events are kept")) \
 	X(retention_max_size, "retention.max_size", max_size, retention_max_size, false, "256M", \
 	  N_("a size from 1M to 1T"), \
-	  N_("size of the database above which the oldest rows go"))
+	  N_("size of the database above which the oldest rows go")) \
+	X(shim_dir, "shim_dir", path_or_auto, shim_dir, false, "auto", N_("auto, or an absolute path of at most 255 bytes"), \
+	  N_("directory of the libraries that containers get; auto: lib/penstock beside the daemon")) \
+	X(kube_enabled, "kubernetes.enabled", toggle, kube_enabled, false, "false", N_("true or false"), \
+	  N_("serve the kubelet (KubeEdge, K3s, Kubernetes) as a device plugin")) \
+	X(kube_domain, "kubernetes.resource_domain", domain, kube_domain, false, "penstock.io", \
+	  N_("a DNS name outside kubernetes.io, at most 127 bytes"), \
+	  N_("first part of the names of resources: DOMAIN/PROFILE")) \
+	X(kube_directory, "kubernetes.directory", path, kube_dir, false, "/var/lib/kubelet/device-plugins", \
+	  N_("an absolute path of at most 255 bytes"), \
+	  N_("where the kubelet's socket appears; kubelets do not move it")) \
+	X(kube_lease, "kubernetes.lease", lease, kube_lease_ns, false, "10m", N_("a time from 1s to 24h"), \
+	  N_("how long what a pod was given is kept for it while none of its processes is seen")) \
+	X(kube_pods, "kubernetes.pods", pods, kube_pods, false, "auto", N_("auto, none, or IPV4:PORT"), \
+	  N_("the kubelet's read-only port, to learn the names of pods; auto: 10255 and 10350 of this machine")) \
+	X(kube_bundles, "kubernetes.bundles", path_list, kube_bundles, false, \
+	  "/run/containerd/io.containerd.runtime.v2.task/k8s.io:/run/k3s/containerd/io.containerd.runtime.v2.task/k8s.io", \
+	  N_("absolute paths with : between them, at most 255 bytes"), \
+	  N_("where the container runtime keeps the config.json of containers, to learn the names of pods"))
 
 #define PEN_X_(id, ...) PEN_CONFIG_##id,
 enum pen_config_key { PEN_CONFIG_KEYS(PEN_X_) PEN_CONFIG_MAX_ };

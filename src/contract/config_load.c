@@ -14,7 +14,7 @@
 struct seen {
 	const yaml_node_t *node[PEN_CONFIG_MAX_];
 	const yaml_node_t *section[PEN_CONFIG_MAX_];   /* at the index of the section's first key */
-	const yaml_node_t *policy, *devices, *contracts;
+	const yaml_node_t *policy, *devices, *contracts, *profiles, *aliases, *alias_map;
 };
 
 static int twice(struct pen_yaml *y, const char *key, const yaml_node_t *key_node, const yaml_node_t **first,
@@ -115,7 +115,7 @@ static int add_contract(struct pen_yaml *y, const yaml_node_t *map, const char *
 	struct pen_config_contract entry;
 
 	pen_contract_init(&entry.contract);
-	int r = pen_contract_from_yaml(y, map, deflt_name, &entry.contract, err);
+	int r = pen_contract_from_yaml(y, map, deflt_name, NULL, &entry.contract, err);
 	if (r < 0)
 		return r;
 	const struct pen_config_contract *other = pen_config_find_contract(cfg, entry.contract.name);
@@ -193,6 +193,25 @@ static int read_section(struct pen_yaml *y, const char *key, const yaml_node_t *
 	return r < 0 ? r : 1;
 }
 
+/* The lists below `kubernetes:`. Return: 1 if it is one. */
+static int read_kube(struct pen_yaml *y, const char *key, const yaml_node_t *key_node, const yaml_node_t *value,
+		     struct seen *seen, struct pen_config *cfg, struct pen_err *err)
+{
+	int r;
+	if (!strcmp(key, "profiles")) {
+		r = twice(y, "kubernetes.profiles", key_node, &seen->profiles, err);
+		if (r == 0)
+			r = read_list(y, "kubernetes.profiles", value, PEN_CONFIG_PROFILES_MAX, pen_config_read_profile, cfg, err);
+	} else if (!strcmp(key, "aliases")) {
+		r = twice(y, "kubernetes.aliases", key_node, &seen->aliases, err);
+		seen->alias_map = value;
+		if (r == 0)
+			r = pen_config_read_aliases(y, value, cfg, err);
+	} else
+		return 0;
+	return r < 0 ? r : 1;
+}
+
 /* @section: "" at the top, where sections are allowed; one level below they are not, which bounds the depth. */
 static int read_map(struct pen_yaml *y, const yaml_node_t *map, const char *section, struct seen *seen,
 		    struct pen_config *cfg, struct pen_err *err)
@@ -203,13 +222,12 @@ static int read_map(struct pen_yaml *y, const yaml_node_t *map, const char *sect
 
 	for (size_t i = 0; (r = pen_yaml_pair(y, map, i, &key, &key_node, &value, err)) > 0; i++) {
 		char name[64];
-		if (!*section) {
-			r = read_section(y, key, key_node, value, seen, cfg, err);
-			if (r < 0)
-				return r;
-			if (r > 0)
-				continue;
-		}
+		r = !*section ? read_section(y, key, key_node, value, seen, cfg, err) :
+		    !strcmp(section, "kubernetes") ? read_kube(y, key, key_node, value, seen, cfg, err) : 0;
+		if (r < 0)
+			return r;
+		if (r > 0)
+			continue;
 		int n = snprintf(name, sizeof(name), "%s%s%s", section, *section ? "." : "", key);
 		int k = (size_t)n < sizeof(name) ? pen_key_find(pen_config_keys, PEN_CONFIG_MAX_, name, (size_t)n) : -ENOENT;
 		/* A dot is how messages write a section, not a spelling of its own. */
@@ -235,7 +253,8 @@ static int read_config(struct pen_yaml *y, struct pen_config *cfg, struct pen_er
 		return 0;
 	if (root->type != YAML_MAPPING_NODE)
 		return pen_yaml_err(y, root, -EINVAL, err, _("the file must be a mapping of keys, such as \"tick: 5ms\""));
-	return read_map(y, root, "", &seen, cfg, err);
+	int r = read_map(y, root, "", &seen, cfg, err);
+	return r == 0 && seen.alias_map ? pen_config_check_aliases(y, seen.alias_map, cfg, err) : r;
 }
 
 int pen_config_load_bytes(const char *origin, const void *data, size_t len, struct pen_config *ret_cfg,

@@ -162,6 +162,81 @@ void pen_value_format_path(const void *member, char *buf, size_t n)
 	snprintf(buf, n, "%s", (const char *)member);
 }
 
+int pen_value_parse_path_or_auto(void *member, const char *s, const char **why)
+{
+	if (strcmp(s, "auto"))
+		return pen_value_parse_path(member, s, why);
+	*(char *)member = 0;
+	return 0;
+}
+
+void pen_value_format_path_or_auto(const void *member, char *buf, size_t n)
+{
+	snprintf(buf, n, "%s", *(const char *)member ? (const char *)member : "auto");
+}
+
+int pen_value_parse_path_list(void *member, const char *s, const char **why)
+{
+	char path[PEN_CONFIG_PATH_MAX + 1];
+	if (strlen(s) > PEN_CONFIG_PATH_MAX) {
+		*why = N_("is too long");
+		return -EINVAL;
+	}
+	for (const char *at = s;; at++) {
+		size_t len = strcspn(at, ":");
+		char one[sizeof(path)];
+		snprintf(one, sizeof(one), "%.*s", (int)len, at);
+		if (pen_value_parse_path(path, one, why) < 0)
+			return -EINVAL;
+		at += len;
+		if (!*at)
+			break;
+	}
+	memcpy(member, s, strlen(s) + 1);
+	return 0;
+}
+
+void pen_value_format_path_list(const void *member, char *buf, size_t n)
+{
+	snprintf(buf, n, "%s", (const char *)member);
+}
+
+/* YAML's own words for it, and those that people type. */
+int pen_value_parse_toggle(void *member, const char *s, const char **why)
+{
+	static const char *const words[] = { "false", "true", "no", "yes", "off", "on" };
+	int i = pen_value_choice(words, PEN_ARRAY_LEN(words), s);
+	(void)why;
+	if (i < 0)
+		return i;
+	*(bool *)member = i & 1;
+	return 0;
+}
+
+void pen_value_format_toggle(const void *member, char *buf, size_t n)
+{
+	snprintf(buf, n, "%s", *(const bool *)member ? "true" : "false");
+}
+
+int pen_value_parse_domain(void *member, const char *s, const char **why)
+{
+	static const char reserved[] = "kubernetes.io";
+	size_t len = strlen(s), own = sizeof(reserved) - 1;
+	if (!pen_dns_name(s, len) || len > 127)
+		return -EINVAL;
+	if (len >= own && !strcmp(s + len - own, reserved) && (len == own || s[len - own - 1] == '.')) {
+		*why = N_("is Kubernetes' own");
+		return -EINVAL;
+	}
+	memcpy(member, s, len + 1);
+	return 0;
+}
+
+void pen_value_format_domain(const void *member, char *buf, size_t n)
+{
+	snprintf(buf, n, "%s", (const char *)member);
+}
+
 int pen_value_parse_unix_group(void *member, const char *s, const char **why)
 {
 	static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
@@ -176,6 +251,16 @@ int pen_value_parse_unix_group(void *member, const char *s, const char **why)
 void pen_value_format_unix_group(const void *member, char *buf, size_t n)
 {
 	snprintf(buf, n, "%s", *(const char *)member ? (const char *)member : "none");
+}
+
+int pen_value_parse_lease(void *member, const char *s, const char **why)
+{
+	return parse_between(pen_parse_duration, s, PEN_S, 86400 * PEN_S, member, why);
+}
+
+void pen_value_format_lease(const void *member, char *buf, size_t n)
+{
+	pen_exact_duration(buf, n, *(const uint64_t *)member);
 }
 
 /* Numbers only: a name would have to be resolved, and the answer may change between check and use. */
@@ -208,4 +293,18 @@ int pen_value_parse_listen(void *member, const char *s, const char **why)
 void pen_value_format_listen(const void *member, char *buf, size_t n)
 {
 	snprintf(buf, n, "%s", *(const char *)member ? (const char *)member : "none");
+}
+
+int pen_value_parse_pods(void *member, const char *s, const char **why)
+{
+	if (!strcmp(s, "auto")) {
+		memcpy(member, "auto", 5);
+		return 0;
+	}
+	return *s == '[' ? -EINVAL : pen_value_parse_listen(member, s, why);   /* kubelets listen on IPv4 */
+}
+
+void pen_value_format_pods(const void *member, char *buf, size_t n)
+{
+	pen_value_format_listen(member, buf, n);
 }

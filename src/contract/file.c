@@ -6,23 +6,44 @@
 #include <errno.h>
 #include <string.h>
 
+static int note_line(struct pen_yaml *y, const char *key, const yaml_node_t *key_node, const yaml_node_t **line,
+		     struct pen_err *err)
+{
+	if (*line)
+		return pen_yaml_err(y, key_node, -EINVAL, err, _("%s: given twice, first in line %zu"), key,
+				    (*line)->start_mark.line + 1);
+	*line = key_node;
+	return 0;
+}
+
+static int set_other(struct pen_yaml *y, const char *key, const yaml_node_t *key_node, const yaml_node_t *value,
+		     const yaml_node_t *lines[], const struct pen_yaml_more *more, struct pen_contract *c, struct pen_err *err)
+{
+	int r = more ? more->take(y, key, key_node, value, c, more->arg, err) : -ENOENT;
+	if (r == PEN_YAML_TOOK)
+		return 0;
+	if (r >= 0)
+		return note_line(y, key, key_node, &lines[r], err);
+	if (r != -ENOENT)
+		return r;
+	pen_contract_set(c, key, "", err);   /* for its message; -ENOENT is kept for files that are not there */
+	return pen_yaml_locate(y, key_node, -EINVAL, err);
+}
+
 static int set_pair(struct pen_yaml *y, const char *key, const yaml_node_t *key_node, const yaml_node_t *value,
-		    const yaml_node_t *lines[], struct pen_contract *c, struct pen_err *err)
+		    const yaml_node_t *lines[], const struct pen_yaml_more *more, struct pen_contract *c, struct pen_err *err)
 {
 	int f = pen_contract_field_find(key);
-	if (f < 0) {
-		pen_contract_set(c, key, "", err);   /* for its message; -ENOENT is kept for files that are not there */
-		return pen_yaml_locate(y, key_node, -EINVAL, err);
-	}
-	if (lines[f])
-		return pen_yaml_err(y, key_node, -EINVAL, err, _("%s: given twice, first in line %zu"), key,
-				    lines[f]->start_mark.line + 1);
-	lines[f] = key_node;
+	if (f < 0)
+		return set_other(y, key, key_node, value, lines, more, c, err);
+	int r = note_line(y, key, key_node, &lines[f], err);
+	if (r < 0)
+		return r;
 	const char *text = pen_yaml_text(value);
 	if (!text)
 		return pen_yaml_err(y, value, -EINVAL, err, _("%s: must be a single value; allowed: %s"), key,
 				    _(pen_contract_field((size_t)f)->allowed));
-	int r = pen_contract_set(c, key, text, err);
+	r = pen_contract_set(c, key, text, err);
 	return r < 0 ? pen_yaml_locate(y, value, r, err) : 0;
 }
 
@@ -39,8 +60,8 @@ static int validate(struct pen_yaml *y, const yaml_node_t *map, const yaml_node_
 	return pen_yaml_err(y, f >= 0 && lines[f] ? lines[f] : map, r, err, "%s", local.text);
 }
 
-int pen_contract_from_yaml(struct pen_yaml *y, const yaml_node_t *map, const char *deflt_name, struct pen_contract *c,
-			   struct pen_err *err)
+int pen_contract_from_yaml(struct pen_yaml *y, const yaml_node_t *map, const char *deflt_name,
+			   const struct pen_yaml_more *more, struct pen_contract *c, struct pen_err *err)
 {
 	const yaml_node_t *lines[PEN_FIELD_MAX_] = { NULL };
 	yaml_node_t *key_node, *value;
@@ -50,7 +71,7 @@ int pen_contract_from_yaml(struct pen_yaml *y, const yaml_node_t *map, const cha
 	if (map->type != YAML_MAPPING_NODE)
 		return pen_yaml_err(y, map, -EINVAL, err, _("a contract must be a mapping of fields, such as \"memory: 1G\""));
 	for (size_t i = 0; (r = pen_yaml_pair(y, map, i, &key, &key_node, &value, err)) > 0; i++) {
-		r = set_pair(y, key, key_node, value, lines, c, err);
+		r = set_pair(y, key, key_node, value, lines, more, c, err);
 		if (r < 0)
 			return r;
 	}
@@ -70,7 +91,7 @@ static int read_root(struct pen_yaml *y, struct pen_contract *ret_contract, stru
 	if (!root)
 		return pen_err_x(err, -EINVAL, _("%s:1: the file holds no contract"), y->origin);
 	pen_contract_init(&c);
-	int r = pen_contract_from_yaml(y, root, NULL, &c, err);
+	int r = pen_contract_from_yaml(y, root, NULL, NULL, &c, err);
 	if (r == 0)
 		*ret_contract = c;
 	return r;

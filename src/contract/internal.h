@@ -42,7 +42,7 @@ void pen_yaml_put_scalar(FILE *out, const char *s);
 #define PEN_VALUE_KINDS(X) \
 	X(name) X(device) X(class) X(priority) X(bytes_range) X(share_range) X(rate_cap) X(units) X(sla) X(duty) \
 	X(path) X(listen) X(unix_group) X(level) X(tick) X(days) X(max_size) X(order) X(share) X(rate) X(mode) \
-	X(quantum) X(reserve)
+	X(quantum) X(reserve) X(toggle) X(domain) X(lease) X(pods) X(path_list) X(path_or_auto)
 
 #define PEN_X_(kind) \
 	pen_value_parse_fn pen_value_parse_##kind; \
@@ -50,6 +50,8 @@ void pen_yaml_put_scalar(FILE *out, const char *s);
 PEN_VALUE_KINDS(PEN_X_)
 #undef PEN_X_
 
+/* Labels of lower-case letters, digits and '-', with dots between them. */
+bool pen_dns_name(const char *s, size_t len);
 /* Index of @s in @names; -EINVAL. */
 int pen_value_choice(const char *const *names, size_t n, const char *s);
 /* Exact text of a size, rate, share or time, in the largest unit that divides it. */
@@ -88,9 +90,22 @@ int pen_yaml_pair(struct pen_yaml *y, const yaml_node_t *map, size_t i, const ch
 /* i-th item of a sequence; NULL at the end. */
 yaml_node_t *pen_yaml_item(struct pen_yaml *y, const yaml_node_t *seq, size_t i);
 
-/* A mapping of contract fields onto @c, validated. @deflt_name: name if the mapping has none; NULL: none needed. */
-int pen_contract_from_yaml(struct pen_yaml *y, const yaml_node_t *map, const char *deflt_name, struct pen_contract *c,
-			   struct pen_err *err);
+/*
+ * Keys that a mapping of contract fields may have beside them. @take: what to do with one. Return: index of the contract's
+ * field that it set; PEN_YAML_TOOK; -ENOENT not one of them; other negative errno with text and line.
+ */
+#define PEN_YAML_TOOK 1000
+struct pen_yaml_more {
+	int (*take)(struct pen_yaml *y, const char *key, const yaml_node_t *key_node, const yaml_node_t *value,
+		    struct pen_contract *c, void *arg, struct pen_err *err);
+	void *arg;
+};
+/*
+ * A mapping of contract fields onto @c, validated. @deflt_name: name if the mapping has none; NULL: none needed.
+ * @more: NULL if there are no other keys.
+ */
+int pen_contract_from_yaml(struct pen_yaml *y, const yaml_node_t *map, const char *deflt_name,
+			   const struct pen_yaml_more *more, struct pen_contract *c, struct pen_err *err);
 /* As pen_contract_print(), but the first line begins with "- " inside the indent: an item of a list. */
 int pen_contract_print_item(const struct pen_contract *c, FILE *out, int indent, bool all);
 

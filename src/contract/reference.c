@@ -4,6 +4,7 @@
  * Exit: 0 written or up to date; 1 not.
  */
 #include "base/auto.h"
+#include "contract/alias.h"
 #include "contract/config.h"
 
 #include <string.h>
@@ -47,6 +48,30 @@ static void write_node(FILE *out)
 		PEN_CONFIG_DEVICES_MAX, PEN_CONFIG_CONTRACTS_MAX);
 }
 
+static void write_kubernetes(FILE *out)
+{
+	fprintf(out,
+		"\n## Kubernetes\n\n"
+		"`kubernetes.profiles` is a list of at most %d profiles. A profile is a contract with a `name`; each is a resource\n"
+		"`DOMAIN/NAME` of which every device that it means has slots. Two keys are a profile's alone:\n\n"
+		"| key | default | allowed | meaning |\n|---|---|---|---|\n"
+		"| `count` | as many as the guarantees fit | 1 to %d | slots on each device |\n"
+		"| `cdi` | none | a CDI device such as `nvidia.com/gpu=0` | named to the container runtime for each container, which must have CDI enabled; device nodes and the driver's libraries are then its business |\n\n"
+		"`kubernetes.aliases` maps at most %d full names of resources to profiles, which then go by these names as well.\n"
+		"```yaml\nkubernetes:\n  enabled: true\n  profiles:\n    - name: vgpu-2g\n      memory: 2G\n      compute: 25%%\n"
+		"    - name: camera\n      device: 0000:3b:00.0\n      class: latency\n      memory: 4G\n      duty: 40%%\n      sla: 20ms\n      count: 1\n"
+		"  aliases:\n    nvidia.com/gpu: vgpu-2g\n```\n\n"
+		"What other systems call things can be written in a profile as it stands in their manifests:\n\n"
+		"| name | used by | one unit is | sets |\n|---|---|---|---|\n",
+		PEN_CONFIG_PROFILES_MAX, PEN_CONFIG_SLOTS_MAX, PEN_CONFIG_ALIASES_MAX);
+	const struct pen_alias *a;
+	for (size_t i = 0; (a = pen_alias(i)); i++) {
+		int f = pen_alias_field(a->kind);
+		fprintf(out, "| `%s` | %s | %s | %s |\n", a->name, a->systems, pen_alias_unit(a->kind),
+			f >= 0 ? pen_contract_field((size_t)f)->name : a->kind == PEN_ALIAS_SLOTS ? "count" : "nothing");
+	}
+}
+
 int main(int argc, char **argv)
 {
 	pen_auto_free char *text = NULL;
@@ -58,6 +83,7 @@ int main(int argc, char **argv)
 	      "Generated from src/contract/contract.h and config.h by `penstock-config-reference`; do not edit.\n\n", mem);
 	write_contract(mem);
 	write_node(mem);
+	write_kubernetes(mem);
 	if (fclose(mem) != 0)
 		return 1;
 	if (argc < 2)

@@ -9,6 +9,7 @@
 #include "base/auto.h"
 #include "base/clock.h"
 #include "base/units.h"
+#include "contract/alias.h"
 #include "contract/config.h"
 
 #include <errno.h>
@@ -50,10 +51,13 @@ static char *print(const struct pen_config *cfg)
 
 static const char full[] =
 	"state_dir: /s\nruntime_dir: /r\nsocket: /x/y.sock\ngroup: penstock\nlog_level: debug\ntick: 2ms\n"
-	"http:\n  listen: \"[::1]:80\"\nretention:\n  days: 7\n  max_size: 64M\n"
+	"http:\n  listen: \"[::1]:80\"\nretention:\n  days: 7\n  max_size: 64M\nshim_dir: /l\n"
+	"kubernetes:\n  enabled: true\n  resource_domain: edge.example\n  directory: /k\n  lease: 5m\n  pods: \"127.0.0.1:10255\"\n"
+	"  bundles: \"/a:/b\"\n  profiles:\n    # p.yaml:22\n    - name: vgpu-2g\n      device: T4\n      memory: 2G\n      compute: 25%\n"
+	"      count: 3\n      cdi: \"nvidia.com/gpu=0\"\n  aliases:\n    nvidia.com/gpu: vgpu-2g\n"
 	"policy:\n  order: strict\n  share: fairshare\n  rate: cap\n  mode: corun\n  quantum: 4ms\n  reserve: 512M\n"
 	"devices:\n  - device: \"T4 #1\"\n    mode: exclusive\n    reserve: 1G\n"
-	"contracts:\n  # p.yaml:25\n  - name: cam\n    class: latency\n    memory: 1G..2G\n  # p.yaml:29\n  - name: train\n";
+	"contracts:\n  # p.yaml:43\n  - name: cam\n    class: latency\n    memory: 1G..2G\n  # p.yaml:47\n  - name: train\n";
 
 static void test_full_round_trip(void **state)
 {
@@ -74,7 +78,14 @@ static void test_full_round_trip(void **state)
 	assert_int_equal(cfg.policy_set_mask, (1u << PEN_POLICY_MAX_) - 1);
 	assert_int_equal(cfg.n_devices, 1);
 	assert_int_equal(cfg.n_contracts, 2);
-	assert_string_equal(cfg.contracts[0].origin, "p.yaml:25");
+	assert_string_equal(cfg.contracts[0].origin, "p.yaml:43");
+	assert_true(cfg.kube_enabled);
+	assert_int_equal(cfg.kube_lease_ns, 300 * PEN_S);
+	assert_int_equal(cfg.n_profiles, 1);
+	assert_int_equal(cfg.profiles[0].count, 3);
+	assert_int_equal(cfg.profiles[0].contract.memory.guaranteed, 2 * PEN_GIB);
+	assert_int_equal(cfg.n_aliases, 1);
+	assert_string_equal(cfg.aliases[0].profile, "vgpu-2g");
 	assert_int_equal(cfg.contracts[0].contract.cls, PEN_CLASS_LATENCY);
 
 	pen_auto_free char *text = print(&cfg);
@@ -187,6 +198,48 @@ static const struct bad_case bad_cases[] = {
 	{ "retention:\n  days: 0\n", -EINVAL, "p.yaml:2: retention.days: '0' is not valid; allowed: 1 to 3650" },
 	{ "retention:\n  days: 3651\n", -EINVAL, "p.yaml:2: retention.days: ..." },
 	{ "retention:\n  max_size: 1K\n", -ERANGE, "p.yaml:2: retention.max_size: '1K' is out of range; allowed: a size from 1M ..." },
+	{ "shim_dir: lib\n", -EINVAL, "p.yaml:1: shim_dir: 'lib' is not valid; allowed: auto, or ..." },
+	{ "kubernetes:\n  enabled: maybe\n", -EINVAL, "p.yaml:2: kubernetes.enabled: 'maybe' is not valid; allowed: true or false" },
+	{ "kubernetes:\n  resource_domain: Edge\n", -EINVAL, "p.yaml:2: kubernetes.resource_domain: 'Edge' is not valid; ..." },
+	{ "kubernetes:\n  resource_domain: a.kubernetes.io\n", -EINVAL,
+	  "p.yaml:2: kubernetes.resource_domain: 'a.kubernetes.io' is Kubernetes' own; ..." },
+	{ "kubernetes:\n  resource_domain: a..b\n", -EINVAL, "p.yaml:2: kubernetes.resource_domain: ..." },
+	{ "kubernetes:\n  directory: k\n", -EINVAL, "p.yaml:2: kubernetes.directory: 'k' is not valid; ..." },
+	{ "kubernetes:\n  lease: 25h\n", -ERANGE, "p.yaml:2: kubernetes.lease: '25h' is out of range; ..." },
+	{ "kubernetes:\n  pods: 10255\n", -EINVAL, "p.yaml:2: kubernetes.pods: '10255' is not valid; ..." },
+	{ "kubernetes:\n  pods: '[::1]:10255'\n", -EINVAL, "p.yaml:2: kubernetes.pods: ..." },
+	{ "kubernetes:\n  bundles: /a::/b\n", -EINVAL, "p.yaml:2: kubernetes.bundles: '/a::/b' is not valid; ..." },
+	{ "kubernetes:\n  profile: []\n", -EINVAL, "p.yaml:2: kubernetes.profile: unknown key; ..." },
+	{ "profiles: []\n", -EINVAL, "p.yaml:1: profiles: unknown key; ..." },
+	{ "kubernetes:\n  profiles: {}\n", -EINVAL, "p.yaml:2: kubernetes.profiles: must be a list ..." },
+	{ "kubernetes:\n  profiles: []\n  profiles: []\n", -EINVAL, "p.yaml:3: kubernetes.profiles: given twice, first in line 2" },
+	{ "kubernetes:\n  profiles:\n    - memory: 1G\n", -EINVAL, "p.yaml:3: name: is missing; ..." },
+	{ "kubernetes:\n  profiles:\n    - name: a\n      memory: ..1G\n", -EINVAL, "p.yaml:3: count: is missing: ..." },
+	{ "kubernetes:\n  profiles:\n    - name: a\n      count: 65\n", -EINVAL, "p.yaml:4: count: '65' is not valid; allowed: 1 to 64" },
+	{ "kubernetes:\n  profiles:\n    - name: a\n      count: -1\n", -EINVAL, "p.yaml:4: count: '-1' is not valid; ..." },
+	{ "kubernetes:\n  profiles:\n    - name: a\n      count: [1]\n", -EINVAL, "p.yaml:4: count: must be a single value; ..." },
+	{ "kubernetes:\n  profiles:\n    - name: a\n      count: 1\n      nvidia.com/gpu: 2\n", -EINVAL,
+	  "p.yaml:5: nvidia.com/gpu: given twice, first in line 4" },
+	{ "kubernetes:\n  profiles:\n    - name: a\n      cdi: gpu\n", -EINVAL, "p.yaml:4: cdi: 'gpu' is not valid; ..." },
+	{ "kubernetes:\n  profiles:\n    - name: a\n      memory: 1G\n      nvidia.com/gpumem: 2048\n", -EINVAL,
+	  "p.yaml:5: nvidia.com/gpumem: given twice, first in line 4" },
+	{ "kubernetes:\n  profiles:\n    - name: a\n      nvidia.com/gpumem: 2G\n", -EINVAL,
+	  "p.yaml:4: nvidia.com/gpumem: '2G' is not valid; allowed: a whole number, MiB of device memory" },
+	{ "kubernetes:\n  profiles:\n    - name: a\n      nvidia.com/gpumem-percentage: 20\n", -EINVAL,
+	  "p.yaml:4: nvidia.com/gpumem-percentage: says per cent of the memory of a card; ..." },
+	{ "kubernetes:\n  profiles:\n    - name: a\n      nvidia.com/gpucores: 200\n", -EINVAL, "p.yaml:4: nvidia.com/gpucores: compute: ..." },
+	{ "kubernetes:\n  profiles:\n    - name: a\n      memroy: 1G\n", -EINVAL, "p.yaml:4: memroy: unknown field of a contract; ..." },
+	{ "kubernetes:\n  profiles:\n    - name: a\n      memory: 1G\n    - name: a\n      memory: 1G\n", -EINVAL,
+	  "p.yaml:5: name: 'a' is taken by the profile in p.yaml:3" },
+	{ "kubernetes:\n  aliases: []\n", -EINVAL, "p.yaml:2: kubernetes.aliases: must be a mapping, ..." },
+	{ "kubernetes:\n  aliases:\n    gpu: a\n", -EINVAL, "p.yaml:3: kubernetes.aliases: 'gpu' is not valid; ..." },
+	{ "kubernetes:\n  aliases:\n    x.kubernetes.io/gpu: a\n", -EINVAL, "p.yaml:3: kubernetes.aliases: ..." },
+	{ "kubernetes:\n  aliases:\n    nvidia.com/gpu: a\n", -EINVAL,
+	  "p.yaml:3: kubernetes.aliases: nvidia.com/gpu: there is no profile 'a'" },
+	{ "kubernetes:\n  aliases:\n    nvidia.com/gpu: a\n    nvidia.com/gpu: a\n", -EINVAL,
+	  "p.yaml:4: kubernetes.aliases: 'nvidia.com/gpu' has an entry already" },
+	{ "kubernetes:\n  aliases:\n    penstock.io/a: a\n  profiles:\n    - name: a\n      memory: 1G\n", -EINVAL,
+	  "p.yaml:3: kubernetes.aliases: penstock.io/a: is the name of a profile itself" },
 	{ "audit:\n  unknown_process: report\n", -EINVAL, "p.yaml:1: audit: unknown key; ..." },
 	{ "tick: 5ms\ntack: 5ms\n", -EINVAL, "p.yaml:2: tack: unknown key; ..." },
 	{ "tick: 5ms\n\ntick: 5ms\n", -EINVAL, "p.yaml:3: tick: given twice, first in line 1" },
@@ -221,6 +274,43 @@ static const struct bad_case bad_cases[] = {
 	{ "tick: 5ms\n\"\n", -EINVAL, "p.yaml:3: not YAML: ..." },
 	{ "? []\n: 1\n", -EINVAL, "p.yaml:1: a key must be a plain text" },
 };
+
+/* Names of other systems in a profile: one spelling each. */
+static void test_aliases(void **state)
+{
+	(void)state;
+	struct pen_config cfg = load("kubernetes:\n  profiles:\n"
+				     "    - {name: a, nvidia.com/gpu: 4, nvidia.com/gpumem: 3000, nvidia.com/gpucores: 30, nvidia.com/priority: 0}\n"
+				     "    - {name: b, aliyun.com/gpu-mem: 2, tencent.com/vcuda-core-limit: 50}\n"
+				     "    - {name: c, tencent.com/vcuda-memory: 6, volcano.sh/vgpu-use-gpuuuid: GPU-1, nvidia.com/priority: 1}\n"
+				     "  aliases: {nvidia.com/gpu: a, aliyun.com/gpu-mem: b}\n");
+	const struct pen_config_profile *p = cfg.profiles;
+	assert_int_equal(cfg.n_profiles, 3);
+	assert_int_equal(p[0].count, 4);
+	assert_int_equal(p[0].contract.memory.guaranteed, 3000 * PEN_MIB);
+	assert_int_equal(p[0].contract.memory.cap, 3000 * PEN_MIB);
+	assert_int_equal(p[0].contract.compute.guaranteed, 300000);
+	assert_int_equal(p[0].contract.priority, 75);
+	assert_int_equal(p[1].contract.memory.cap, 2 * PEN_GIB);
+	assert_int_equal(p[1].contract.compute.guaranteed, 0);
+	assert_int_equal(p[1].contract.compute.cap, 500000);
+	assert_int_equal(p[2].contract.memory.cap, 1536 * PEN_MIB);
+	assert_string_equal(p[2].contract.device, "GPU-1");
+	assert_int_equal(p[2].contract.priority, 50);
+	assert_int_equal(cfg.n_aliases, 2);
+	pen_config_free(&cfg);
+	for (size_t i = 0; pen_alias(i); i++) {
+		struct pen_contract c;
+		struct pen_err err = PEN_ERR_INIT;
+		pen_contract_init(&c);
+		assert_ptr_equal(pen_alias_find(pen_alias(i)->name), pen_alias(i));
+		int r = pen_alias_set(&c, pen_alias(i), "1", &err);
+		assert_int_equal(r, pen_alias_field(pen_alias(i)->kind) < 0 ? -ENOTSUP : 0);
+		assert_int_equal(c.set_mask, r < 0 ? 0 : 1u << pen_alias_field(pen_alias(i)->kind));
+		assert_true(r == 0 || strstr(err.text, pen_alias(i)->name));
+	}
+	assert_null(pen_alias_find("nvidia.com/gpum"));
+}
 
 static void test_errors(void **state)
 {
@@ -323,9 +413,11 @@ static void test_diff(void **state)
 {
 	(void)state;
 	struct pen_config a = load("tick: 5ms\ndevices:\n- device: T4\n  mode: corun\n- device: T5\n  mode: exclusive\n"
-				   "contracts:\n- name: a\n  memory: 1G\n- name: b\n");
+				   "contracts:\n- name: a\n  memory: 1G\n- name: b\n"
+				   "kubernetes: {profiles: [{name: p, memory: 1G, count: 2}, {name: q, count: 1}], aliases: {x.y/p: p, x.y/q: q}}\n");
 	struct pen_config b = load("tick: 2ms\nsocket: /s\nretention: {days: 3}\npolicy: {reserve: 1G}\ndevices:\n- device: T6\n"
-				   "  quantum: 2ms\n  reserve: 0\ncontracts:\n- name: a\n  memory: 2G\n- name: c\n");
+				   "  quantum: 2ms\n  reserve: 0\ncontracts:\n- name: a\n  memory: 2G\n- name: c\n"
+				   "kubernetes: {enabled: on, profiles: [{name: p, memory: 2G, cdi: x.y/z=1}, {name: r, count: 1}], aliases: {x.y/p: r, x.y/r: r}}\n");
 	struct pen_diff d = { 0 };
 	pen_auto_free char *text = NULL;
 	size_t len;
@@ -336,6 +428,7 @@ static void test_diff(void **state)
 	assert_string_equal(text, "socket: /run/penstock/penstock.sock -> /s  (after a restart)\n"
 				  "tick: 5ms -> 2ms\n"
 				  "retention.days: 30 -> 3\n"
+				  "kubernetes.enabled: false -> true\n"
 				  "policy.reserve: 0 -> 1G\n"
 				  "device 'T4': mode: corun -> exclusive\n"
 				  "device 'T4': reserve: 0 -> 1G\n"
@@ -343,7 +436,15 @@ static void test_diff(void **state)
 				  "device 'T6': quantum: 4ms -> 2ms\n"
 				  "contract 'a': memory: 1G -> 2G\n"
 				  "contract 'b': removed, was: p.yaml:10\n"
-				  "contract 'c': new: p.yaml:12\n");
+				  "contract 'c': new: p.yaml:12\n"
+				  "profile 'p': memory: 1G -> 2G\n"
+				  "profile 'p': count: removed, was: 2\n"
+				  "profile 'p': cdi: new: x.y/z=1\n"
+				  "profile 'q': removed, was: p.yaml:11\n"
+				  "profile 'r': new: p.yaml:13\n"
+				  "alias 'x.y/p': p -> r\n"
+				  "alias 'x.y/q': removed, was: q\n"
+				  "alias 'x.y/r': new: r\n");
 	pen_diff_clear(&d);
 	pen_config_free(&a);
 	pen_config_free(&b);
@@ -464,6 +565,7 @@ int main(void)
 		cmocka_unit_test(test_full_round_trip),
 		cmocka_unit_test(test_defaults),
 		cmocka_unit_test(test_set),
+		cmocka_unit_test(test_aliases),
 		cmocka_unit_test(test_errors),
 		cmocka_unit_test(test_too_many),
 		cmocka_unit_test(test_device_policy),
