@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/units.h"
 #include "cli/cli.h"
+#include "cli/inject.h"
 #include "contract/contract.h"
 
 #include <ctype.h>
@@ -255,25 +256,6 @@ static int make_tenant(struct run *run)
 	return 0;
 }
 
-static int set_environment(const struct run *run)
-{
-	static const char *const where[] = { "../lib/penstock/libpenstock-opencl.so",
-					     "../shim/opencl/libpenstock-opencl.so", NULL };
-	char layer[PATH_MAX], list[PATH_MAX * 2];
-	int r = pen_install_path(where, layer, sizeof(layer));
-	if (r < 0)
-		return r;
-	/* First in the list: ocl-icd 2.3.1 cuts the variable at the first ':' and children then see the first only. */
-	const char *old = getenv("OPENCL_LAYERS");
-	if (old && *old && strcmp(old, layer))
-		snprintf(list, sizeof(list), "%s:%s", layer, old);
-	else
-		snprintf(list, sizeof(list), "%s", layer);
-	if (setenv("OPENCL_LAYERS", list, 1) < 0 || setenv("PENSTOCK_TENANT", run->dir, 1) < 0)
-		return -errno;
-	return 0;
-}
-
 static volatile pid_t child_pid;   /* 0: it has none any more that a signal may go to */
 
 static void pass_signal(int sig, siginfo_t *info, void *context)
@@ -506,6 +488,22 @@ static void summary(struct run *run)
 	pen_client_request(run->cli, "DELETE", path, NULL, NULL, &err);
 }
 
+static void tell_doubt(const char *program)
+{
+	switch (pen_inject_doubt(program)) {
+	case PEN_DOUBT_PRIVILEGED:
+		fprintf(stderr, _("penstock: %s has more rights than you (set-uid, set-gid or capabilities): the loader keeps our layer and "
+				  "libraries from it, so nothing of it is accounted or limited\n"), program);
+		break;
+	case PEN_DOUBT_STATIC:
+		fprintf(stderr, _("penstock: %s is linked statically: it loads neither our layer nor our libraries, so only what it starts is "
+				  "accounted and limited\n"), program);
+		break;
+	default:
+		break;
+	}
+}
+
 int pen_cmd_run(struct pen_cli *cli, int argc, char **argv)
 {
 	struct run run = { .cli = cli };
@@ -535,11 +533,12 @@ int pen_cmd_run(struct pen_cli *cli, int argc, char **argv)
 	int code = make_tenant(&run);
 	if (code)
 		return code;
-	int r = set_environment(&run);
-	if (r < 0) {
+	if (pen_inject(run.dir, &err) < 0) {
 		summary(&run);
-		return fail(_("the OpenCL layer was not found beside penstock"));
+		return fail(err.text);
 	}
+	if (!cli->quiet)
+		tell_doubt(run.argv[0]);
 	run.started_ns = pen_mono_ns();
 	run.code = start_program(&run);
 	if (!run.code)
