@@ -90,6 +90,7 @@ struct pen_cli {
 	  PEN_CLI_SOCKET | PEN_CLI_JSON | PEN_CLI_NAME | PEN_CLI_HEADERS | PEN_CLI_WATCH, N_("accelerators of this node")) \
 	X(config, "config", "check [FILE] | show [FILE] | reload [OPTIONS]", PEN_CLI_SOCKET | PEN_CLI_JSON, \
 	  N_("check, show or reload the node's configuration")) \
+	X(init, "init", "[--write [FILE]]", 0, N_("find the devices of this machine and propose a configuration")) \
 	X(doctor, "doctor", "[OPTIONS]", PEN_CLI_SOCKET | PEN_CLI_JSON, \
 	  N_("check this machine and say how to mend what is wrong")) \
 	X(completion, "completion", "bash|zsh|fish", 0, N_("print a completion script for a shell")) \

@@ -48,7 +48,7 @@ static void clean_up(void)
 
 static void start(void)
 {
-	static const struct pen_device_facts facts = { "test:p/one#0", "One", "test", UINT64_C(1) << 30, 8 };
+	static const struct pen_device_facts facts = { "test:p/one#0", "One", "test", NULL, UINT64_C(1) << 30, 8 };
 	struct pen_device *dev;
 	if (d.base)
 		return;

@@ -47,6 +47,27 @@ def test_nothing_is_ignored():
         assert r.returncode == 125 and '--contract must stand before' in r.stderr, r
 
 
+def test_init():
+    """A proposal that the parser takes, written to a new file only."""
+    with Daemon() as node:
+        path = os.path.join(node.dir, 'etc', 'penstock.yaml')
+        shown = cli(node, 'init')
+        assert shown.returncode == 0 and 'policy:' in shown.stdout, shown
+        r = cli(node, 'init', '--write', path)
+        assert r.returncode == 0 and path in r.stdout, r
+        with open(path, encoding='utf-8') as f:
+            assert f.read() == shown.stdout
+        assert cli(node, 'config', 'check', path).returncode == 0
+        with open(path, 'a', encoding='utf-8') as f:
+            f.write('# mine\n')
+        r = cli(node, 'init', '--write', path)
+        assert r.returncode == 1 and 'there already' in r.stderr, r
+        with open(path, encoding='utf-8') as f:
+            assert f.read().endswith('# mine\n')
+        assert os.listdir(os.path.dirname(path)) == ['penstock.yaml']
+        assert cli(node, 'init', path).returncode == 2
+
+
 def test_check_contract():
     """`config check` of a contract reads it as one, and says what is wrong with it by line and field."""
     with Daemon() as node:
@@ -101,7 +122,7 @@ def test_unknown_size():
     """No figure is shown for what is not known."""
     with Daemon() as node:
         Client(node.create('a')[1]['dir']).attach(mem=0)
-        assert re.search(r'^\S+ +test model +unprobed +exclusive +- ', cli(node, 'device', 'ls').stdout, re.M), cli(node, 'device', 'ls')
+        assert re.search(r'^\S+ +test model +test +unprobed +exclusive +- ', cli(node, 'device', 'ls').stdout, re.M), cli(node, 'device', 'ls')
         assert re.search(r'^a +normal +active +0B +- ', cli(node, 'ps').stdout, re.M), cli(node, 'ps')
 
 
