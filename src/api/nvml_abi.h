@@ -215,6 +215,20 @@ _Static_assert(sizeof(nvmlProcessesUtilizationInfo_v1_t) == 24 && sizeof(nvmlSam
 _Static_assert(sizeof(nvmlDeviceAttributes_t) == 40 && sizeof(nvmlEventData_t) == 32, "attributes, events");
 _Static_assert(sizeof(nvmlEncoderSessionInfo_t) == 32 && sizeof(nvmlFBCSessionInfo_t) == 48, "sessions");
 
+/* FP32 lanes of one multiprocessor by compute capability, as NVIDIA's programming guide says: nvmlDeviceGetNumGpuCores counts them. 0: not known. */
+static inline unsigned int pen_nv_lanes(int major, int minor)
+{
+	switch (major) {
+	case 3: return 192;
+	case 5: return 128;
+	case 6: return minor == 0 ? 64 : 128;
+	case 7: return 64;
+	case 8: return minor == 0 ? 64 : 128;
+	case 9: case 10: case 11: case 12: return 128;
+	default: return 0;
+	}
+}
+
 /* Structures that nobody looks into. */
 typedef struct pen_nv_incomplete nvmlAccountingStats_t, nvmlActiveVgpuInstanceInfo_t, nvmlBridgeChipHierarchy_t,
 	nvmlC2cModeInfo_v1_t, nvmlClkMonStatus_t, nvmlClockOffset_t, nvmlComputeInstanceInfo_t,

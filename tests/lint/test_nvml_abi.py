@@ -84,7 +84,7 @@ def main():
     bad = [f'{x} here, {y} there' for x, y in zip(a, b) if x != y]
     assert len(a) == len(b) and len(a) > 150, (len(a), len(b))
     with open(ROOT + '/src/api/nvml.def', encoding='utf-8') as f:
-        rows = re.findall(r'^PEN_NV\((\w+), (\d+), (\w+), \((.*)\)\)$', f.read(), re.M)
+        rows = re.findall(r'^PEN_NV(?:_TEXT)?\((\w+), (\d+), (\w+), \((.*)\)\)$', f.read(), re.M)
     known = [r for r in rows if re.search(r'\b%s\s*\(' % r[0], header)]
     asserts = [f'_Static_assert(__builtin_types_compatible_p(__typeof__(&{name}), '
                f'{"const char *" if name == "nvmlErrorString" else "nvmlReturn_t"} (*)({types})), "{name}");'
