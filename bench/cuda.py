@@ -127,3 +127,8 @@ def json_line(text):
     if not found:
         raise RuntimeError(f'no JSON in: {text[-500:]}')
     return json.loads(found[-1])
+
+
+def truth_processes(truth):
+    """Rows of processes in the server's truth: pid, mem_bytes, ..."""
+    return truth['processes']
