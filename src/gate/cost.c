@@ -23,6 +23,7 @@ struct entry {
 	_Atomic uint32_t odd;
 	_Atomic uint32_t whole;      /* a sample of the uncut command was seen */
 	_Atomic uint32_t clean;      /* a sample was seen that nobody else's work stretched */
+	_Atomic uint32_t stale;      /* the command is another one since then: the next sample replaces what was learned */
 };
 
 struct pen_gate_costs {
@@ -100,16 +101,16 @@ static struct entry *entry_new(struct pen_gate_costs *t)
 }
 
 /* Work grows with size, at least as long as sizes are of one order: scaled by at most a factor of 1024 either way. */
-static uint64_t guess(const struct entry *known, uint64_t size)
+static uint64_t guess(const struct entry *known, uint64_t size, uint64_t guess_ns)
 {
 	if (!known)
-		return PEN_COST_GUESS_NS;
+		return pen_clamp(guess_ns, PEN_COST_FLOOR_NS, PEN_GATE_EST_MAX_NS);
 	double f = (double)PEN_MAX(size, UINT64_C(1)) / (double)PEN_MAX(known->size, UINT64_C(1));
 	f = f < 1.0 / 1024 ? 1.0 / 1024 : f > 1024 ? 1024 : f;
 	return pen_clamp((uint64_t)((double)pen_cost_est_ns(&known->c) * f), PEN_COST_FLOOR_NS, PEN_GATE_EST_MAX_NS);
 }
 
-struct pen_cost *pen_gate_costs_get(struct pen_gate_costs *t, uint64_t what, uint64_t size)
+struct pen_cost *pen_gate_costs_get(struct pen_gate_costs *t, uint64_t what, uint64_t size, uint64_t guess_ns)
 {
 	struct entry *known, *any;
 	uint32_t sizes;
@@ -124,7 +125,7 @@ struct pen_cost *pen_gate_costs_get(struct pen_gate_costs *t, uint64_t what, uin
 		struct entry *_Atomic *head = &t->bucket[bucket_of(what)];
 		e->what = what;
 		e->size = size;
-		atomic_store_explicit(&e->c.est_ns, guess(known, size), memory_order_relaxed);
+		atomic_store_explicit(&e->c.est_ns, guess(known, size, guess_ns), memory_order_relaxed);
 		atomic_store_explicit(&e->next, atomic_load_explicit(head, memory_order_relaxed), memory_order_relaxed);
 		atomic_store_explicit(head, e, memory_order_release);
 	}
@@ -136,7 +137,12 @@ struct pen_cost *pen_gate_costs_get(struct pen_gate_costs *t, uint64_t what, uin
 
 struct pen_cost *pen_gate_cost(struct pen_gate *g, uint64_t what, uint64_t size)
 {
-	return pen_gate_costs_get(g->costs, what, size);
+	return pen_gate_costs_get(g->costs, what, size, PEN_COST_GUESS_NS);
+}
+
+struct pen_cost *pen_gate_cost_guessed(struct pen_gate *g, uint64_t what, uint64_t size, uint64_t guess_ns)
+{
+	return pen_gate_costs_get(g->costs, what, size, guess_ns);
 }
 
 /* @factor: a sample that differs by more is an outlier until it has company. */
@@ -147,6 +153,8 @@ static void learn(struct entry *e, uint64_t device_ns, uint64_t factor)
 	uint32_t n = atomic_load_explicit(&c->samples, memory_order_relaxed);
 	uint64_t old = atomic_load_explicit(&c->est_ns, memory_order_relaxed);
 	uint64_t est;
+	if (atomic_load_explicit(&e->stale, memory_order_relaxed) && atomic_exchange_explicit(&e->stale, 0, memory_order_relaxed))
+		n = 0;
 	if (!n) {
 		est = x;
 	} else if (x / factor > old || x < old / factor) {
@@ -177,6 +185,16 @@ void pen_cost_learn(struct pen_cost *c, uint64_t device_ns)
 	set_clean(e);
 	atomic_store_explicit(&e->whole, 1, memory_order_relaxed);
 	learn(e, device_ns, 4);
+}
+
+void pen_gate_cost_renew(struct pen_cost *c)
+{
+	struct entry *e = (struct entry *)(void *)c;
+	if (!pen_cost_known(c))
+		return;
+	atomic_store_explicit(&e->clean, 0, memory_order_relaxed);
+	atomic_store_explicit(&e->whole, 0, memory_order_relaxed);
+	atomic_store_explicit(&e->stale, 1, memory_order_relaxed);
 }
 
 void pen_gate_cost_beside(struct pen_cost *c, uint64_t whole_ns)

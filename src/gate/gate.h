@@ -116,6 +116,9 @@ static inline bool pen_gate_fast(struct pen_gate_queue *q, uint64_t est_ns)
 	return false;
 }
 
+/* A copy that pen_gate_fast() admitted: for the account. Where a rate is to be kept there is no credit, and all bytes go by cmd.bytes. */
+void pen_gate_count_bytes(struct pen_gate_queue *q, uint64_t bytes);
+
 enum pen_cmd_kind { PEN_CMD_KERNEL, PEN_CMD_COPY, PEN_CMD_FILL, PEN_CMD_GRAPH, PEN_CMD_COUNT_ONLY, PEN_CMD_KIND_MAX_ };
 
 #define PEN_CMD_NO_WAIT UINT32_C(1)        /* the shim knows that it must not wait */
@@ -165,6 +168,10 @@ void pen_gate_mark_done(struct pen_mark *mark, bool failed);
  * work (groups, bytes). Never freed, bounded: past the bound the nearest size of the same kernel scaled, else a shared entry.
  */
 struct pen_cost *pen_gate_cost(struct pen_gate *g, uint64_t what, uint64_t size);   /* never NULL; lock-free when known */
+/* The same, with the shim's guess for a command of which no size was ever seen. */
+struct pen_cost *pen_gate_cost_guessed(struct pen_gate *g, uint64_t what, uint64_t size, uint64_t guess_ns);
+/* The command has changed: what was learned stands until the next sample, which replaces it. */
+void pen_gate_cost_renew(struct pen_cost *c);
 /* One measured execution, alone on the device. */
 void pen_cost_learn(struct pen_cost *c, uint64_t device_ns);
 #define PEN_COST_FLOOR_NS UINT64_C(200)

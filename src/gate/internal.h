@@ -257,7 +257,7 @@ void pen_gate_synced(struct pen_gate_queue_full *q, uint64_t seq, uint64_t now_n
 
 /* ---- costs (cost.c) ---- */
 int pen_gate_costs_create(struct pen_gate_costs **ret);
-struct pen_cost *pen_gate_costs_get(struct pen_gate_costs *t, uint64_t what, uint64_t size);
+struct pen_cost *pen_gate_costs_get(struct pen_gate_costs *t, uint64_t what, uint64_t size, uint64_t guess_ns);
 void pen_gate_costs_after_fork(struct pen_gate_costs *t);
 /*
  * A piece was measured, which would make @whole_ns for the whole. Cutting has a cost of its own, so once a whole one was seen

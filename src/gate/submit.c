@@ -386,6 +386,12 @@ static int plain(struct pen_gate_queue *q, const struct pen_gate_cmd *cmd)
 	return q->gate->ad->submit(q, cmd->native, &whole, NULL);
 }
 
+void pen_gate_count_bytes(struct pen_gate_queue *q, uint64_t bytes)
+{
+	if (pen_gate_attached(q->gate))
+		pen_count(&pen_gate_account(q->gate)->bytes, bytes);
+}
+
 int pen_gate_submit(struct pen_gate_queue *q, const struct pen_gate_cmd *cmd)
 {
 	struct pen_gate *g = q->gate;

@@ -224,6 +224,25 @@ void pen_gate_sync_end(struct pen_gate_queue *q, uint64_t token)
 	atomic_fetch_add(&fake_stats.sync_end, 1);
 }
 
+uint64_t pen_gate_sync_all_begin(struct pen_gate *g)
+{
+	atomic_fetch_add(&fake_stats.sync_begin, 1);
+	return (uint64_t)(uintptr_t)g;
+}
+
+void pen_gate_sync_all_end(struct pen_gate *g, uint64_t token)
+{
+	if (token != (uint64_t)(uintptr_t)g)
+		atomic_fetch_add(&fake_stats.late, 1);
+	atomic_fetch_add(&fake_stats.sync_end, 1);
+}
+
+void pen_gate_count_bytes(struct pen_gate_queue *q, uint64_t bytes)
+{
+	check_alive(q);
+	atomic_fetch_add(&fake_stats.bytes, bytes);
+}
+
 void pen_gate_poll(struct pen_gate_queue *q)
 {
 	check_alive(q);
@@ -244,6 +263,17 @@ struct pen_cost *pen_gate_cost(struct pen_gate *g, uint64_t what, uint64_t size)
 	(void)g, (void)size;
 	atomic_store(&fake_stats.last_what, what);
 	return &one;
+}
+
+struct pen_cost *pen_gate_cost_guessed(struct pen_gate *g, uint64_t what, uint64_t size, uint64_t guess_ns)
+{
+	(void)guess_ns;
+	return pen_gate_cost(g, what, size);
+}
+
+void pen_gate_cost_renew(struct pen_cost *c)
+{
+	(void)c;
 }
 
 void pen_cost_learn(struct pen_cost *c, uint64_t device_ns)

@@ -114,8 +114,8 @@ static void test_cost_table(void **state)
 	(void)state;
 	static struct pen_gate_costs *t;   /* as a gate's, it stays */
 	assert_int_equal(pen_gate_costs_create(&t), 0);
-	struct pen_cost *c = pen_gate_costs_get(t, 1, 100);
-	assert_ptr_equal(pen_gate_costs_get(t, 1, 100), c);
+	struct pen_cost *c = pen_gate_costs_get(t, 1, 100, PEN_COST_GUESS_NS);
+	assert_ptr_equal(pen_gate_costs_get(t, 1, 100, PEN_COST_GUESS_NS), c);
 	for (int i = 0; i < 6; i++)
 		pen_cost_learn(c, 50000);
 	assert_int_equal(pen_cost_est_ns(c), 50000);
@@ -130,12 +130,29 @@ static void test_cost_table(void **state)
 	pen_cost_learn(c, 0);
 	pen_cost_learn(c, 0);
 	assert_int_equal(pen_cost_est_ns(c), PEN_COST_FLOOR_NS);
+	/* A guess counts where nothing like it was seen; a size that is known is worth more. */
+	struct pen_cost *g = pen_gate_costs_get(t, 3, 100, 70000);
+	assert_int_equal(pen_cost_est_ns(g), 70000);
+	assert_false(pen_cost_known(g));
+	pen_cost_learn(g, 40000);
+	assert_int_equal(pen_cost_est_ns(pen_gate_costs_get(t, 3, 200, 70000)), 80000);
+	/* A command that has changed: the old cost stands until the next sample, which replaces it, and it is never unknown. */
+	for (int i = 0; i < 6; i++)
+		pen_cost_learn(g, 40000);
+	pen_gate_cost_renew(g);
+	assert_int_equal(pen_cost_est_ns(g), 40000);
+	assert_true(pen_cost_known(g));
+	pen_cost_learn(g, 60000);
+	assert_int_equal(pen_cost_est_ns(g), 60000);
+	pen_gate_cost_renew(g);
+	pen_gate_cost_beside(g, 5000000);
+	assert_int_equal(pen_cost_est_ns(g), 5000000);
 	/* An autotuner: any number of sizes and kernels, bounded, and always an answer. */
 	for (uint64_t i = 0; i < 30000; i++) {
-		assert_true(pen_cost_est_ns(pen_gate_costs_get(t, 2, i)) > 0);
-		assert_true(pen_cost_est_ns(pen_gate_costs_get(t, i * 7919, i)) > 0);
+		assert_true(pen_cost_est_ns(pen_gate_costs_get(t, 2, i, PEN_COST_GUESS_NS)) > 0);
+		assert_true(pen_cost_est_ns(pen_gate_costs_get(t, i * 7919, i, PEN_COST_GUESS_NS)) > 0);
 	}
-	assert_ptr_equal(pen_gate_costs_get(t, 1, 100), c);
+	assert_ptr_equal(pen_gate_costs_get(t, 1, 100, PEN_COST_GUESS_NS), c);
 }
 
 static void test_cost_learning(void **state)
@@ -193,7 +210,7 @@ static void test_cost_of_pieces(void **state)
 	(void)state;
 	static struct pen_gate_costs *t;   /* as a gate's, it stays */
 	assert_int_equal(pen_gate_costs_create(&t), 0);
-	struct pen_cost *c = pen_gate_costs_get(t, 1, 1);
+	struct pen_cost *c = pen_gate_costs_get(t, 1, 1, PEN_COST_GUESS_NS);
 	pen_gate_cost_piece(c, 16 * PEN_MS);
 	assert_int_equal(pen_cost_est_ns(c), 16 * PEN_MS);
 	for (int i = 0; i < 30; i++)
