@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Linear device memory, managed memory, host memory: allocation and release. */
+#include "simgpu/nvidia/cuda/drv.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define PITCH_BYTES 512ul
+
+CUresult sim_memory_info(struct sim_device *d, size_t *free_bytes, size_t *total_bytes)
+{
+	uint64_t f, t;
+
+	if (sim_driver.null) {
+		uint64_t used = d->used_bytes;
+
+		*total_bytes = d->card.mem_bytes;
+		*free_bytes = used < d->card.mem_bytes ? d->card.mem_bytes - used : 0;
+		return CUDA_SUCCESS;
+	}
+
+	int e = sim_mem_info(sim_driver.server, (unsigned)d->id, &f, &t);
+
+	if (e < 0)
+		return sim_result(e);
+	*free_bytes = f;
+	*total_bytes = t;
+	return CUDA_SUCCESS;
+}
+
+CUresult cuMemGetInfo_v2(size_t *free_bytes, size_t *total_bytes)
+{
+	size_t f, t;
+	CUcontext ctx;
+	CUresult r = sim_enter(&ctx);
+
+	if (!r)
+		r = sim_memory_info(ctx->device, &f, &t);
+	if (r)
+		return r;
+	if (free_bytes)
+		*free_bytes = f;
+	if (total_bytes)
+		*total_bytes = t;
+	return CUDA_SUCCESS;
+}
+
+/* 32 bits: what does not fit is the largest that does. */
+CUresult cuMemGetInfo(unsigned int *free_bytes, unsigned int *total_bytes)
+{
+	size_t f, t;
+	CUresult r = cuMemGetInfo_v2(&f, &t);
+
+	if (r)
+		return r;
+	if (free_bytes)
+		*free_bytes = f > UINT32_MAX ? UINT32_MAX : (unsigned int)f;
+	if (total_bytes)
+		*total_bytes = t > UINT32_MAX ? UINT32_MAX : (unsigned int)t;
+	return CUDA_SUCCESS;
+}
+
+CUresult cuMemAlloc_v2(CUdeviceptr *ret, size_t bytes)
+{
+	CUcontext ctx;
+	CUresult r = sim_enter(&ctx);
+
+	if (SIM_UNLIKELY(r))
+		return r;
+	if (SIM_UNLIKELY(!ret || !bytes))
+		return CUDA_ERROR_INVALID_VALUE;
+	return sim_heap_alloc(ctx, bytes, ret);
+}
+
+CUresult cuMemFree_v2(CUdeviceptr p)
+{
+	CUcontext ctx;
+	CUresult r = sim_enter(&ctx);
+
+	if (SIM_UNLIKELY(r))
+		return r;
+	if (!p)
+		return CUDA_SUCCESS;
+	return sim_heap_free(p);
+}
+
+CUresult cuMemAllocPitch_v2(CUdeviceptr *ret, size_t *pitch, size_t width, size_t height, unsigned int element)
+{
+	CUcontext ctx;
+	CUresult r = sim_enter(&ctx);
+
+	if (r)
+		return r;
+	if (!ret || !pitch || !width || !height || (element != 4 && element != 8 && element != 16))
+		return CUDA_ERROR_INVALID_VALUE;
+
+	size_t row = (width + PITCH_BYTES - 1) & ~(PITCH_BYTES - 1), bytes;
+
+	if (row < width || __builtin_mul_overflow(row, height, &bytes))
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	r = sim_heap_alloc(ctx, bytes, ret);
+	if (!r)
+		*pitch = row;
+	return r;
+}
+
+/* Its bytes are the process's own in any case, so the host may use them; on the device it takes its whole size. */
+CUresult cuMemAllocManaged(CUdeviceptr *ret, size_t bytes, unsigned int flags)
+{
+	CUdeviceptr p;
+	CUcontext ctx;
+	CUresult r = sim_enter(&ctx);
+
+	if (r)
+		return r;
+	if (!ret || !bytes || (flags != CU_MEM_ATTACH_GLOBAL && flags != CU_MEM_ATTACH_HOST))
+		return CUDA_ERROR_INVALID_VALUE;
+	r = sim_heap_alloc(ctx, bytes, &p);
+	if (r)
+		return r;
+
+	struct sim_range range = { .base = p, .bytes = bytes, .kind = SIM_MEM_MANAGED, .device = ctx->device, .ctx = ctx, .flags = flags };
+
+	if (sim_range_add(&range) < 0) {
+		sim_heap_free(p);
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	}
+	sim_heap_mark(p);
+	*ret = p;
+	return CUDA_SUCCESS;
+}
+
+/* ---- host memory ---- */
+
+static CUresult host_alloc(void **ret, size_t bytes, unsigned int flags)
+{
+	CUcontext ctx;
+	CUresult r = sim_enter(&ctx);
+
+	if (r)
+		return r;
+	if (!ret || !bytes ||
+	    flags & ~(unsigned)(CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP | CU_MEMHOSTALLOC_WRITECOMBINED))
+		return CUDA_ERROR_INVALID_VALUE;
+
+	size_t whole = (bytes + 4095) & ~4095ul;
+	void *p = whole < bytes ? MAP_FAILED : mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+
+	struct sim_range range = { .base = (uintptr_t)p, .bytes = whole, .kind = SIM_MEM_HOST, .device = ctx->device, .ctx = ctx,
+				   .flags = flags };
+
+	if (sim_range_add(&range) < 0) {
+		munmap(p, whole);
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	}
+	*ret = p;
+	return CUDA_SUCCESS;
+}
+
+CUresult cuMemHostAlloc(void **ret, size_t bytes, unsigned int flags)
+{
+	return host_alloc(ret, bytes, flags);
+}
+
+CUresult cuMemAllocHost_v2(void **ret, size_t bytes)
+{
+	return host_alloc(ret, bytes, CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP);
+}
+
+CUresult cuMemAllocHost(void **ret, unsigned int bytes)
+{
+	return cuMemAllocHost_v2(ret, bytes);
+}
+
+CUresult cuMemFreeHost(void *p)
+{
+	struct sim_range range;
+	CUcontext ctx;
+	CUresult r = sim_enter(&ctx);
+
+	if (r)
+		return r;
+	if (!sim_range_find((uintptr_t)p, &range) || range.kind != SIM_MEM_HOST || range.base != (uintptr_t)p)
+		return CUDA_ERROR_INVALID_VALUE;
+	sim_context_sync(ctx);   /* work in flight may read it */
+	if (!sim_range_remove((uintptr_t)p, &range))
+		return CUDA_ERROR_INVALID_VALUE;
+	munmap(p, range.bytes);
+	return CUDA_SUCCESS;
+}
+
+CUresult cuMemHostRegister_v2(void *p, size_t bytes, unsigned int flags)
+{
+	CUcontext ctx;
+	CUresult r = sim_enter(&ctx);
+
+	if (r)
+		return r;
+	if (!p || !bytes || flags & ~(unsigned)(CU_MEMHOSTREGISTER_PORTABLE | CU_MEMHOSTREGISTER_DEVICEMAP | CU_MEMHOSTREGISTER_IOMEMORY |
+						CU_MEMHOSTREGISTER_READ_ONLY))
+		return CUDA_ERROR_INVALID_VALUE;
+	if (flags & CU_MEMHOSTREGISTER_READ_ONLY)
+		return CUDA_ERROR_NOT_SUPPORTED;
+
+	struct sim_range range = { .base = (uintptr_t)p, .bytes = bytes, .kind = SIM_MEM_REGISTERED, .device = ctx->device, .ctx = ctx,
+				   .flags = flags };
+	int e = sim_range_add(&range);
+
+	return e == -EEXIST ? CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED : e ? CUDA_ERROR_OUT_OF_MEMORY : CUDA_SUCCESS;
+}
+
+CUresult cuMemHostRegister(void *p, size_t bytes, unsigned int flags)
+{
+	return cuMemHostRegister_v2(p, bytes, flags);
+}
+
+CUresult cuMemHostUnregister(void *p)
+{
+	struct sim_range range;
+	CUcontext ctx;
+	CUresult r = sim_enter(&ctx);
+
+	if (r)
+		return r;
+	if (!sim_range_find((uintptr_t)p, &range) || range.kind != SIM_MEM_REGISTERED || range.base != (uintptr_t)p)
+		return CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED;
+	sim_context_sync(ctx);
+	sim_range_remove((uintptr_t)p, NULL);
+	return CUDA_SUCCESS;
+}
+
+CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr *ret, void *p, unsigned int flags)
+{
+	struct sim_range range;
+	CUcontext ctx;
+	CUresult r = sim_enter(&ctx);
+
+	if (r)
+		return r;
+	if (!ret || !p || flags)
+		return CUDA_ERROR_INVALID_VALUE;
+	if (!sim_find((uintptr_t)p, &range) || (range.kind != SIM_MEM_HOST && range.kind != SIM_MEM_REGISTERED))
+		return CUDA_ERROR_INVALID_VALUE;
+	*ret = (uintptr_t)p;
+	return CUDA_SUCCESS;
+}
+
+CUresult cuMemHostGetFlags(unsigned int *flags, void *p)
+{
+	struct sim_range range;
+	CUcontext ctx;
+	CUresult r = sim_enter(&ctx);
+
+	if (r)
+		return r;
+	if (!flags || !sim_range_find((uintptr_t)p, &range) || range.kind != SIM_MEM_HOST)
+		return CUDA_ERROR_INVALID_VALUE;
+	*flags = range.flags | CU_MEMHOSTALLOC_DEVICEMAP;
+	return CUDA_SUCCESS;
+}
+
+/* ---- a context's end ---- */
+
+void sim_memory_context_end(CUcontext ctx)
+{
+	struct sim_range range;
+
+	sim_heap_context_end(ctx);
+	while (sim_range_remove_next(ctx, &range))
+		if (range.kind == SIM_MEM_HOST)
+			munmap((void *)range.base, range.bytes);
+}
