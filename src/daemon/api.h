@@ -61,6 +61,7 @@ json_t *pen_json_u64(uint64_t v);               /* jansson's integers are signed
 	X(GET, "/v1/tenants/*/why", why, false)                  \
 	X(GET, "/v1/tenants/*/usage", usage, false)              \
 	X(GET, "/v1/events", events, false)                      \
+	X(GET, "/v1/integrations", integrations, false)          \
 	X(GET, "/v1/config", config, false)                      \
 	X(POST, "/v1/config/reload", config_reload, true)        \
 	X(GET, "/metrics", metrics, false)

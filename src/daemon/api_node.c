@@ -125,6 +125,11 @@ int pen_api_events(struct pen_api_call *call)
 	return pen_api_answer(call, 200, json_pack("{s:o, s:o}", "events", list, "last", pen_json_u64(last)));
 }
 
+int pen_api_integrations(struct pen_api_call *call)
+{
+	return pen_api_answer(call, 200, json_pack("{s:o}", "integrations", pen_services_status(call->d)));
+}
+
 int pen_api_config(struct pen_api_call *call)
 {
 	pen_auto_free char *text = NULL;

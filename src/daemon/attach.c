@@ -250,7 +250,10 @@ static int on_hello(struct pen_daemon *d, struct pen_client *c, const struct pen
 	if (c->greeted || c->want_adopts)
 		return -EPROTO;
 	const char *text;
+	char why[sizeof(((struct pen_msg_hello_reply *)0)->text)] = "";
 	int status = check_hello(c, m, &text);
+	if (status == 0 && (status = pen_services_claim(d, c->tenant, c->peer.pid, why, sizeof(why))) < 0)
+		text = why;
 	if (status < 0) {
 		pen_event(d, PEN_EVENT_REFUSED, c->tenant, NULL, "process %d (uid %u): %s", (int)c->peer.pid,
 			  (unsigned)c->peer.uid, text);

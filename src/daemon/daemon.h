@@ -21,6 +21,10 @@ struct pen_tenant_new {
 	bool wait, ephemeral, from_config;
 	double created;                 /* 0 = now */
 	const uint8_t *token;           /* NULL = a new one */
+	const char *owner;              /* NULL = none */
+	bool lapsed;                    /* without admission */
+	const char *note;
+	json_t *labels;                 /* borrowed */
 };
 /*
  * Admits and creates. Return: 0 (state idle, or waiting if @n->wait); -EEXIST; -EAGAIN, -ERANGE refused; -EINVAL;
@@ -46,6 +50,9 @@ int pen_tenant_would_admit(struct pen_daemon *d, const struct pen_tenant *t, str
 /* Tries to hold the contract of @t on @dev. Return: 0; -EAGAIN, -ERANGE; -ENODEV not meant for this device. */
 int pen_tenant_cover(struct pen_daemon *d, struct pen_tenant *t, struct pen_device *dev, struct pen_err *err);
 bool pen_contract_means(const struct pen_contract *c, const struct pen_device *dev);
+/* Of an owner's tenant: see service.h. */
+int pen_tenant_hold(struct pen_daemon *d, struct pen_tenant *t, struct pen_err *err);
+int pen_tenant_lapse(struct pen_daemon *d, struct pen_tenant *t);
 /* At the end of the daemon: forgets everything, leaves clients, directories' tokens and the store alone. */
 void pen_tenant_free_all(struct pen_daemon *d);
 
@@ -181,13 +188,29 @@ void pen_lend_raise(struct pen_table_device *dev);
 void pen_lend_answer(struct pen_table_device *dev);   /* whoever waited for more may look at its terms */
 void *pen_locked_alloc(size_t size);   /* zeroed, locked in memory where permitted; NULL no memory */
 
+/* ---- service.c, service_tenant.c, service_work.c: integrations ------------------------------------------------------------ */
+
+int pen_services_start(struct pen_daemon *d, struct pen_err *err);
+void pen_services_stop(struct pen_daemon *d);
+void pen_services_configure(struct pen_daemon *d);
+/* Something changed (bits of service.h): integrations are told soon. From anywhere in the daemon. */
+void pen_services_poke(struct pen_daemon *d, unsigned what);
+/* May a process with the right token attach? Return: 0; negative errno with @why. */
+int pen_services_claim(struct pen_daemon *d, const struct pen_tenant *t, pid_t pid, char *why, size_t n);
+void pen_services_metrics(struct pen_daemon *d, FILE *out);
+json_t *pen_services_status(struct pen_daemon *d);
+void pen_owner_keep(struct pen_daemon *d, const struct pen_tenant *t);   /* the store knows owner, note and labels */
+/* What the store knows of the owner of a tenant that is restored. @n borrows from d->notes. */
+void pen_owner_restore(struct pen_daemon *d, const char *tenant, struct pen_tenant_new *n);
+void pen_note_restore(struct pen_daemon *d, const char *owner, const char *key, const char *text);
+
 /* ---- events.c ------------------------------------------------------------------------------------------------------------ */
 
 #define PEN_EVENT_KINDS(X)                                                                                   \
 	X(STARTED, "started") X(STOPPED, "stopped") X(ALERT, "alert") X(CONFIG, "config")                     \
 	X(DEVICE, "device") X(TENANT_CREATED, "tenant-created") X(TENANT_WAITING, "tenant-waiting")           \
 	X(TENANT_CHANGED, "tenant-changed") X(TENANT_ENDED, "tenant-ended") X(REFUSED, "refused")             \
-	X(MEMORY_REFUSED, "memory-refused")                                                                   \
+	X(MEMORY_REFUSED, "memory-refused") X(INTEGRATION, "integration")                                     \
 	X(CLIENT_ATTACHED, "client-attached") X(CLIENT_GONE, "client-gone") X(CLIENT_STALE, "client-stale")
 enum pen_event_kind {
 #define X(id, name) PEN_EVENT_##id,

@@ -5,6 +5,7 @@
 #include "board/mem.h"
 #include "board/page.h"
 #include "daemon/daemon.h"
+#include "daemon/service.h"
 #include "daemon/store.h"
 
 #include <errno.h>
@@ -53,6 +54,7 @@ void pen_device_configure(struct pen_daemon *d, struct pen_device *dev)
 	t->units = dev->units;
 	t->drained = dev->state == PEN_DEVICE_DRAINED;
 	pen_unlock(&d->table->lock);
+	pen_services_poke(d, PEN_SERVICE_DEVICES);
 }
 
 static int add(struct pen_daemon *d, const char *key, struct pen_device **ret_dev)
@@ -356,6 +358,7 @@ uint64_t pen_place_mem_limit(const struct pen_place *p)
 
 void pen_device_promise(struct pen_daemon *d)
 {
+	pen_services_poke(d, PEN_SERVICE_TENANTS);
 	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++) {
 		struct pen_device *dev = d->device[i];
 		uint64_t sum = 0;

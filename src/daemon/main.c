@@ -12,6 +12,7 @@
 #include "contract/text.h"
 #include "daemon/daemon.h"
 #include "daemon/http.h"
+#include "daemon/service.h"
 #include "daemon/store.h"
 
 #include <errno.h>
@@ -84,14 +85,16 @@ static void on_second(evutil_socket_t fd, short what, void *arg)
 
 void pen_daemon_probed(struct pen_daemon *d)
 {
+	d->probed = true;
 	for (struct pen_tenant *t = d->tenants; t; t = t->hh.next)   /* restored before the devices were known */
-		for (unsigned i = 0; i < PEN_DAEMON_DEVICES && t->state != PEN_TENANT_WAITING; i++)
+		for (unsigned i = 0; i < PEN_DAEMON_DEVICES && t->state != PEN_TENANT_WAITING && !t->lapsed; i++)
 			if (d->device[i] && !(t->covers >> i & 1) && pen_contract_means(&t->contract, d->device[i]))
 				pen_tenant_cover(d, t, d->device[i], NULL);
 	pen_config_contracts(d);
 	pen_attach_unpark(d);
 	pen_http_unpark(d);
 	pen_tenant_admit_waiting(d);
+	pen_services_poke(d, PEN_SERVICE_DEVICES | PEN_SERVICE_TENANTS);
 }
 
 /* ---- start ------------------------------------------------------------------------------------------------------ */
@@ -211,6 +214,8 @@ static int start(struct pen_daemon *d, struct pen_err *err)
 		return pen_err_sys(err, -ENOMEM, "events");
 	pen_event(d, PEN_EVENT_STARTED, NULL, NULL, "penstockd " PEN_VERSION "%s, tick %llu us",
 		  d->opt.is_private ? " (private)" : "", (unsigned long long)(d->cfg.tick_ns / 1000));
+	if (!d->opt.is_private && (r = pen_services_start(d, err)) < 0)
+		return r;
 	if (!d->opt.no_probe) {
 		r = pen_probe_start(d);
 		if (r < 0)
@@ -261,6 +266,7 @@ static void finish(struct pen_daemon *d)
 	d->quitting = true;
 	if (d->http)
 		pen_event(d, PEN_EVENT_STOPPED, NULL, NULL, "penstockd ends");
+	pen_services_stop(d);
 	pen_tick_stop(d);
 	pen_probe_free(d);
 	for (size_t i = 0; i < PEN_ARRAY_LEN(evs); i++)
@@ -284,6 +290,7 @@ static void finish(struct pen_daemon *d)
 	if (d->table)
 		munmap(d->table, sizeof(*d->table));
 	pen_config_free(&d->cfg);
+	json_decref(d->notes);
 	libevent_global_shutdown();
 }
 

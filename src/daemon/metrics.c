@@ -2,6 +2,7 @@
 /* /metrics: Prometheus text format 0.0.4. Names of tenants and devices hold no character that a label must escape but \ and ". */
 #include "base/auto.h"
 #include "daemon/api.h"
+#include "daemon/service.h"
 #include "daemon/store.h"
 
 #include <math.h>
@@ -41,6 +42,14 @@ static void put_place(FILE *f, const char *name, const struct pen_place *p, cons
 	if (extra) {
 		fputc(',', f);
 		put_label(f, extra, extra_value);
+	}
+	static const char *const labels[] = { "namespace", "pod", "container" };   /* what else a tenant has would only add series */
+	for (size_t i = 0; i < PEN_ARRAY_LEN(labels); i++) {
+		const char *value = json_string_value(json_object_get(p->tenant->labels, labels[i]));
+		if (!value)
+			continue;
+		fputc(',', f);
+		put_label(f, labels[i], value);
 	}
 	fprintf(f, "} %.17g\n", v);
 }
@@ -180,6 +189,21 @@ static void put_daemon(const struct out *o)
 	}
 }
 
+void pen_service_metric_head(FILE *out, const char *name, const char *type, const char *help)
+{
+	head(out, name, type, help);
+}
+
+void pen_service_metric(FILE *out, const char *name, const char *const *labels, double value)
+{
+	fprintf(out, "penstock_%s", name);
+	for (size_t i = 0; labels && labels[i]; i += 2) {
+		fputc(i ? ',' : '{', out);
+		put_label(out, labels[i], labels[i + 1]);
+	}
+	fprintf(out, "%s %.17g\n", labels && labels[0] ? "}" : "", value);
+}
+
 char *pen_metrics_text(struct pen_daemon *d)
 {
 	pen_auto_free char *text = NULL;
@@ -192,6 +216,7 @@ char *pen_metrics_text(struct pen_daemon *d)
 	put_places(&o);
 	put_held(&o);
 	put_response(&o);
+	pen_services_metrics(d, o.f);
 	if (fclose(o.f) != 0)
 		return NULL;
 	return PEN_TAKE_PTR(text);

@@ -30,6 +30,7 @@ struct pen_probe;
 struct pen_tick;
 struct pen_daemon;
 struct pen_usage_row;
+struct pen_services;
 
 #define PEN_TENANT_STATES(X)                                     \
 	X(WAITING, "waiting") /* queued for admission */         \
@@ -120,6 +121,11 @@ struct pen_absent {
 	uint64_t bytes;                        /* as the store has it: for a ledger that does not know */
 };
 
+#define PEN_OWNER_MAX 16
+#define PEN_NOTE_KEY_MAX 160      /* of a note of an integration, with its end */
+#define PEN_NOTE_TEXT_MAX 2048
+#define PEN_TENANTS_DIR "tenants"         /* in the runtime directory */
+#define PEN_CONTAINERS_DIR "containers"   /* likewise; of those that an integration made */
 #define PEN_CLIENT_ADOPTS 16
 struct pen_adopt {
 	struct pen_msg_adopt msg;
@@ -152,6 +158,10 @@ struct pen_tenant {
 	gid_t owner_gid;
 	double created;                        /* Unix time, for display */
 	bool ephemeral, from_config, restored, seen_client, stop_alloc;   /* restored: was there before this daemon */
+	char owner[PEN_OWNER_MAX];             /* integration that made it; "" = a person, or the configuration */
+	bool lapsed;                           /* of an owner: holds nothing, until a client comes or the owner says so */
+	char *note;                            /* of the owner; NULL = none */
+	json_t *labels;                        /* object of texts for people; NULL = none */
 	pid_t watch_pid;
 	uint64_t watch_start;
 	int watch_pidfd;
@@ -210,8 +220,10 @@ struct pen_daemon {
 	struct pen_store *store;
 	struct pen_http *http;
 	struct pen_probe *probe;
+	struct pen_services *services;         /* integrations; NULL = none are served */
+	json_t *notes;                         /* integration -> key -> text */
 	struct event *second_ev, *term_ev, *int_ev, *hup_ev, *square_ev, *adopt_ev, *linger_ev, *rest_ev;
-	bool had_tenant, quitting, restored;
+	bool had_tenant, quitting, restored, probed;   /* probed: discovery has spoken */
 	double started;
 	uint64_t started_ns, start_time;       /* start_time: as of a peer, in the kernel's ticks */
 	uint8_t boot[16];

@@ -92,6 +92,7 @@ int pen_daemon_reload(struct pen_daemon *d, struct pen_diff *ret_diff, struct pe
 		pen_event(d, PEN_EVENT_CONFIG, NULL, NULL, "%s: %s -> %s%s", diff.v[i].what, diff.v[i].from, diff.v[i].to,
 			  diff.v[i].restart ? " (after a restart)" : "");
 	pen_config_contracts(d);
+	pen_services_configure(d);
 	*ret_diff = diff;
 	return 0;
 }

@@ -79,7 +79,8 @@ static bool overtakes(const struct pen_store_op *op, const struct pen_store_op *
 	if (op->kind == PEN_OP_GONE)
 		return true;
 	return o->kind == op->kind && !strcmp(o->device, op->device) &&
-	       (op->kind != PEN_OP_SEAT || o->u.seat.row.seat == op->u.seat.row.seat);
+	       (op->kind != PEN_OP_SEAT || o->u.seat.row.seat == op->u.seat.row.seat) &&
+	       (op->kind != PEN_OP_NOTE || (!strcmp(o->u.note.owner, op->u.note.owner) && !strcmp(o->u.note.key, op->u.note.key)));
 }
 
 /* A newer state takes the older one's turn. */
@@ -228,6 +229,18 @@ void pen_store_totals(struct pen_store *s, const struct pen_place *p)
 	}
 	strcpy(op->u.totals, text);
 	free(text);
+	put(s, op);
+}
+
+void pen_store_note(struct pen_store *s, const char *owner, const char *tenant, const char *key, const char *text)
+{
+	struct pen_store_op *op = new_op(PEN_OP_NOTE, tenant, "");
+	if (!op)
+		return;
+	snprintf(op->u.note.owner, sizeof(op->u.note.owner), "%s", owner);
+	snprintf(op->u.note.key, sizeof(op->u.note.key), "%s", key);
+	snprintf(op->u.note.text, sizeof(op->u.note.text), "%s", text ? text : "");
+	op->u.note.gone = !text;
 	put(s, op);
 }
 

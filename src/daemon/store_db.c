@@ -27,6 +27,7 @@ static const char schema[] =
 	"CREATE TABLE IF NOT EXISTS event(id INTEGER PRIMARY KEY, time REAL, kind TEXT, tenant TEXT, device TEXT, text TEXT);"
 	"CREATE TABLE IF NOT EXISTS usage(tenant TEXT, device TEXT, minute INT, device_ns INT, mem_peak_bytes INT, commands INT,"
 	" held_ns INT, bytes INT, PRIMARY KEY(minute, tenant, device)) WITHOUT ROWID;"
+	"CREATE TABLE IF NOT EXISTS note(owner TEXT, key TEXT, tenant TEXT, text TEXT, PRIMARY KEY(owner, key)) WITHOUT ROWID;"
 	"PRAGMA user_version=1;";
 
 static int sql_error(struct pen_db *db, int rc, struct pen_err *err, const char *what)
@@ -205,7 +206,8 @@ static int write_tenant(struct pen_db *db, const struct pen_store_op *op, struct
 static int delete_tenant(struct pen_db *db, const char *name, struct pen_err *err)
 {
 	static const char *const sql[] = { "DELETE FROM seat WHERE tenant=?", "DELETE FROM totals WHERE tenant=?",
-					   "DELETE FROM place WHERE tenant=?", "DELETE FROM tenant WHERE name=?" };
+					   "DELETE FROM place WHERE tenant=?", "DELETE FROM tenant WHERE name=?",
+					   "DELETE FROM note WHERE tenant=?" };
 	int r = 0;
 	for (size_t i = 0; i < PEN_ARRAY_LEN(sql) && r == 0; i++)
 		r = exec_bound(db, err, sql[i], "s", name);
@@ -232,6 +234,14 @@ static int write_place(struct pen_db *db, const struct pen_store_op *op, struct 
 	return r < 0 ? r : exec_bound(db, err, "DELETE FROM place WHERE tenant=? AND device=?", "ss", op->tenant, op->device);
 }
 
+static int write_note(struct pen_db *db, const struct pen_store_op *op, struct pen_err *err)
+{
+	if (op->u.note.gone)
+		return exec_bound(db, err, "DELETE FROM note WHERE owner=? AND key=?", "ss", op->u.note.owner, op->u.note.key);
+	return exec_bound(db, err, "INSERT OR REPLACE INTO note VALUES(?,?,?,?)", "ssss", op->u.note.owner, op->u.note.key, op->tenant,
+			  op->u.note.text);
+}
+
 static int write_op(struct pen_db *db, const struct pen_store_op *op, struct pen_err *err)
 {
 	const struct pen_event_row *e = &op->u.event;
@@ -248,6 +258,8 @@ static int write_op(struct pen_db *db, const struct pen_store_op *op, struct pen
 				  op->u.totals);
 	case PEN_OP_PLACE:
 		return write_place(db, op, err);
+	case PEN_OP_NOTE:
+		return write_note(db, op, err);
 	case PEN_OP_EVENT:
 		return exec_bound(db, err, "INSERT OR REPLACE INTO event VALUES(?,?,?,?,?,?)", "idssss", I(e->id), e->time,
 				  e->kind, e->tenant, e->device, e->text);
@@ -349,8 +361,13 @@ static void restore_tenant(struct pen_daemon *d, sqlite3_stmt *st)
 	n.watch_pid = still_there(watched, (uint64_t)sqlite3_column_int64(st, 9));
 	/* Its watched process is gone, but clients may live: it ends when none has come back. */
 	n.ephemeral |= watched && !n.watch_pid;
+	pen_owner_restore(d, column_text(st, 0), &n);
 	if (r == 0)
 		r = pen_tenant_create(d, &n, &t, &err);
+	if (r < 0 && n.owner && !n.lapsed) {   /* its token must stay good: it may fit again when somebody comes with it */
+		n.lapsed = true;
+		r = pen_tenant_create(d, &n, &t, &err);
+	}
 	if (r == 0)
 		t->seen_client |= n.ephemeral && !n.watch_pid;
 	else
@@ -365,7 +382,7 @@ static void restore_place(struct pen_daemon *d, sqlite3_stmt *st)
 				      .units = (uint32_t)sqlite3_column_int64(st, 5) };
 	struct pen_device *dev;
 	struct pen_place *p;
-	if (!t || t->state == PEN_TENANT_WAITING || strlen(f.key) >= PEN_DEVKEY_MAX ||
+	if (!t || t->state == PEN_TENANT_WAITING || t->lapsed || strlen(f.key) >= PEN_DEVKEY_MAX ||
 	    pen_device_learn(d, &f, PEN_DEVICE_UNPROBED, &dev) < 0)
 		return;
 	if (pen_tenant_cover(d, t, dev, NULL) == 0)
@@ -432,6 +449,11 @@ static void restore_usage(struct pen_daemon *d, sqlite3_stmt *st)
 	snprintf(u->device, sizeof(u->device), "%s", dev->key);
 }
 
+static void restore_note(struct pen_daemon *d, sqlite3_stmt *st)
+{
+	pen_note_restore(d, column_text(st, 0), column_text(st, 1), column_text(st, 2));
+}
+
 static void each_row(struct pen_db *db, struct pen_daemon *d, const char *sql,
 		     void (*fn)(struct pen_daemon *d, sqlite3_stmt *st))
 {
@@ -445,6 +467,7 @@ static void each_row(struct pen_db *db, struct pen_daemon *d, const char *sql,
 void pen_db_restore(struct pen_db *db, struct pen_daemon *d)
 {
 	each_row(db, d, "SELECT * FROM (SELECT * FROM event ORDER BY id DESC LIMIT 1000) ORDER BY id", restore_event);
+	each_row(db, d, "SELECT owner, key, text FROM note", restore_note);
 	each_row(db, d, "SELECT * FROM tenant ORDER BY waiting, created", restore_tenant);
 	each_row(db, d, "SELECT * FROM place", restore_place);
 	each_row(db, d, "SELECT * FROM totals", restore_totals);

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "daemon/daemon.h"
+#include "daemon/service.h"
 #include "daemon/store.h"
 
 #include <errno.h>
@@ -99,10 +100,14 @@ int pen_tenant_cover(struct pen_daemon *d, struct pen_tenant *t, struct pen_devi
 	uint64_t one = UINT64_C(1) << dev->index;
 	int r = admit_on(d, dev, &t->contract, t, was_in_force, err);
 	if (r == 0 && !was_in_force)
-		return hold(d, t, one, err);
-	if (r == 0) {
+		r = hold(d, t, one, err);
+	else if (r == 0) {
 		t->covers |= one;
 		pen_device_promise(d);
+	}
+	if (r == 0 && t->lapsed) {
+		t->lapsed = false;
+		pen_owner_keep(d, t);
 	}
 	return r;
 }
@@ -194,6 +199,8 @@ static void tenant_free(struct pen_daemon *d, struct pen_tenant *t)
 		event_free(t->listen_ev);
 	if (t->listen_fd >= 0)
 		close(t->listen_fd);
+	json_decref(t->labels);
+	free(t->note);
 	free(t);
 }
 
@@ -209,7 +216,12 @@ static int set_up(struct pen_daemon *d, struct pen_tenant *t, const struct pen_t
 	t->from_config = n->from_config;
 	t->restored = n->token;
 	t->state = PEN_TENANT_IDLE;
-	snprintf(t->dir, sizeof(t->dir), "%s/tenants/%s", d->cfg.runtime_dir, t->name);
+	t->lapsed = n->lapsed;
+	t->labels = json_incref(n->labels);
+	snprintf(t->owner, sizeof(t->owner), "%s", n->owner ? n->owner : "");
+	if (n->note && !(t->note = strdup(n->note)))
+		return pen_err_sys(err, -ENOMEM, "tenant");
+	snprintf(t->dir, sizeof(t->dir), "%s/%s/%s", d->cfg.runtime_dir, n->owner ? PEN_CONTAINERS_DIR : PEN_TENANTS_DIR, t->name);
 	if (n->token)
 		memcpy(t->token, n->token, sizeof(t->token));
 	else if (getrandom(t->token, sizeof(t->token), 0) != sizeof(t->token))
@@ -252,11 +264,11 @@ int pen_tenant_create(struct pen_daemon *d, const struct pen_tenant_new *n, stru
 	if (HASH_COUNT(d->tenants) >= TENANTS_MAX)
 		return pen_err_x(err, -ENOSPC, "there are %d tenants, which is the most", TENANTS_MAX);
 	uint64_t covers = 0;
-	int r = admit_everywhere(d, &c, NULL, &covers, err);
+	int r = n->lapsed ? 0 : admit_everywhere(d, &c, NULL, &covers, err);
 	uint64_t queued;
 	unsigned waiting = count_waiting(d, &queued);
-	bool wait = r == -EAGAIN && n->wait && waiting < WAITING_MAX;
-	if (r == 0 && n->wait && (queued & wanted(d, &c)) && waiting < WAITING_MAX) {   /* who would wait does not overtake */
+	bool may_wait = n->wait && !n->lapsed && waiting < WAITING_MAX, wait = r == -EAGAIN && may_wait;
+	if (r == 0 && may_wait && (queued & wanted(d, &c))) {   /* who would wait does not overtake */
 		wait = true;
 		pen_err_x(err, -EAGAIN, "others wait already");
 	}
@@ -276,7 +288,7 @@ int pen_tenant_create(struct pen_daemon *d, const struct pen_tenant_new *n, stru
 		return r;
 	}
 	HASH_ADD_STR(d->tenants, name, t);
-	if (!wait && (r = hold(d, t, covers, err)) < 0) {   /* somebody was quicker */
+	if (!wait && !n->lapsed && (r = hold(d, t, covers, err)) < 0) {   /* somebody was quicker */
 		HASH_DEL(d->tenants, t);
 		pen_tenant_dir_remove(t);
 		tenant_free(d, t);
@@ -287,6 +299,7 @@ int pen_tenant_create(struct pen_daemon *d, const struct pen_tenant_new *n, stru
 		t->queue_nr = ++d->queue_nr;
 	}
 	d->had_tenant = true;
+	pen_owner_keep(d, t);   /* before the contract: without it, it would come back as nobody's */
 	if (d->store)
 		pen_store_tenant(d->store, t);
 	if (wait)
@@ -346,6 +359,43 @@ void pen_tenant_admit_waiting(struct pen_daemon *d)
 	for (uint64_t after = 0; (t = next_waiting(d, after)); after = t->queue_nr)
 		if ((claimed & wanted(d, &t->contract)) || !admit_waiting(d, t))
 			claimed |= wanted(d, &t->contract);
+}
+
+/* ---- owners ---------------------------------------------------------------------------------------------------------- */
+
+int pen_tenant_hold(struct pen_daemon *d, struct pen_tenant *t, struct pen_err *err)
+{
+	uint64_t covers = 0;
+	if (!t->lapsed)
+		return 0;
+	int r = admit_everywhere(d, &t->contract, t, &covers, err);
+	if (r == 0)
+		r = hold(d, t, covers, err);
+	if (r == 0) {
+		t->lapsed = false;
+		pen_owner_keep(d, t);
+	}
+	return r;
+}
+
+int pen_tenant_lapse(struct pen_daemon *d, struct pen_tenant *t)
+{
+	if (t->clients)
+		return -EBUSY;
+	if (t->lapsed)
+		return 0;
+	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++) {
+		if (t->place[i] && d->store)
+			pen_store_place_gone(d->store, t->place[i]);
+		if (t->place[i])
+			pen_place_free(d, t->place[i]);
+	}
+	t->covers = 0;
+	t->lapsed = true;
+	pen_owner_keep(d, t);
+	pen_device_promise(d);
+	pen_tenant_admit_waiting(d);
+	return 0;
 }
 
 /* ---- change and end -------------------------------------------------------------------------------------------------- */
@@ -457,6 +507,7 @@ void pen_tenant_end(struct pen_daemon *d, struct pen_tenant *t, const char *why)
 		for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++)
 			if (t->place[i])
 				pen_place_publish(d, t->place[i]);
+		pen_services_poke(d, PEN_SERVICE_TENANTS);
 	}
 	pen_tenant_settle(d, t);
 }
@@ -482,6 +533,7 @@ static bool is_over(const struct pen_daemon *d, const struct pen_tenant *t)
 void pen_tenant_settle(struct pen_daemon *d, struct pen_tenant *t)
 {
 	bool clients = has_clients(t);
+	pen_services_poke(d, PEN_SERVICE_TENANTS);
 	if (t->state == PEN_TENANT_ENDED) {
 		if (!clients)
 			forget(d, t);

@@ -38,6 +38,15 @@ static int take_back(const char *path, struct pen_err *err)
 	return 0;
 }
 
+/*
+ * In a container the tenant may run as any user, who must be able to read the token; on the host nobody else may come near
+ * it, so what is made for containers lies below a directory of root alone, from where the runtime mounts it.
+ */
+static mode_t token_mode(const struct pen_tenant *t)
+{
+	return *t->owner ? 0444 : 0400;
+}
+
 static int write_token(const struct pen_tenant *t, struct pen_err *err)
 {
 	char path[sizeof(t->dir) + 16], hex[2 * PEN_TOKEN_BYTES + 2];
@@ -46,11 +55,13 @@ static int write_token(const struct pen_tenant *t, struct pen_err *err)
 	memcpy(hex + sizeof(hex) - 2, "\n", 2);
 	snprintf(path, sizeof(path), "%s/" PEN_TOKEN_FILE, t->dir);
 	unlink(path);
-	pen_auto_close int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0400);
+	pen_auto_close int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, token_mode(t));
 	if (fd < 0 || write(fd, hex, sizeof(hex) - 1) != (ssize_t)sizeof(hex) - 1)
 		return pen_err_sys(err, -(errno ? errno : EIO), "'%s'", path);
 	if (geteuid() == 0 && fchown(fd, t->owner_uid, t->owner_gid) < 0)
 		return pen_err_sys(err, -errno, "owner of '%s'", path);
+	if (*t->owner && fchmod(fd, token_mode(t)) < 0)   /* whatever the umask is */
+		return pen_err_sys(err, -errno, "mode of '%s'", path);
 	return 0;
 }
 
@@ -70,8 +81,10 @@ static int give_to_owner(const struct pen_tenant *t, struct pen_err *err)
 int pen_tenant_dir_make(struct pen_daemon *d, struct pen_tenant *t, struct pen_err *err)
 {
 	char above[PEN_CONFIG_PATH_MAX + 16];
-	snprintf(above, sizeof(above), "%s/tenants", d->cfg.runtime_dir);
-	int r = make_dir(above, 0755, err);
+	snprintf(above, sizeof(above), "%s/%s", d->cfg.runtime_dir, *t->owner ? PEN_CONTAINERS_DIR : PEN_TENANTS_DIR);
+	int r = make_dir(above, *t->owner ? 0700 : 0755, err);
+	if (r == 0 && *t->owner && chmod(above, 0700) < 0)
+		r = pen_err_sys(err, -errno, "mode of '%s'", above);
 	if (r == 0)
 		r = make_dir(t->dir, 0755, err);
 	if (r == 0)
