@@ -420,15 +420,35 @@ static void *other_thread(void *arg)
 	return NULL;
 }
 
+static int record_round(CUstream s, const struct arrays *v, struct other *o)
+{
+	unsigned seen = atomic_load(&o->launched);
+	CUgraphExec exec;
+	CUgraph graph;
+
+	TRY(cu.cuStreamBeginCapture_v2(s, CU_STREAM_CAPTURE_MODE_GLOBAL));
+	for (unsigned i = 0; i < LINK; i++)
+		TRY(i % 2 ? launch_add(cu.cuLaunchKernel, s, v->c, v->b, v->a, N) :
+			    launch_add(cu.cuLaunchKernel, s, v->a, v->b, v->c, N));
+	while (atomic_load(&o->launched) < seen + 20 && !o->r)
+		usleep(1000);
+	TRY(cu.cuStreamEndCapture(s, &graph));
+	TRY(cu.cuGraphInstantiateWithFlags(&exec, graph, 0));
+	TRY(cu.cuGraphLaunch(exec, s));
+	TRY(cu.cuStreamSynchronize(s));
+	TRY(cu.cuGraphExecDestroy(exec));
+	TRY(cu.cuGraphDestroy(graph));
+	return 0;
+}
+
 /* Recording in the strictest mode while another thread works: nothing of ours may spoil it. */
 static int check_capture(void)
 {
 	struct other o = { 0 };
-	CUgraphExec exec;
 	pthread_t t;
 	struct arrays v;
-	CUgraph graph;
 	CUstream s;
+	int failed = 0;
 
 	if (!cu.cuGraphInstantiateWithFlags)
 		return skip("this driver has no cuGraphInstantiateWithFlags");
@@ -438,24 +458,12 @@ static int check_capture(void)
 	TRY(cu.cuStreamCreate(&o.stream, CU_STREAM_NON_BLOCKING));
 	if (pthread_create(&t, NULL, other_thread, &o))
 		return not_ok("no thread");
-	for (unsigned round = 0; round < 5; round++) {
-		unsigned seen = atomic_load(&o.launched);
-
-		TRY(cu.cuStreamBeginCapture_v2(s, CU_STREAM_CAPTURE_MODE_GLOBAL));
-		for (unsigned i = 0; i < LINK; i++)
-			TRY(i % 2 ? launch_add(cu.cuLaunchKernel, s, v.c, v.b, v.a, N) :
-				    launch_add(cu.cuLaunchKernel, s, v.a, v.b, v.c, N));
-		while (atomic_load(&o.launched) < seen + 20 && !o.r)
-			usleep(1000);
-		TRY(cu.cuStreamEndCapture(s, &graph));
-		TRY(cu.cuGraphInstantiateWithFlags(&exec, graph, 0));
-		TRY(cu.cuGraphLaunch(exec, s));
-		TRY(cu.cuStreamSynchronize(s));
-		TRY(cu.cuGraphExecDestroy(exec));
-		TRY(cu.cuGraphDestroy(graph));
-	}
+	for (unsigned round = 0; round < 5 && !failed; round++)
+		failed = record_round(s, &v, &o);
 	atomic_store(&o.stop, true);
 	pthread_join(t, NULL);
+	if (failed)
+		return -1;
 	TRY(o.r);
 	TRY(cu.cuCtxSynchronize());
 	if (check_array(v.a, N, 5 * LINK))
