@@ -201,6 +201,8 @@ int pen_gate_mem_reserve(struct pen_gate *g, uint64_t bytes);
 void pen_gate_mem_refund(struct pen_gate *g, uint64_t bytes, bool keep_object);
 /* After the native free. Callable from driver callbacks: never blocks. */
 void pen_gate_mem_release(struct pen_gate *g, uint64_t bytes);
+/* Taken already, by the driver's own doing: charged above the limit too, so that nothing more is to be had. No object. */
+void pen_gate_mem_force(struct pen_gate *g, uint64_t bytes);
 /* limit: by contracts and device, UINT64_MAX if neither says; used: whole tenant with its overhead, may be above the limit. */
 struct pen_mem_view { uint64_t limit_bytes, used_bytes; };
 void pen_gate_mem_view(struct pen_gate *g, struct pen_mem_view *ret);

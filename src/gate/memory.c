@@ -181,6 +181,13 @@ void pen_gate_mem_release(struct pen_gate *g, uint64_t bytes)
 	pen_gate_mem_refund(g, bytes, false);
 }
 
+void pen_gate_mem_force(struct pen_gate *g, uint64_t bytes)
+{
+	if (pen_gate_ready(g) < 0 || pen_mem_charge(g->dev->ledger, g->client, bytes, UINT64_MAX, PEN_MEM_FORCE) < 0)
+		return;
+	atomic_fetch_add_explicit(&g->mem_bytes, bytes, memory_order_relaxed);
+}
+
 /* Device and contracts, and not what neighbours use: a program that sizes itself by it must get the same answer tomorrow. */
 void pen_gate_mem_view(struct pen_gate *g, struct pen_mem_view *ret)
 {

@@ -310,6 +310,12 @@ void pen_gate_mem_refund(struct pen_gate *g, uint64_t bytes, bool keep_object)
 		atomic_fetch_sub(&fake_stats.objects, 1);
 }
 
+void pen_gate_mem_force(struct pen_gate *g, uint64_t bytes)
+{
+	atomic_fetch_add(&g->used, bytes);
+	atomic_fetch_add(&fake_stats.used, bytes);
+}
+
 void pen_gate_mem_release(struct pen_gate *g, uint64_t bytes)
 {
 	give(g, bytes);

@@ -95,6 +95,22 @@ static void test_lowered_under_charge(void **state)
 	assert_int_equal(pen_gate_mem_reserve(r.gate, 5 * PEN_MIB), 0);
 }
 
+/* What the driver has taken of itself counts although it is not allowed, and nothing more is to be had. */
+static void test_forced(void **state)
+{
+	(void)state;
+	struct rig r;
+	open_rig(&r, PEN_GIB);
+	r.b->base[0].mem_limit_bytes = 0;
+	cap_to(&r, 10 * PEN_MIB);
+	pen_gate_mem_force(r.gate, 40 * PEN_MIB);
+	assert_int_equal(used(&r), 40 * PEN_MIB);
+	assert_int_equal(pen_gate_mem_reserve(r.gate, 1), -ENOMEM);
+	pen_gate_mem_refund(r.gate, 40 * PEN_MIB, true);
+	assert_int_equal(used(&r), 0);
+	assert_int_equal(pen_gate_mem_reserve(r.gate, 10 * PEN_MIB), 0);
+}
+
 struct answer {
 	struct rig *r;
 	uint64_t cap;   /* 0 = no more */
@@ -216,6 +232,7 @@ int main(void)
 	alarm(60);   /* a hang is a failure */
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_lowered_under_charge),
+		cmocka_unit_test(test_forced),
 		cmocka_unit_test(test_asks),
 		cmocka_unit_test(test_view),
 		cmocka_unit_test(test_overhead),
