@@ -11,6 +11,7 @@
  *   event    cuEventRecord
  *   lookups  the requests of a runtime's start, from the file --requests (name,version,flags): ns for all of them
  *   init     the first cuInit of the process, once; the library is loaded before
+ *   total    prints the device memory that the program is shown, in bytes: whether a contract is in force
  * Prints one line per repeat and thread: ns per call, the mean over --count. The caller takes medians over interleaved processes.
  * Threads start together and run on by themselves, so that their repeats overlap; with more threads than cores a repeat in which a
  * thread was not running is an outlier that the median ignores.
@@ -29,10 +30,10 @@
 #define REQUESTS_MAX 1024
 #define COPY_BYTES 64
 
-enum kind { LAUNCH, SYNC, GRAPH, ALLOC, ASYNC, INFO, COPY, EVENT, LOOKUPS, INIT, KIND_MAX_ };
+enum kind { LAUNCH, SYNC, GRAPH, ALLOC, ASYNC, INFO, COPY, EVENT, LOOKUPS, INIT, TOTAL, KIND_MAX_ };
 
 static const char *const kind_names[KIND_MAX_] = { "launch", "sync", "graph", "alloc",	 "async",
-						   "info",   "copy", "event", "lookups", "init" };
+						   "info",   "copy", "event", "lookups", "init", "total" };
 
 struct request {
 	char name[64];
@@ -249,6 +250,19 @@ static int time_init(void)
 	return 0;
 }
 
+static int print_total(void)
+{
+	size_t free_bytes, total;
+	CUdevice device;
+
+	if (cu_load(NULL) || cu_start(0, &device, NULL))
+		return 1;
+	if (cu.cuMemGetInfo_v2(&free_bytes, &total))
+		return 1;
+	printf("%zu\n", total);
+	return 0;
+}
+
 static int open_bench(struct bench *b)
 {
 	CUmodule module;
@@ -309,12 +323,14 @@ int main(int argc, char **argv)
 
 	cu_program = "cuapibench";
 	if (parse(&b, argc, argv)) {
-		fprintf(stderr, "cuapibench launch|sync|graph|alloc|async|info|copy|event|lookups|init [--threads N] [--count N]\n"
+		fprintf(stderr, "cuapibench launch|sync|graph|alloc|async|info|copy|event|lookups|init|total [--threads N] [--count N]\n"
 				"  [--repeat N] [--live N] [--bytes N] [--requests FILE]\n");
 		return 2;
 	}
 	if (b.kind == INIT)
 		return time_init();
+	if (b.kind == TOTAL)
+		return print_total();
 	if (open_bench(&b))
 		return 1;
 	pthread_barrier_init(&b.barrier, NULL, b.threads);

@@ -10,10 +10,11 @@ import re
 import subprocess
 import time
 
-from arms import LIMITS
-from harness import Skip
+from arms import LIMITS, samples
+from harness import Skip, now, processes
 
 DRIVER = '13.0'
+LIMIT_BYTES = 4 << 30   # the memory of arms.LIMITS
 SIMULATED = 'simulated accelerator'
 
 
@@ -97,12 +98,20 @@ class Load:
         return ['--request', self.request, *map(str, self.more)]
 
 
+def must_be_managed(bench, device):
+    """The cost of a layer that lets everything through is no cost: the program must be shown its contract."""
+    [total] = samples(bench, ({}, LIMITS), bench.env(device), ['total'], 'bench/cuapibench')
+    if total != LIMIT_BYTES:
+        raise RuntimeError(f'under a contract of {LIMIT_BYTES} bytes a program is shown {total:.0f}: it is not managed')
+
+
 def ways(bench, device):
     """name -> (environment, contract or None), as arms.ways() does for OpenCL."""
     found = {'bare': ({}, None)}
     try:
         found['unmanaged'] = (device.shim_env(), None)
         bench.penstock()
+        must_be_managed(bench, device)
         found['managed'] = ({}, LIMITS)
     except Skip as why:
         print(f'note: {why}')
@@ -132,3 +141,22 @@ def json_line(text):
 def truth_processes(truth):
     """Rows of processes in the server's truth: pid, mem_bytes, ..."""
     return truth['processes']
+
+
+def truth_at(device):
+    """(when it was read, rows of processes)."""
+    t0 = now()
+    found = device.truth()
+    return (t0 + now()) // 2, truth_processes(found)
+
+
+def session_pids(sid):
+    """Processes of a tenant: `penstock run`, the program and its children are one session."""
+    found = []
+    for pid in processes():
+        try:
+            if os.getsid(pid) == sid:
+                found.append(pid)
+        except OSError:
+            continue
+    return found
