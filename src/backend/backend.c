@@ -2,6 +2,7 @@
 #include "backend/backend.h"
 
 static const struct pen_backend *const backends[] = {
+	&pen_backend_nvml,     /* first: of a card that both name it knows more */
 	&pen_backend_opencl,
 };
 

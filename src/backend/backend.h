@@ -38,7 +38,7 @@ struct pen_backend {
 	int (*discover)(struct pen_backend_device *v, size_t room, struct pen_err *err);
 };
 
-extern const struct pen_backend pen_backend_opencl;
+extern const struct pen_backend pen_backend_nvml, pen_backend_opencl;
 
 /* Iterates over the backends: i = 0, 1, ... until NULL. */
 const struct pen_backend *pen_backend_get(size_t i);
