@@ -72,6 +72,8 @@ struct pen_cli {
  */
 #define PEN_COMMANDS(X) \
 	X(run, "run", "[OPTIONS] [--] PROGRAM [ARGS...]", PEN_CLI_SOCKET | PEN_CLI_QUIET, N_("run a program under a contract")) \
+	X(alloc, "alloc", "[OPTIONS] --FIELD VALUE...", PEN_CLI_SOCKET | PEN_CLI_JSON | PEN_CLI_QUIET, \
+	  N_("make a contract for a container, and print what its engine must be told")) \
 	X(ps, "ps", "[OPTIONS] [NAME...]", \
 	  PEN_CLI_SOCKET | PEN_CLI_JSON | PEN_CLI_WIDE | PEN_CLI_NAME | PEN_CLI_HEADERS | PEN_CLI_WATCH, \
 	  N_("list tenants: what they may use and what they do use")) \

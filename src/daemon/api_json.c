@@ -135,6 +135,9 @@ json_t *pen_api_tenant_json(struct pen_daemon *d, const struct pen_tenant *t)
 			      pen_tenant_state_name(t->state), "contract", pen_contract_to_json(&t->contract), "created",
 			      t->created, "owner_uid", (json_int_t)t->owner_uid, "dir", t->dir, "ephemeral",
 			      t->ephemeral || t->watch_pid);
+	char seat[sizeof(t->dir) + 32];
+	pen_tenant_seat_dir(t, seat, sizeof(seat));
+	json_object_set_new(o, "mount_dir", json_string(seat));
 	json_t *devices = json_array();
 	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++)
 		if (t->place[i])

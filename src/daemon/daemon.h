@@ -58,6 +58,8 @@ void pen_tenant_free_all(struct pen_daemon *d);
 
 /* tenant_dir.c */
 int pen_tenant_dir_make(struct pen_daemon *d, struct pen_tenant *t, struct pen_err *err);
+/* Where of a container the directory is that is mounted at PEN_TENANT_MOUNT, read-only. */
+void pen_tenant_seat_dir(const struct pen_tenant *t, char *buf, size_t n);
 void pen_tenant_dir_remove(struct pen_tenant *t);
 
 /* ---- device.c: devices, and tenants' places on them -------------------------------------------------------------- */

@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Tenant directories: <runtime>/tenants/NAME with the attach socket and the token; they are what makes a process managed. */
+/*
+ * Tenant directories: <runtime>/tenants/NAME with the attach socket and the token; they are what makes a process managed.
+ *
+ * NAME/seat/d has both once more, for containers: there a program may run as anybody, so the token is for all to read, and only the
+ * owner and root can reach the directory, to mount it. Mounted is the directory, since a restarted daemon makes new files in it.
+ */
 #include "base/auto.h"
 #include "board/attach.h"
 #include "daemon/daemon.h"
@@ -29,11 +34,11 @@ static int make_dir(const char *path, mode_t mode, struct pen_err *err)
  * A directory that was there before belongs to its last owner, who could put links in the place of what we make in it, and
  * a change of mode would follow them: ours alone until everything lies in it.
  */
-static int take_back(const char *path, struct pen_err *err)
+static int take_back(const char *path, mode_t mode, struct pen_err *err)
 {
 	if (geteuid() != 0)
 		return 0;
-	if (lchown(path, 0, 0) < 0 || chmod(path, 0755) < 0)
+	if (lchown(path, 0, 0) < 0 || chmod(path, mode) < 0)
 		return pen_err_sys(err, -errno, "owner of '%s'", path);
 	return 0;
 }
@@ -47,21 +52,19 @@ static mode_t token_mode(const struct pen_tenant *t)
 	return *t->owner ? 0444 : 0400;
 }
 
-static int write_token(const struct pen_tenant *t, struct pen_err *err)
+static int write_token(const struct pen_tenant *t, const char *dir, mode_t mode, struct pen_err *err)
 {
-	char path[sizeof(t->dir) + 16], hex[2 * PEN_TOKEN_BYTES + 2];
+	char path[sizeof(t->dir) + 32], hex[2 * PEN_TOKEN_BYTES + 2];
 	for (unsigned i = 0; i < PEN_TOKEN_BYTES; i++)
 		snprintf(hex + 2 * i, 3, "%02x", t->token[i]);
 	memcpy(hex + sizeof(hex) - 2, "\n", 2);
-	snprintf(path, sizeof(path), "%s/" PEN_TOKEN_FILE, t->dir);
+	snprintf(path, sizeof(path), "%s/" PEN_TOKEN_FILE, dir);
 	unlink(path);
-	pen_auto_close int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, token_mode(t));
-	if (fd < 0 || write(fd, hex, sizeof(hex) - 1) != (ssize_t)sizeof(hex) - 1)
+	pen_auto_close int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0400);
+	if (fd < 0 || write(fd, hex, sizeof(hex) - 1) != (ssize_t)sizeof(hex) - 1 || fchmod(fd, mode) < 0)
 		return pen_err_sys(err, -(errno ? errno : EIO), "'%s'", path);
 	if (geteuid() == 0 && fchown(fd, t->owner_uid, t->owner_gid) < 0)
 		return pen_err_sys(err, -errno, "owner of '%s'", path);
-	if (*t->owner && fchmod(fd, token_mode(t)) < 0)   /* whatever the umask is */
-		return pen_err_sys(err, -errno, "mode of '%s'", path);
 	return 0;
 }
 
@@ -78,6 +81,38 @@ static int give_to_owner(const struct pen_tenant *t, struct pen_err *err)
 	return 0;
 }
 
+void pen_tenant_seat_dir(const struct pen_tenant *t, char *buf, size_t n)
+{
+	snprintf(buf, n, *t->owner ? "%s" : "%s/seat/d", t->dir);
+}
+
+/* After the socket is there. Each folder is ours before anything is made in it. */
+static int make_seat(const struct pen_tenant *t, struct pen_err *err)
+{
+	char gate[sizeof(t->dir) + 16], dir[sizeof(t->dir) + 32], from[sizeof(t->dir) + 32], to[sizeof(t->dir) + 64];
+	snprintf(gate, sizeof(gate), "%s/seat", t->dir);
+	pen_tenant_seat_dir(t, dir, sizeof(dir));   /* that of a tenant without integration */
+	snprintf(from, sizeof(from), "%s/" PEN_ATTACH_SOCK, t->dir);
+	snprintf(to, sizeof(to), "%s/" PEN_ATTACH_SOCK, dir);
+	int r = make_dir(gate, 0700, err);
+	if (r == 0)
+		r = take_back(gate, 0700, err);
+	if (r == 0)
+		r = make_dir(dir, 0755, err);
+	if (r == 0)
+		r = take_back(dir, 0755, err);
+	if (r == 0)
+		r = write_token(t, dir, 0444, err);
+	if (r < 0)
+		return r;
+	unlink(to);
+	if (link(from, to) < 0)   /* the same socket: whoever connects here is served by the same listener */
+		return pen_err_sys(err, -errno, "'%s'", to);
+	if (chmod(gate, 0700) < 0 || (geteuid() == 0 && lchown(gate, t->owner_uid, t->owner_gid) < 0))
+		return pen_err_sys(err, -errno, "owner of '%s'", gate);
+	return 0;
+}
+
 int pen_tenant_dir_make(struct pen_daemon *d, struct pen_tenant *t, struct pen_err *err)
 {
 	char above[PEN_CONFIG_PATH_MAX + 16];
@@ -88,11 +123,13 @@ int pen_tenant_dir_make(struct pen_daemon *d, struct pen_tenant *t, struct pen_e
 	if (r == 0)
 		r = make_dir(t->dir, 0755, err);
 	if (r == 0)
-		r = take_back(t->dir, err);
+		r = take_back(t->dir, 0755, err);
 	if (r == 0)
-		r = write_token(t, err);
+		r = write_token(t, t->dir, token_mode(t), err);
 	if (r == 0)
 		r = pen_attach_listen(d, t, err);
+	if (r == 0 && !*t->owner)
+		r = make_seat(t, err);
 	if (r == 0)
 		r = give_to_owner(t, err);
 	if (r < 0)
@@ -102,7 +139,8 @@ int pen_tenant_dir_make(struct pen_daemon *d, struct pen_tenant *t, struct pen_e
 
 void pen_tenant_dir_remove(struct pen_tenant *t)
 {
-	static const char *const files[] = { PEN_ATTACH_SOCK, PEN_TOKEN_FILE };
+	static const char *const files[] = { "seat/d/" PEN_ATTACH_SOCK, "seat/d/" PEN_TOKEN_FILE, PEN_ATTACH_SOCK, PEN_TOKEN_FILE };
+	static const char *const dirs[] = { "seat/d", "seat", "" };
 	if (t->listen_ev)
 		event_free(t->listen_ev);
 	t->listen_ev = NULL;
@@ -110,9 +148,13 @@ void pen_tenant_dir_remove(struct pen_tenant *t)
 		close(t->listen_fd);
 	t->listen_fd = -1;
 	for (size_t i = 0; i < PEN_ARRAY_LEN(files); i++) {
-		char path[sizeof(t->dir) + 16];
+		char path[sizeof(t->dir) + 32];
 		snprintf(path, sizeof(path), "%s/%s", t->dir, files[i]);
 		unlink(path);
 	}
-	rmdir(t->dir);
+	for (size_t i = 0; i < PEN_ARRAY_LEN(dirs); i++) {
+		char path[sizeof(t->dir) + 32];
+		snprintf(path, sizeof(path), "%s/%s", t->dir, dirs[i]);
+		rmdir(path);
+	}
 }

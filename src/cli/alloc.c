@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * penstock alloc: makes a contract for a container and prints what the container's engine must be told. It stands until `penstock
+ * end`, so that a container may be stopped and started again under it; with --once it ends with the container's last process.
+ *
+ * What is printed mounts the tenant directory read-only where every shim looks first, and our libraries at the place where
+ * they are installed: the image needs nothing.
+ */
+#include "base/auto.h"
+#include "cli/cli.h"
+#include "cli/inject.h"
+#include "contract/contract.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MOUNT_TENANT "/run/penstock/tenant"   /* board/proto.h: PEN_TENANT_MOUNT */
+#define MOUNT_SHIMS "/usr/lib/penstock"
+#define WAIT_STEP_NS (100 * 1000 * 1000)
+
+#define PEN_FORMATS(X) X(PODMAN, "podman") X(DOCKER, "docker") X(ENV, "env")
+enum format {
+#define X(id, name) FORMAT_##id,
+	PEN_FORMATS(X)
+#undef X
+	FORMAT_MAX_,
+};
+
+struct alloc {
+	struct pen_cli *cli;
+	struct pen_contract contract;
+	enum format format;
+	bool wait, once;
+};
+
+static void usage(const struct pen_cli *cli)
+{
+	puts(_("Usage: penstock alloc [OPTIONS] --FIELD VALUE...\n"
+	       "Make a contract for a container, and print what docker or podman must be told. Contract:"));
+	for (size_t i = 0;; i++) {
+		const struct pen_contract_field *f = pen_contract_field(i);
+		if (!f)
+			break;
+		char option[64];
+		snprintf(option, sizeof(option), "--%s %s", f->name, _(f->arg));
+		fputs("  ", stdout);
+		pen_put_padded(stdout, option, 22);
+		printf("%s\n", _(f->help));
+	}
+	puts(_("  --format FORMAT       podman (default) or docker: options for its run; env: variables for a program\n"
+	       "  --once                the contract ends with the last process that has used it\n"
+	       "  --wait                queue until the contract can be kept, instead of being refused"));
+	pen_cli_put_options(stdout, cli->command->takes);
+}
+
+static int take_format(struct alloc *a, const char *value)
+{
+	static const char *const names[] = {
+#define X(id, name) name,
+		PEN_FORMATS(X)
+#undef X
+	};
+	for (int i = 0; i < FORMAT_MAX_; i++) {
+		if (!strcmp(value, names[i])) {
+			a->format = (enum format)i;
+			return 0;
+		}
+	}
+	return pen_cli_fail(PEN_EXIT_USAGE, "alloc", _("--format '%s' is not known; allowed: podman, docker, env"), value);
+}
+
+/* --NAME VALUE or --NAME=VALUE. Return: 0, or an exit code, reported. */
+static int take_option(struct alloc *a, int argc, char **argv, int *i)
+{
+	char name[64];
+	const char *arg = argv[*i], *eq = strchr(arg, '=');
+	size_t len = eq ? (size_t)(eq - arg) : strlen(arg);
+	if (len < 3 || len - 2 >= sizeof(name) || strncmp(arg, "--", 2) != 0)
+		return pen_cli_fail(PEN_EXIT_USAGE, "alloc", _("unknown option '%s'"), arg);
+	memcpy(name, arg + 2, len - 2);
+	name[len - 2] = 0;
+	bool format = !strcmp(name, "format"), file = !strcmp(name, "contract");
+	if (!format && !file && pen_contract_field_find(name) < 0)
+		return pen_cli_fail(PEN_EXIT_USAGE, "alloc", _("unknown option '%s'"), arg);
+	if (!eq && *i + 1 >= argc)
+		return pen_cli_fail(PEN_EXIT_USAGE, "alloc", _("--%s needs a value"), name);
+	const char *value = eq ? eq + 1 : argv[++*i];
+	++*i;
+	if (format)
+		return take_format(a, value);
+	struct pen_err err = PEN_ERR_INIT;
+	int r = file ? pen_contract_load_file(value, &a->contract, &err) : pen_contract_set(&a->contract, name, value, &err);
+	return r < 0 ? pen_cli_fail(PEN_EXIT_USAGE, "alloc", "%s", err.text) : 0;
+}
+
+/* Return: the tenant, in force, or NULL and *@ret_code, reported. */
+static json_t *make(struct alloc *a, int *ret_code)
+{
+	struct pen_err err = PEN_ERR_INIT;
+	json_t *tenant = NULL, *body = json_pack("{s:o, s:b, s:b}", "contract", pen_contract_to_json(&a->contract), "wait", a->wait,
+						 "ephemeral", a->once);
+	int r = pen_client_request(a->cli, "POST", "/v1/tenants", body, &tenant, &err);
+	json_decref(body);
+	while (r == 202 || (r == 200 && !strcmp(pen_json_str(tenant, "state"), "waiting"))) {
+		char path[256] = "/v1/tenants/";
+		pen_client_escape(path, sizeof(path), pen_json_str(tenant, "name"));
+		nanosleep(&(struct timespec){ .tv_nsec = WAIT_STEP_NS }, NULL);
+		json_decref(tenant);
+		tenant = NULL;
+		r = pen_client_request(a->cli, "GET", path, NULL, &tenant, &err);
+	}
+	if (r == 200 || r == 201)
+		return tenant;
+	json_decref(tenant);
+	*ret_code = pen_client_exit("alloc", r, &err);
+	return NULL;
+}
+
+/* For a shell to read: in quotes where it must be. */
+static void put_word(const char *text)
+{
+	if (text[strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+:,=@%")] == 0) {
+		fputs(text, stdout);
+		return;
+	}
+	putchar('\'');
+	for (; *text; text++) {
+		if (*text == '\'')
+			fputs("'\\''", stdout);
+		else
+			putchar(*text);
+	}
+	putchar('\'');
+}
+
+static void put_option(const char *option, const char *value)
+{
+	printf("%s ", option);
+	put_word(value);
+	putchar(' ');
+}
+
+static int put_engine(const json_t *tenant)
+{
+	char shims[PATH_MAX], value[2 * PATH_MAX];
+	static const char *const where[] = { "../lib/penstock/libpenstock-opencl.so", "../shim/opencl/libpenstock-opencl.so", NULL };
+	if (pen_install_path(where, shims, sizeof(shims)) < 0)
+		return pen_cli_fail(PEN_EXIT_FAILURE, "alloc", _("the OpenCL layer was not found beside penstock"));
+	snprintf(value, sizeof(value), "%s:" MOUNT_TENANT ":ro", pen_json_str(tenant, "mount_dir"));
+	put_option("-v", value);
+	snprintf(value, sizeof(value), "%s:" MOUNT_SHIMS "/libpenstock-opencl.so:ro", shims);
+	put_option("-v", value);
+	put_option("-e", "OPENCL_LAYERS=" MOUNT_SHIMS "/libpenstock-opencl.so");
+	struct pen_cuda_paths cuda;
+	pen_cuda_find(&cuda);
+	if (*cuda.driver && *cuda.shim) {
+		snprintf(value, sizeof(value), "%s:" MOUNT_SHIMS "/cuda/libcuda.so.1:ro", cuda.shim);
+		put_option("-v", value);
+		if (*cuda.view) {
+			snprintf(value, sizeof(value), "%s:" MOUNT_SHIMS "/cuda/libnvidia-ml.so.1:ro", cuda.view);
+			put_option("-v", value);
+		}
+		put_option("-e", "LD_LIBRARY_PATH=" MOUNT_SHIMS "/cuda");
+	}
+	putchar('\n');
+	return PEN_EXIT_OK;
+}
+
+static int put_env(const json_t *tenant)
+{
+	static const char *const names[] = { "PENSTOCK_TENANT", "OPENCL_LAYERS", "LD_LIBRARY_PATH" };
+	struct pen_err err = PEN_ERR_INIT;
+	if (pen_inject(pen_json_str(tenant, "dir"), &err) < 0)
+		return pen_cli_fail(PEN_EXIT_FAILURE, "alloc", "%s", err.text);
+	for (size_t i = 0; i < PEN_ARRAY_LEN(names); i++) {
+		const char *value = getenv(names[i]);
+		if (!value)
+			continue;
+		printf("%s=", names[i]);
+		put_word(value);
+		putchar('\n');
+	}
+	return PEN_EXIT_OK;
+}
+
+static int allocate(struct alloc *a)
+{
+	int code = PEN_EXIT_OK;
+	json_t *tenant = make(a, &code);
+	if (!tenant)
+		return code;
+	if (!pen_cli_print_json(a->cli, tenant)) {
+		code = a->format == FORMAT_ENV ? put_env(tenant) : put_engine(tenant);
+		if (!a->cli->quiet)
+			fprintf(stderr, _("penstock: contract %s stands; 'penstock end %s' ends it\n"), pen_json_str(tenant, "name"),
+				pen_json_str(tenant, "name"));
+	}
+	json_decref(tenant);
+	return code;
+}
+
+int pen_cmd_alloc(struct pen_cli *cli, int argc, char **argv)
+{
+	struct alloc a = { .cli = cli };
+	pen_contract_init(&a.contract);
+	int code = 0;
+	for (int i = 1; i < argc && !code;) {
+		if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
+			usage(cli);
+			return PEN_EXIT_OK;
+		}
+		bool wait = !strcmp(argv[i], "--wait"), once = !strcmp(argv[i], "--once");
+		if (wait || once) {
+			a.wait |= wait;
+			a.once |= once;
+			i++;
+			continue;
+		}
+		int r = pen_cli_global(cli, argc, argv, &i);
+		if (r < 0)
+			return PEN_EXIT_USAGE;
+		if (!r)
+			code = take_option(&a, argc, argv, &i);
+	}
+	struct pen_err err = PEN_ERR_INIT;
+	if (!code && pen_contract_validate(&a.contract, &err) < 0)
+		code = pen_cli_fail(PEN_EXIT_USAGE, "alloc", "%s", err.text);
+	return code ? code : allocate(&a);
+}
