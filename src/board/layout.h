@@ -172,7 +172,9 @@ struct pen_ledger_client {
 	_Atomic uint64_t max_command_ns; /* longest single submission seen: the residual a neighbour may meet */
 	_Atomic uint32_t uncut;          /* submissions longer than the chunk target that could not be cut */
 	_Atomic uint32_t objects;        /* live memory objects */
-	uint64_t reserved[6];
+	_Atomic uint32_t pid;            /* as the process sees itself, for its own tenant's tools; 0 = an older client; since 1.3 */
+	uint32_t reserved32;
+	uint64_t reserved[5];
 };
 
 /*
@@ -255,6 +257,7 @@ PEN_OFFSET(pen_terms_page, copy, 192);
 PEN_OFFSET(pen_ledger_client, charged_bytes, 24);
 PEN_OFFSET(pen_ledger_client, held_ns, 104);
 PEN_OFFSET(pen_ledger_client, hold_reason, 176);
+PEN_OFFSET(pen_ledger_client, pid, 208);
 _Static_assert(sizeof(struct pen_ledger_client) == 256, "client");
 PEN_OFFSET(pen_ledger_page, mem_used_bytes, 64);
 PEN_OFFSET(pen_ledger_page, denied_bytes, 88);

@@ -38,6 +38,8 @@ struct pen_piece {
 #define PEN_ADAPTER_TIMESTAMPS UINT32_C(1)   /* mark_time works on this device */
 #define PEN_ADAPTER_NOTIFY UINT32_C(2)       /* completion of a mark calls pen_gate_mark_done() by itself */
 #define PEN_ADAPTER_IN_SUBMIT UINT32_C(4)    /* submit can return a mark of the command itself; else mark_record follows it */
+#define PEN_ADAPTER_OBSERVER UINT32_C(8)     /* has no queues, it only looks (a management library): gives way to one that has. Of the
+                                                slots only oom_code is there */
 
 /* Why a memory request is refused, for oom_code. */
 enum pen_denial { PEN_DENY_QUOTA, PEN_DENY_TOO_LARGE, PEN_DENY_NO_DEVICE, PEN_DENIAL_MAX_ };
@@ -60,7 +62,7 @@ struct pen_adapter {
 	int (*mark_poll)(struct pen_mark *mark);
 	/*
 	 * Waits for a mark at most @bound_ns. 0 complete, -ETIMEDOUT, or negative errno: failed. Not called if NOTIFY: the gate then
-	 * sleeps until pen_gate_mark_done(). NULL without NOTIFY: it calls mark_poll in growing steps of 20 us .. 1 ms.
+	 * sleeps until pen_gate_mark_done(). NULL without NOTIFY: it calls mark_poll, in steps that grow from 20 us to 1 ms.
 	 */
 	int (*mark_wait)(struct pen_mark *mark, uint64_t bound_ns);
 	/* Gives the mark back. Called once for each mark that was filled, also if it failed. Mandatory. */

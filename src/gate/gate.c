@@ -358,6 +358,17 @@ static int gate_make(const struct pen_adapter *ad, const struct pen_gate_device 
 	return 0;
 }
 
+/* Somebody looked at the device before anybody used it. process.lock held. */
+static void take_over(struct pen_gate *g, const struct pen_adapter *adapter, const struct pen_gate_device *dev)
+{
+	const struct pen_adapter *now = g->ad;
+	if (!(now->caps & PEN_ADAPTER_OBSERVER) || adapter->caps & PEN_ADAPTER_OBSERVER)
+		return;
+	g->native = dev->native;
+	g->mem_device_bytes = dev->mem_bytes;
+	g->ad = adapter;
+}
+
 int pen_gate_open(const struct pen_adapter *adapter, const struct pen_gate_device *dev, struct pen_gate **ret_gate)
 {
 	enum pen_managed m = pen_gate_managed();
@@ -367,6 +378,8 @@ int pen_gate_open(const struct pen_adapter *adapter, const struct pen_gate_devic
 	pen_lock(&process.lock);
 	struct pen_gate *g = gate_find(dev->key);
 	int r = g ? 0 : gate_make(adapter, dev, &g);
+	if (r == 0)
+		take_over(g, adapter, dev);
 	pen_unlock(&process.lock);
 	if (r == 0)
 		r = pen_gate_ready(g);

@@ -207,4 +207,32 @@ void pen_gate_mem_force(struct pen_gate *g, uint64_t bytes);
 struct pen_mem_view { uint64_t limit_bytes, used_bytes; };
 void pen_gate_mem_view(struct pen_gate *g, struct pen_mem_view *ret);
 
+/* ---- for management libraries --------------------------------------------------------------------------------- */
+
+/* A process of the own tenant. What the tenant's own processes say of themselves: they deceive nobody but each other. */
+struct pen_gate_client {
+	uint32_t pid;              /* as it sees itself; 0 = not told */
+	uint64_t charged_bytes;    /* device memory */
+	uint64_t device_ns;        /* device time charged since it attached */
+};
+/* Those attached to the device now, at most @room (PEN_LEDGER_CLIENTS is enough). Return: their number; 0 also if there is no attachment. */
+size_t pen_gate_clients(struct pen_gate *g, struct pen_gate_client *v, size_t room);
+
+/*
+ * A process has one connection to the daemon, and so one gate per device, however many libraries of ours are in it. One that does
+ * not submit uses the gate that lies in another, through this table; the CUDA shim's is to be had by cuGetExportTable() under
+ * this identifier.
+ */
+struct pen_gate_door {
+	uint32_t abi, size;        /* PEN_GATE_DOOR_ABI, sizeof(struct pen_gate_door) */
+	enum pen_managed (*managed)(void);
+	int (*open)(const struct pen_adapter *adapter, const struct pen_gate_device *dev, struct pen_gate **ret_gate);
+	const struct pen_terms *(*terms)(struct pen_gate *g);
+	void (*mem_view)(struct pen_gate *g, struct pen_mem_view *ret);
+	size_t (*clients)(struct pen_gate *g, struct pen_gate_client *v, size_t room);
+};
+#define PEN_GATE_DOOR_ABI 1
+#define PEN_GATE_DOOR_ID "Penstock gate 1"   /* 16 bytes with its end */
+extern const struct pen_gate_door pen_gate_door;
+
 #endif

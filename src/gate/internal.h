@@ -89,7 +89,7 @@ struct pen_gate_costs;
 
 struct pen_gate {
 	struct pen_gate_hot *hot;            /* wiped in a forked child */
-	const struct pen_adapter *ad;
+	const struct pen_adapter *_Atomic ad;   /* an observer's is replaced once, before there is a queue */
 	struct pen_attach *attach;           /* NULL: pages made by hand */
 	struct pen_attach_device *dev;
 	int (*reattach)(struct pen_attach_device *d);
@@ -241,6 +241,7 @@ struct pen_gate_batch *pen_gate_batch_new(struct pen_gate_queue_full *q);
 void pen_gate_batch_put(struct pen_gate *g, struct pen_gate_batch *b);   /* without the lock too */
 void pen_gate_batch_append(struct pen_gate_queue_full *q, struct pen_gate_batch *b);
 void pen_gate_close_credit(struct pen_gate_queue_full *q);
+void pen_gate_give_up_tails(struct pen_gate_queue_full *q);
 void pen_gate_count_in(struct pen_gate *g, struct pen_gate_batch *b);
 void pen_gate_count_out(struct pen_gate *g, struct pen_gate_batch *b);
 bool pen_gate_has_mark(const struct pen_mark *m);

@@ -5,6 +5,8 @@
 #include "board/terms.h"
 #include "gate/internal.h"
 
+#include <unistd.h>
+
 static void limits_fill(struct pen_gate *g, const struct pen_terms *t)
 {
 	struct pen_admit_limits *l = &g->lim;
@@ -65,6 +67,7 @@ static void seat_moved(struct pen_gate *g, uint32_t attached)
 	g->attached = attached;
 	g->seat = g->dev->seat;
 	g->client = PEN_MIN(g->dev->client, (uint32_t)PEN_LEDGER_CLIENTS - 1);
+	atomic_store_explicit(&pen_gate_account(g)->pid, (uint32_t)getpid(), memory_order_relaxed);
 	uint64_t instance = g->dev->ledger->head.instance;
 	if (instance == g->ledger_instance)
 		return;

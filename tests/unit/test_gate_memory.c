@@ -227,6 +227,26 @@ static void test_overhead(void **state)
 	assert_int_equal(pen_gate_mem_reserve(r.gate, 1), -ENOMEM);
 }
 
+/* Who of the tenant is on the device, by the number that he has himself. */
+static void test_clients(void **state)
+{
+	(void)state;
+	struct rig r;
+	struct pen_gate_client v[2];
+	open_rig(&r, PEN_GIB);
+	for (unsigned i = 0; i < PEN_LEDGER_CLIENTS; i++)
+		atomic_store(&r.ledger->client[i].tag, 0);
+	assert_int_equal(pen_gate_clients(r.gate, v, 2), 0);
+	atomic_store(&r.ledger->client[r.gate->client].tag, 1);
+	assert_int_equal(pen_gate_mem_reserve(r.gate, 5 * PEN_MIB), 0);
+	atomic_store(&r.ledger->client[r.gate->client].device_ns, 77);
+	assert_int_equal(pen_gate_clients(r.gate, v, 0), 0);
+	assert_int_equal(pen_gate_door.clients(r.gate, v, 2), 1);
+	assert_int_equal(v[0].pid, getpid());
+	assert_int_equal(v[0].charged_bytes, 5 * PEN_MIB);
+	assert_int_equal(v[0].device_ns, 77);
+}
+
 int main(void)
 {
 	alarm(60);   /* a hang is a failure */
@@ -236,6 +256,7 @@ int main(void)
 		cmocka_unit_test(test_asks),
 		cmocka_unit_test(test_view),
 		cmocka_unit_test(test_overhead),
+		cmocka_unit_test(test_clients),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
