@@ -3,7 +3,7 @@
  * Does CUDA still do what it says? Small programs on the driver interface whose results can be checked. Run natively and under a
  * contract; both must pass, and the lines that begin with "code" must be the same in both.
  *
- *   cucheck [--memory BYTES] [--real PATH] [NAME...]     all checks, or some
+ *   cucheck [--memory BYTES] [--real PATH] [NAME...]     all checks, or some; --list prints their names
  *     --memory  the contract: what every view of the memory must show as the total
  *     --real    the driver's own library, to compare answers of cuGetProcAddress with
  * Lines: "ok NAME", "not ok NAME: why", "skip NAME: why", "code NAME: what the driver answered". Exit 1: something is not ok.
@@ -725,6 +725,10 @@ static bool chosen(const char *name, int argc, char **argv)
 int main(int argc, char **argv)
 {
 	cu_program = "cucheck";
+	for (unsigned i = 0; argc == 2 && !strcmp(argv[1], "--list") && i < sizeof(checks) / sizeof(checks[0]); i++)
+		puts(checks[i].name);
+	if (argc == 2 && !strcmp(argv[1], "--list"))
+		return 0;
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	for (int i = 1; i + 1 < argc; i++) {
 		if (!strcmp(argv[i], "--memory"))

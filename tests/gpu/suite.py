@@ -197,7 +197,7 @@ def main():
         bench.penstock()
         device = cuda.Simulated(bench, a.sim, a.driver) if a.sim else cuda.Gpu(bench)
         s = Suite(bench, device, a.out, bool(a.sim), a.short)
-        r = s.run([bench.program('tests/gpu/cucheck'), 'launch'])
+        r = s.run([bench.program('tests/gpu/cucheck'), 'launch'], seconds=60)
     except (Skip, RuntimeError, subprocess.TimeoutExpired) as why:
         print(f'nothing to run on: {why}')
         return 77
