@@ -435,6 +435,7 @@ static int open_all(struct work *w)
 		CU_OR_FAIL("memory", cu.cuMemAlloc_v2(&w->extra, w->config.memory_bytes));
 		CU_OR_FAIL("touch memory", cu.cuMemsetD8_v2(w->extra, 1, w->config.memory_bytes));
 	}
+	CU_OR_FAIL("fills", cu.cuCtxSynchronize());   /* they return at once, and non-blocking streams do not wait for them */
 	if (w->config.events) {
 		CU_OR_FAIL("event", cu.cuEventCreate(&w->base, CU_EVENT_DEFAULT));
 		CU_OR_FAIL("event", cu.cuEventRecord(w->base, w->lane[0].stream));

@@ -83,6 +83,7 @@ static int make_arrays(struct arrays *v, unsigned n)
 	r = r ? r : cu.cuMemcpyHtoD_v2(v->a, host, n * sizeof(float));
 	r = r ? r : cu.cuMemsetD32_v2(v->b, 0x3f800000, n);   /* 1.0 */
 	r = r ? r : cu.cuMemsetD32_v2(v->c, 0, n);
+	r = r ? r : cu.cuCtxSynchronize();   /* fills return at once, and a non-blocking stream does not wait for them */
 	free(host);
 	TRY(r);
 	return 0;

@@ -222,6 +222,7 @@ static int open_arrays(struct arrays *v, uint32_t n)
 	CU_OR_FAIL("array", cu.cuMemAlloc_v2(&v->c, n * sizeof(float)));
 	CU_OR_FAIL("fill", cu.cuMemsetD8_v2(v->a, 0, n * sizeof(float)));
 	CU_OR_FAIL("fill", cu.cuMemsetD8_v2(v->b, 0, n * sizeof(float)));
+	CU_OR_FAIL("fill", cu.cuCtxSynchronize());   /* fills return at once */
 	return 0;
 }
 
