@@ -76,6 +76,16 @@ struct pen_cu_device {
 	struct pen_gate *gate;                /* valid in state 1 */
 	struct pen_forklock lock;
 	void *_Atomic gating;                 /* of adapter.c: clock, base event, helper thread */
+	CUmemoryPool _Atomic pool;            /* that cuMemAllocAsync takes from; NULL: not asked yet (memory_pool.c) */
+	_Atomic uint32_t pools;               /* records of pools with memory on it */
+	struct pen_cu_graph_memory {          /* memory_graph.c */
+		struct pen_forklock lock;
+		uint64_t waiting;             /* estimates of executable graphs that have not run yet */
+		uint64_t charged;             /* in all */
+		uint64_t ticket, applied;
+		uint64_t trims;
+		_Atomic uint32_t used;        /* 1: a graph with memory nodes was seen */
+	} graph_memory;
 };
 
 struct pen_cu_device *pen_cu_device(CUdevice id);     /* NULL: the driver does not know it */
@@ -86,11 +96,27 @@ struct pen_cu_device *pen_cu_device_nth(uint32_t ordinal);
 struct pen_gate *pen_cu_gate(struct pen_cu_device *d);
 
 extern const struct pen_adapter pen_cu_adapter __attribute__((weak));   /* adapter.c */
+uint32_t pen_cu_units(struct pen_cu_device *d) __attribute__((weak));   /* units.c: multiprocessors as shown to the program; 0 = all */
 
-/* ---- memory.c -------------------------------------------------------------------------------------------------- */
+/*
+ * ---- who hooks what --------------------------------------------------------------------------------------------
+ * RESOLVE resolve.c, info.c; INFO info.c, units.c; MEM and FREE memory*.c, but: making contexts info.c, their end context.c;
+ * graphs memory_graph.c (instantiate, destroy), which tells graph.c. All others the file of their class.
+ */
+
+/* ---- memory*.c ------------------------------------------------------------------------------------------------- */
 
 /* Everything that belongs to a context has gone with it: what was charged for it is released. */
 void pen_cu_mem_context_gone(CUcontext ctx);
+/* Before a launch or upload of @exec: may it have its memory? Else this is the call's code. Cheap for graphs without memory nodes. */
+CUresult pen_cu_mem_graph_runs(CUgraphExec exec);
+/* It was accepted: the driver has found the memory by now. Cheap as well. */
+void pen_cu_mem_graph_ran(CUgraphExec exec);
+/* The application has waited for the device: what pools held for blocks that were freed may have gone. Cheap without pools. */
+void pen_cu_mem_synced(struct pen_cu_device *d);
+/* Of graph.c, called by memory_graph.c: an executable graph was made of @graph; it is about to go. */
+void pen_cu_graph_made(CUgraphExec exec, CUgraph graph) __attribute__((weak));
+void pen_cu_graph_gone(CUgraphExec exec) __attribute__((weak));
 
 /* ---- stream.c, context.c ---------------------------------------------------------------------------------------- */
 

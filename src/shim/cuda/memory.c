@@ -73,10 +73,61 @@ static void unlink_block(struct pen_cu_block *b)
 
 /* ---- blocks -------------------------------------------------------------------------------------------------------- */
 
+void pen_cu_mem_settle(struct pen_cu_device *d, bool trim)
+{
+	if (atomic_load_explicit(&d->pools, memory_order_relaxed))
+		pen_cu_pools_settle(d, trim);
+	if (atomic_load_explicit(&d->graph_memory.used, memory_order_relaxed))
+		pen_cu_graphs_settle(d, trim);
+}
+
+static bool keeps_unused(struct pen_cu_device *d)
+{
+	return atomic_load_explicit(&d->pools, memory_order_relaxed) ||
+	       atomic_load_explicit(&d->graph_memory.used, memory_order_relaxed);
+}
+
+static bool fits(struct pen_gate *g, uint64_t bytes)
+{
+	struct pen_mem_view v;
+	pen_gate_mem_view(g, &v);
+	return v.used_bytes <= v.limit_bytes && bytes <= v.limit_bytes - v.used_bytes;
+}
+
+/* What pools and graphs keep unused is found out, and made to go, before a denial: denials are counted. */
 int pen_cu_charge(struct pen_cu_device *d, uint64_t bytes)
 {
 	struct pen_gate *g = pen_cu_gate(d);
-	return g ? pen_gate_mem_reserve(g, bytes) : -ENOMEM;
+	if (!g)
+		return -ENOMEM;
+	if (!bytes || !keeps_unused(d))
+		return pen_gate_mem_reserve(g, bytes);
+	bool trimmed = !fits(g, bytes);
+	if (trimmed) {
+		pen_cu_mem_settle(d, false);
+		if (!fits(g, bytes))
+			pen_cu_mem_settle(d, true);
+	}
+	int r = pen_gate_mem_reserve(g, bytes);
+	if (r == 0 || trimmed)
+		return r;
+	pen_cu_mem_settle(d, true);   /* more was lent than there is just now */
+	return pen_gate_mem_reserve(g, bytes);
+}
+
+void pen_cu_mem_synced(struct pen_cu_device *d)
+{
+	if (atomic_load_explicit(&d->pools, memory_order_relaxed))
+		pen_cu_pools_settle(d, false);
+}
+
+uint64_t pen_cu_mem_limit(struct pen_cu_device *d)
+{
+	struct pen_gate *g = pen_cu_gate(d);
+	struct pen_mem_view v = { 0 };
+	if (g)
+		pen_gate_mem_view(g, &v);
+	return PEN_MIN(v.limit_bytes, d->mem_bytes ? d->mem_bytes : UINT64_MAX);
 }
 
 struct pen_cu_block *pen_cu_block_new(uint64_t bytes, CUresult *ret)
@@ -133,17 +184,19 @@ bool pen_cu_block_keep(struct pen_cu_block *b, uint64_t bytes, struct pen_map *m
 
 static void give_back(struct pen_cu_block *b)
 {
-	if (b->process == pen_forklock_process())
+	if (b->pool)
+		pen_cu_pool_freed(b->pool, b->bytes);
+	else if (b->process == pen_forklock_process())
 		pen_gate_mem_release(b->device->gate, b->bytes);
+	if (b->held)
+		pen_cu_held_drop(b->held);
 	free(b);
 }
 
 void pen_cu_block_drop(struct pen_cu_block *b)
 {
-	if (!b)
-		return;
-	pen_gate_mem_refund(b->device->gate, b->bytes, false);
-	free(b);
+	if (b)
+		give_back(b);
 }
 
 struct pen_cu_block *pen_cu_block_take(struct pen_map *map, const void *key)
@@ -207,6 +260,17 @@ static bool end_found(const struct found *f)
 	return true;
 }
 
+static void limits_gone(struct pen_cu_owner *o)
+{
+	pen_forklock_take(&o->lock);
+	uint64_t bytes = o->limit_process == pen_forklock_process() ? o->limit_bytes : 0;
+	struct pen_cu_device *d = o->limit_device;
+	o->limit_bytes = 0;
+	pen_forklock_give(&o->lock);
+	if (bytes)
+		pen_gate_mem_refund(d->gate, bytes, true);
+}
+
 void pen_cu_mem_context_gone(CUcontext ctx)
 {
 	struct pen_cu_owner *o = ctx ? pen_map_find(&owners, ctx) : NULL;
@@ -216,32 +280,46 @@ void pen_cu_mem_context_gone(CUcontext ctx)
 		for (unsigned i = 0; i < n; i++)
 			skip += !end_found(&v[i]);
 	}
+	if (o)
+		limits_gone(o);
 }
 
-/* ---- plain memory ---------------------------------------------------------------------------------------------------- */
+/* ---- limits of a context ----------------------------------------------------------------------------------------------- */
 
-CUresult pen_cuMemAlloc_v2(CUdeviceptr *dptr, size_t bytes)
+/*
+ * Heap and print buffer of kernels are memory of the device: what a program makes them larger by is charged as it asks. Stacks are
+ * not: what the driver sets aside for them depends on the kernels that run.
+ */
+CUresult pen_cuCtxSetLimit(CUlimit what, size_t value)
 {
-	CUresult r;
-	if (pen_cu_thread.depth || !dptr || !bytes)
-		return REAL(cuMemAlloc_v2)(dptr, bytes);
-	struct pen_cu_block *b = pen_cu_block_new(bytes, &r);
-	if (r != CUDA_SUCCESS)
-		return r;
-	r = PEN_CU_INSIDE(REAL(cuMemAlloc_v2)(dptr, bytes));
-	if (r == CUDA_SUCCESS && b) {
-		if (pen_cu_block_keep(b, bytes, &pen_cu_blocks, pen_cu_key(*dptr)))
-			return r;
-		(void)PEN_CU_INSIDE(REAL(cuMemFree_v2)(*dptr));
-		r = CUDA_ERROR_OUT_OF_MEMORY;
-	}
-	pen_cu_block_drop(b);
+	if (pen_cu_thread.depth || (what != CU_LIMIT_MALLOC_HEAP_SIZE && what != CU_LIMIT_PRINTF_FIFO_SIZE) || !REAL(cuCtxGetLimit))
+		return REAL(cuCtxSetLimit)(what, value);
+	struct pen_cu_owner *o = pen_cu_owner_current();
+	struct pen_cu_device *d = o ? pen_cu_device_current() : NULL;
+	size_t old = 0, now = 0;
+	if (!d || PEN_CU_INSIDE(REAL(cuCtxGetLimit)(&old, what)) != CUDA_SUCCESS)
+		return PEN_CU_INSIDE(REAL(cuCtxSetLimit)(what, value));
+	uint64_t more = value > old ? value - old : 0;
+	if (more && pen_cu_charge(d, more) < 0)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	CUresult r = PEN_CU_INSIDE(REAL(cuCtxSetLimit)(what, value));
+	if (PEN_CU_INSIDE(REAL(cuCtxGetLimit)(&now, what)) != CUDA_SUCCESS)
+		now = r == CUDA_SUCCESS ? value : old;
+	pen_forklock_take(&o->lock);
+	if (o->limit_process != pen_forklock_process())
+		o->limit_bytes = 0;
+	o->limit_process = pen_forklock_process();
+	o->limit_device = d;
+	/* What was reserved counts until here; then what came of it. */
+	uint64_t had = o->limit_bytes + more;
+	o->limit_bytes = now >= old ? o->limit_bytes + (now - old) : o->limit_bytes - PEN_MIN(o->limit_bytes, (uint64_t)(old - now));
+	uint64_t has = o->limit_bytes;
+	pen_forklock_give(&o->lock);
+	if (more)
+		pen_gate_mem_refund(d->gate, 0, false);   /* bytes, but no object of their own */
+	if (had > has)
+		pen_gate_mem_refund(d->gate, had - has, true);
+	else if (has > had)
+		pen_gate_mem_force(d->gate, has - had);
 	return r;
-}
-
-CUresult pen_cuMemFree_v2(CUdeviceptr dptr)
-{
-	PEN_CU_NESTED(cuMemFree_v2, dptr);
-	struct pen_cu_block *b = dptr ? pen_cu_block_take(&pen_cu_blocks, pen_cu_key(dptr)) : NULL;
-	return pen_cu_block_ended(b, PEN_CU_INSIDE(REAL(cuMemFree_v2)(dptr)));
 }

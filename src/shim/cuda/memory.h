@@ -18,17 +18,20 @@ struct pen_cu_owner {
 	CUcontext id;
 	struct pen_forklock lock;
 	struct pen_cu_block *blocks;      /* under the lock */
-	uint64_t limit_bytes[2];          /* charged for cuCtxSetLimit: heap, printf; under the lock */
+	uint64_t limit_bytes;             /* charged for what cuCtxSetLimit() has made larger; under the lock */
 	struct pen_cu_device *limit_device;
+	uint32_t limit_process;
 };
 
 struct pen_cu_pool;
+struct pen_cu_held;
 
 /* A charge that is given back with the object's handle. */
 struct pen_cu_block {
 	struct pen_cu_device *device;
 	uint64_t bytes;
 	struct pen_cu_pool *pool;         /* that the bytes belong to; NULL: charged by itself */
+	struct pen_cu_held *held;         /* physical memory that a sparse array holds (memory_array.c) */
 	struct pen_map *map;              /* where it is found by the key */
 	const void *key;
 	struct pen_cu_owner *owner;       /* that it goes with; NULL: with none */
@@ -56,8 +59,31 @@ void pen_cu_block_drop(struct pen_cu_block *b);   /* the driver has not made it;
 struct pen_cu_block *pen_cu_block_take(struct pen_map *map, const void *key);
 /* After it: gives the bytes back, or, if it failed, puts the record back. */
 CUresult pen_cu_block_ended(struct pen_cu_block *b, CUresult r);
-/* Bytes of one that is current on this thread only: charge it for the current context. NULL: there is none. */
-struct pen_cu_owner *pen_cu_owner_current(void);
+struct pen_cu_owner *pen_cu_owner_current(void);   /* of the thread's current context; NULL: there is none */
+
+/* What the contract and the device allow in all. 0: not this tenant's. */
+uint64_t pen_cu_mem_limit(struct pen_cu_device *d);
+
+/* ---- memory_pool.c, memory_graph.c: what the driver keeps beyond the application's objects --------------------------- */
+
+/*
+ * Reads from the driver what its pools and graphs hold on the device, and charges exactly that. Cheap where there are none.
+ * @trim: makes them give back what nobody uses.
+ */
+void pen_cu_mem_settle(struct pen_cu_device *d, bool trim);
+void pen_cu_pools_settle(struct pen_cu_device *d, bool trim);
+void pen_cu_graphs_settle(struct pen_cu_device *d, bool trim);
+void pen_cu_pool_freed(struct pen_cu_pool *p, uint64_t bytes);   /* a block of it has gone */
+
+/* ---- memory_vmm.c: physical memory with handles --------------------------------------------------------------------- */
+
+struct pen_cu_physical;
+struct pen_cu_physical *pen_cu_physical_use(unsigned long long handle);   /* it stays until it is used no more; NULL: unknown */
+void pen_cu_physical_unuse(struct pen_cu_physical *m);                    /* NULL is fine */
+
+/* ---- memory_array.c --------------------------------------------------------------------------------------------------- */
+
+void pen_cu_held_drop(struct pen_cu_held *held);
 
 /* What a hook begins with: calls that the driver makes of itself are counted already. */
 #define PEN_CU_NESTED(symbol, ...)                                                                       \

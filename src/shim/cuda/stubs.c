@@ -142,7 +142,7 @@
 #error "no trampolines for this architecture"
 #endif
 
-/* The note says to another copy of us that this file is not the driver (real.c). */
+/* The note says to another copy of us that this file is not the driver (base/driverfile.h). */
 #define NOTE                                                                                             \
 	"	.pushsection .note.penstock, \"a\", %note\n"                                             \
 	"	.balign 4\n"                                                                             \

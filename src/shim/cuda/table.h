@@ -38,6 +38,8 @@ _Static_assert(sizeof(struct pen_cu_table) == PEN_CU_ROWS * sizeof(pen_cu_any_fn
 extern const char pen_cu_stubs_begin[] __attribute__((visibility("hidden")));
 extern const char pen_cu_stubs_end[] __attribute__((visibility("hidden")));
 
+void pen_cu_resolve_prepare(void);              /* resolve.c: once, before any hook can run */
+bool pen_cu_driver_has(const char *name);       /* exports a name, in the table or not */
 CUresult pen_cu_not_found(void);   /* CUDA_ERROR_NOT_FOUND, for any arguments */
 CUresult pen_cu_no_device(void);
 

@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Arrays and mipmaps. What they take follows from the descriptor: no call of the driver tells it (cuArrayGetMemoryRequirements does
+ * so for deferred mapping only), and what it pads besides is left to the audit. Sparse arrays and those with deferred mapping take
+ * nothing of themselves: the memory that is put behind them was charged by its own creation, and is held by the array from then on,
+ * for which of its parts is taken out again the calls do not say.
+ */
+#include "shim/cuda/memory.h"
+
+#include "base/auto.h"
+
+#include <stdlib.h>
+
+static struct pen_map arrays;
+
+struct pen_cu_held {
+	struct pen_cu_held *next;
+	struct pen_cu_physical *mem;
+};
+static struct pen_forklock held_lock = PEN_FORKLOCK_INIT;
+
+/* ---- sizes --------------------------------------------------------------------------------------------------------------- */
+
+/* Bits of one element; of compressed formats per element of whole blocks of 4 x 4. */
+static uint64_t element_bits(CUarray_format format, unsigned int channels, bool *blocks)
+{
+	*blocks = format >= CU_AD_FORMAT_BC1_UNORM && format <= CU_AD_FORMAT_BC7_UNORM_SRGB;
+	switch (format) {
+	case CU_AD_FORMAT_UNSIGNED_INT8:
+	case CU_AD_FORMAT_SIGNED_INT8:
+		return 8 * (uint64_t)channels;
+	case CU_AD_FORMAT_UNSIGNED_INT16:
+	case CU_AD_FORMAT_SIGNED_INT16:
+	case CU_AD_FORMAT_HALF:
+		return 16 * (uint64_t)channels;
+	case CU_AD_FORMAT_UNSIGNED_INT32:
+	case CU_AD_FORMAT_SIGNED_INT32:
+	case CU_AD_FORMAT_FLOAT:
+		return 32 * (uint64_t)channels;
+	case CU_AD_FORMAT_BC1_UNORM:
+	case CU_AD_FORMAT_BC1_UNORM_SRGB:
+	case CU_AD_FORMAT_BC4_UNORM:
+	case CU_AD_FORMAT_BC4_SNORM:
+		return 4;
+	case CU_AD_FORMAT_UNORM_INT8X1:
+	case CU_AD_FORMAT_SNORM_INT8X1:
+		return 8;
+	case CU_AD_FORMAT_NV12:
+		return 12;
+	case CU_AD_FORMAT_UNORM_INT8X2:
+	case CU_AD_FORMAT_SNORM_INT8X2:
+	case CU_AD_FORMAT_UNORM_INT16X1:
+	case CU_AD_FORMAT_SNORM_INT16X1:
+	case CU_AD_FORMAT_NV16:
+	case CU_AD_FORMAT_YUY2:
+		return 16;
+	case CU_AD_FORMAT_P010:
+	case CU_AD_FORMAT_P016:
+	case CU_AD_FORMAT_Y444_PLANAR8:
+	case CU_AD_FORMAT_YUV444_8bit_SemiPlanar:
+		return 24;
+	case CU_AD_FORMAT_UNORM_INT8X4:
+	case CU_AD_FORMAT_SNORM_INT8X4:
+	case CU_AD_FORMAT_UNORM_INT16X2:
+	case CU_AD_FORMAT_SNORM_INT16X2:
+	case CU_AD_FORMAT_P210:
+	case CU_AD_FORMAT_P216:
+	case CU_AD_FORMAT_Y210:
+	case CU_AD_FORMAT_Y216:
+	case CU_AD_FORMAT_AYUV:
+	case CU_AD_FORMAT_Y410:
+	case CU_AD_FORMAT_UNORM_INT_101010_2:
+		return 32;
+	case CU_AD_FORMAT_Y444_PLANAR10:
+	case CU_AD_FORMAT_YUV444_16bit_SemiPlanar:
+		return 48;
+	case CU_AD_FORMAT_UNORM_INT16X4:
+	case CU_AD_FORMAT_SNORM_INT16X4:
+	case CU_AD_FORMAT_Y416:
+		return 64;
+	default:
+		return *blocks ? 8 : 128;   /* a format of a newer driver: the largest that there is */
+	}
+}
+
+static uint64_t times(uint64_t a, uint64_t b)
+{
+	uint64_t v;
+	return __builtin_mul_overflow(a, b, &v) ? UINT64_MAX : v;
+}
+
+static uint64_t level_bytes(const CUDA_ARRAY3D_DESCRIPTOR_v2 *d, unsigned int level)
+{
+	bool blocks, layers = d->Flags & (CUDA_ARRAY3D_LAYERED | CUDA_ARRAY3D_CUBEMAP);
+	uint64_t bits = element_bits(d->Format, d->NumChannels, &blocks);
+	uint64_t w = PEN_MAX((uint64_t)d->Width >> level, UINT64_C(1)), h = PEN_MAX((uint64_t)d->Height >> level, UINT64_C(1));
+	uint64_t depth = PEN_MAX(layers ? (uint64_t)d->Depth : (uint64_t)d->Depth >> level, UINT64_C(1));
+	if (blocks) {
+		w = w > UINT64_MAX - 3 ? w : (w + 3) / 4 * 4;
+		h = h > UINT64_MAX - 3 ? h : (h + 3) / 4 * 4;
+	}
+	uint64_t all = times(times(times(w, h), depth), bits);
+	return all / 8 + (all % 8 != 0);
+}
+
+/* All levels; the driver makes no more than halve the largest side down to 1. */
+static uint64_t array_bytes(const CUDA_ARRAY3D_DESCRIPTOR_v2 *d, unsigned int levels)
+{
+	bool layers = d->Flags & (CUDA_ARRAY3D_LAYERED | CUDA_ARRAY3D_CUBEMAP);
+	uint64_t side = PEN_MAX((uint64_t)d->Width, (uint64_t)d->Height);
+	uint64_t sum = 0;
+	if (!layers)
+		side = PEN_MAX(side, (uint64_t)d->Depth);
+	if (d->Flags & (CUDA_ARRAY3D_SPARSE | CUDA_ARRAY3D_DEFERRED_MAPPING))
+		return 0;
+	for (unsigned int i = 0; i < PEN_MAX(levels, 1u) && (!i || (i < 64 && side >> i)); i++) {
+		uint64_t one = level_bytes(d, i);
+		sum = one > UINT64_MAX - sum ? UINT64_MAX : sum + one;
+	}
+	return sum;
+}
+
+/* ---- making ---------------------------------------------------------------------------------------------------------------- */
+
+/*
+ * What no device can make is left to the driver, which has its own code for each mistake; should it make it nevertheless, the
+ * charge is settled then.
+ */
+static struct pen_cu_block *begin(const CUDA_ARRAY3D_DESCRIPTOR_v2 *d, unsigned int levels, uint64_t *ret_bytes, CUresult *ret)
+{
+	*ret_bytes = array_bytes(d, levels);
+	struct pen_cu_device *dev = pen_cu_device_current();
+	bool absurd = dev && dev->mem_bytes && *ret_bytes > dev->mem_bytes;
+	return pen_cu_block_new(absurd ? 0 : *ret_bytes, ret);
+}
+
+static bool keep(struct pen_cu_block *b, uint64_t bytes, const void *handle)
+{
+	return !b || pen_cu_block_keep(b, bytes, &arrays, handle);
+}
+
+static CUresult made_array(struct pen_cu_block *b, uint64_t bytes, CUarray *array, CUresult r)
+{
+	if (r == CUDA_SUCCESS && keep(b, bytes, *array))
+		return r;
+	if (r == CUDA_SUCCESS) {
+		(void)PEN_CU_INSIDE(REAL(cuArrayDestroy)(*array));
+		r = CUDA_ERROR_OUT_OF_MEMORY;
+	}
+	pen_cu_block_drop(b);
+	return r;
+}
+
+static CUDA_ARRAY3D_DESCRIPTOR_v2 wide(size_t width, size_t height, size_t depth, CUarray_format format, unsigned int channels,
+				       unsigned int flags)
+{
+	return (CUDA_ARRAY3D_DESCRIPTOR_v2){ .Width = width, .Height = height, .Depth = depth, .Format = format,
+					     .NumChannels = channels, .Flags = flags };
+}
+
+CUresult pen_cuArrayCreate(CUarray *array, const CUDA_ARRAY_DESCRIPTOR_v1 *d)
+{
+	uint64_t bytes;
+	CUresult r;
+	if (pen_cu_thread.depth || !array || !d)
+		return REAL(cuArrayCreate)(array, d);
+	CUDA_ARRAY3D_DESCRIPTOR_v2 w = wide(d->Width, d->Height, 0, d->Format, d->NumChannels, 0);
+	struct pen_cu_block *b = begin(&w, 1, &bytes, &r);
+	return r != CUDA_SUCCESS ? r : made_array(b, bytes, array, PEN_CU_INSIDE(REAL(cuArrayCreate)(array, d)));
+}
+
+CUresult pen_cuArrayCreate_v2(CUarray *array, const CUDA_ARRAY_DESCRIPTOR_v2 *d)
+{
+	uint64_t bytes;
+	CUresult r;
+	if (pen_cu_thread.depth || !array || !d)
+		return REAL(cuArrayCreate_v2)(array, d);
+	CUDA_ARRAY3D_DESCRIPTOR_v2 w = wide(d->Width, d->Height, 0, d->Format, d->NumChannels, 0);
+	struct pen_cu_block *b = begin(&w, 1, &bytes, &r);
+	return r != CUDA_SUCCESS ? r : made_array(b, bytes, array, PEN_CU_INSIDE(REAL(cuArrayCreate_v2)(array, d)));
+}
+
+CUresult pen_cuArray3DCreate(CUarray *array, const CUDA_ARRAY3D_DESCRIPTOR_v1 *d)
+{
+	uint64_t bytes;
+	CUresult r;
+	if (pen_cu_thread.depth || !array || !d)
+		return REAL(cuArray3DCreate)(array, d);
+	CUDA_ARRAY3D_DESCRIPTOR_v2 w = wide(d->Width, d->Height, d->Depth, d->Format, d->NumChannels, d->Flags);
+	struct pen_cu_block *b = begin(&w, 1, &bytes, &r);
+	return r != CUDA_SUCCESS ? r : made_array(b, bytes, array, PEN_CU_INSIDE(REAL(cuArray3DCreate)(array, d)));
+}
+
+CUresult pen_cuArray3DCreate_v2(CUarray *array, const CUDA_ARRAY3D_DESCRIPTOR_v2 *d)
+{
+	uint64_t bytes;
+	CUresult r;
+	if (pen_cu_thread.depth || !array || !d)
+		return REAL(cuArray3DCreate_v2)(array, d);
+	struct pen_cu_block *b = begin(d, 1, &bytes, &r);
+	return r != CUDA_SUCCESS ? r : made_array(b, bytes, array, PEN_CU_INSIDE(REAL(cuArray3DCreate_v2)(array, d)));
+}
+
+CUresult pen_cuMipmappedArrayCreate(CUmipmappedArray *array, const CUDA_ARRAY3D_DESCRIPTOR_v2 *d, unsigned int levels)
+{
+	uint64_t bytes;
+	CUresult r;
+	if (pen_cu_thread.depth || !array || !d)
+		return REAL(cuMipmappedArrayCreate)(array, d, levels);
+	struct pen_cu_block *b = begin(d, levels, &bytes, &r);
+	if (r != CUDA_SUCCESS)
+		return r;
+	r = PEN_CU_INSIDE(REAL(cuMipmappedArrayCreate)(array, d, levels));
+	if (r == CUDA_SUCCESS && keep(b, bytes, *array))
+		return r;
+	if (r == CUDA_SUCCESS) {
+		(void)PEN_CU_INSIDE(REAL(cuMipmappedArrayDestroy)(*array));
+		r = CUDA_ERROR_OUT_OF_MEMORY;
+	}
+	pen_cu_block_drop(b);
+	return r;
+}
+
+CUresult pen_cuArrayDestroy(CUarray array)
+{
+	PEN_CU_NESTED(cuArrayDestroy, array);
+	struct pen_cu_block *b = array ? pen_cu_block_take(&arrays, array) : NULL;
+	return pen_cu_block_ended(b, PEN_CU_INSIDE(REAL(cuArrayDestroy)(array)));
+}
+
+CUresult pen_cuMipmappedArrayDestroy(CUmipmappedArray array)
+{
+	PEN_CU_NESTED(cuMipmappedArrayDestroy, array);
+	struct pen_cu_block *b = array ? pen_cu_block_take(&arrays, array) : NULL;
+	return pen_cu_block_ended(b, PEN_CU_INSIDE(REAL(cuMipmappedArrayDestroy)(array)));
+}
+
+/* ---- sparse arrays ----------------------------------------------------------------------------------------------------------- */
+
+void pen_cu_held_drop(struct pen_cu_held *held)
+{
+	while (held) {
+		struct pen_cu_held *h = held;
+		held = h->next;
+		pen_cu_physical_unuse(h->mem);
+		free(h);
+	}
+}
+
+/* The array has memory behind it, each once. */
+static void hold(const void *array, struct pen_cu_held *h)
+{
+	uint32_t in = pen_map_enter(&arrays);
+	struct pen_cu_block *b = pen_map_find(&arrays, array);
+	bool has = !b;
+	pen_forklock_take(&held_lock);
+	for (struct pen_cu_held *v = b ? b->held : NULL; v && !has; v = v->next)
+		has = v->mem == h->mem;
+	if (!has) {
+		h->next = b->held;
+		b->held = h;
+	}
+	pen_forklock_give(&held_lock);
+	pen_map_leave(&arrays, in);
+	if (has) {
+		h->next = NULL;
+		pen_cu_held_drop(h);
+	}
+}
+
+/* In use before the call, and taken over by the arrays after it. */
+static CUresult map_arrays(CUresult (*real)(CUarrayMapInfo_v1 *, unsigned int, CUstream), CUarrayMapInfo_v1 *list, unsigned int n,
+			   CUstream stream)
+{
+	struct pen_cu_held *held = NULL;
+	bool failed = false;
+	pen_auto_free const void **to = list && n ? calloc(n, sizeof(*to)) : NULL;
+	if (pen_cu_thread.depth || !list || !n)
+		return real(list, n, stream);
+	for (unsigned int i = n; to && i-- > 0 && !failed;) {
+		if (list[i].memOperationType != CU_MEM_OPERATION_TYPE_MAP)
+			continue;
+		struct pen_cu_physical *mem = pen_cu_physical_use(list[i].memHandle.memHandle);
+		struct pen_cu_held *h = mem ? calloc(1, sizeof(*h)) : NULL;
+		failed = mem && !h;
+		if (failed)
+			pen_cu_physical_unuse(mem);
+		if (!h)
+			continue;
+		*h = (struct pen_cu_held){ .next = held, .mem = mem };
+		held = h;
+		to[i] = list[i].resource.array;   /* a mipmap lies in the same place */
+	}
+	CUresult r = !to || failed ? CUDA_ERROR_OUT_OF_MEMORY : PEN_CU_INSIDE(real(list, n, stream));
+	for (unsigned int i = 0; i < n && r == CUDA_SUCCESS; i++) {
+		if (!to[i])
+			continue;
+		struct pen_cu_held *h = held;
+		held = h->next;
+		hold(to[i], h);
+	}
+	pen_cu_held_drop(held);
+	return r;
+}
+
+CUresult pen_cuMemMapArrayAsync(CUarrayMapInfo_v1 *list, unsigned int n, CUstream stream)
+{
+	return map_arrays(REAL(cuMemMapArrayAsync), list, n, stream);
+}
+
+CUresult pen_cuMemMapArrayAsync_ptsz(CUarrayMapInfo_v1 *list, unsigned int n, CUstream stream)
+{
+	return map_arrays(REAL(cuMemMapArrayAsync_ptsz), list, n, stream);
+}

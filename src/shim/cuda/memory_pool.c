@@ -1,0 +1,421 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Stream-ordered memory. A pool keeps what is freed for its next request, so what it takes from the device is not the sum of its
+ * blocks: it is charged max(live requests, what the driver says it holds), and that is read anew after each change.
+ *
+ * The driver is asked without a lock, so answers may come out of order: each asking has a number, taken after the change, and an
+ * answer counts only if none with a higher number came before. In between the charge never falls below the live requests.
+ * Where a request would go over the contract, pools first give back what nobody uses, as the driver itself lets them do when
+ * the device is full. Records of pools are used again and never freed: blocks point to them.
+ */
+#include "shim/cuda/memory.h"
+
+#include "base/auto.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+extern _Atomic uint32_t pen_cu_captures __attribute__((weak));   /* capture.c: captures that were begun and not ended */
+
+struct pen_cu_pool {
+	struct pen_cu_pool *next;         /* of all; never unlinked */
+	struct pen_cu_device *_Atomic device;   /* NULL: not in use, or memory of the host, which costs nothing */
+	struct pen_forklock lock;         /* what follows */
+	CUmemoryPool id;                  /* NULL: destroyed, or not in use */
+	_Atomic bool used;
+	uint32_t process;
+	uint32_t blocks;
+	uint64_t live, charged;
+	uint64_t ticket, applied;
+};
+
+static struct pen_map pools;
+static struct pen_cu_pool *_Atomic all;
+static struct pen_forklock making = PEN_FORKLOCK_INIT;
+
+/* ---- records ------------------------------------------------------------------------------------------------------- */
+
+static struct pen_cu_pool *pool_get(void)
+{
+	struct pen_cu_pool *p = atomic_load(&all);
+	while (p && p->used)
+		p = p->next;
+	if (p)
+		return p;
+	p = calloc(1, sizeof(*p));
+	if (!p)
+		return NULL;
+	p->next = atomic_load(&all);
+	atomic_store(&all, p);
+	return p;
+}
+
+static struct pen_cu_pool *pool_make(CUmemoryPool id, struct pen_cu_device *d)
+{
+	pen_forklock_take(&making);
+	struct pen_cu_pool *p = pen_map_find(&pools, id);
+	if (!p) {
+		p = pool_get();
+		if (p && pen_map_put(&pools, id, p) < 0)
+			p = NULL;
+		if (p) {
+			pen_forklock_take(&p->lock);
+			p->used = true;
+			p->id = id;
+			p->process = pen_forklock_process();
+			atomic_store(&p->device, d);
+			pen_forklock_give(&p->lock);
+			if (d)
+				atomic_fetch_add(&d->pools, 1);
+		}
+	}
+	pen_forklock_give(&making);
+	return p;
+}
+
+/* Neither the application nor a block needs it any more. Under its lock. */
+static void pool_retire(struct pen_cu_pool *p)
+{
+	struct pen_cu_device *d = atomic_load(&p->device);
+	if (p->id || p->blocks)
+		return;
+	if (d)
+		atomic_fetch_sub(&d->pools, 1);
+	atomic_store(&p->device, NULL);
+	p->used = false;
+}
+
+/* ---- the charge ---------------------------------------------------------------------------------------------------- */
+
+/* What the driver holds for it; 0 where it does not say. */
+static uint64_t reserved_bytes(CUmemoryPool id)
+{
+	uint64_t v = 0;
+	if (!id || !REAL(cuMemPoolGetAttribute) ||
+	    PEN_CU_INSIDE(REAL(cuMemPoolGetAttribute)(id, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, &v)) != CUDA_SUCCESS)
+		return 0;
+	return v;
+}
+
+/*
+ * Reads what it holds and charges that. @must: more than the contract allows is taken all the same, for it is there already;
+ * else false says so, with the charge as it was.
+ */
+static bool pool_settle(struct pen_cu_pool *p, bool must)
+{
+	struct pen_cu_device *d = atomic_load(&p->device);
+	struct pen_gate *g = d ? pen_cu_gate(d) : NULL;
+	if (!g)
+		return true;
+	pen_forklock_take(&p->lock);
+	uint64_t number = ++p->ticket;
+	CUmemoryPool id = p->id;
+	bool here = p->used && p->process == pen_forklock_process();
+	pen_forklock_give(&p->lock);
+	if (!here)
+		return true;
+	uint64_t holds = reserved_bytes(id), more = 0, less = 0;
+	pen_forklock_take(&p->lock);
+	if (number > p->applied) {
+		uint64_t target = PEN_MAX(holds, p->live);
+		p->applied = number;
+		more = target > p->charged ? target - p->charged : 0;
+		less = target < p->charged ? p->charged - target : 0;
+		p->charged = target;
+	}
+	pen_forklock_give(&p->lock);
+	if (less)
+		pen_gate_mem_refund(g, less, true);
+	if (!more)
+		return true;
+	if (pen_gate_mem_reserve(g, more) == 0) {
+		pen_gate_mem_refund(g, 0, false);   /* bytes, but no object of their own */
+		return true;
+	}
+	if (must) {
+		pen_gate_mem_force(g, more);
+		return true;
+	}
+	pen_forklock_take(&p->lock);
+	p->charged -= PEN_MIN(more, p->charged);
+	pen_forklock_give(&p->lock);
+	return false;
+}
+
+static int pool_reserve(struct pen_cu_pool *p, uint64_t bytes)
+{
+	struct pen_cu_device *d = atomic_load(&p->device);
+	pen_forklock_take(&p->lock);
+	p->blocks++;
+	p->live += bytes;
+	uint64_t need = p->live > p->charged ? p->live - p->charged : 0;
+	p->charged += need;
+	pen_forklock_give(&p->lock);
+	if (!d || pen_cu_charge(d, need) == 0)
+		return 0;
+	pen_forklock_take(&p->lock);
+	p->blocks--;
+	p->live -= bytes;
+	p->charged -= PEN_MIN(need, p->charged);
+	pen_forklock_give(&p->lock);
+	return -ENOMEM;
+}
+
+void pen_cu_pool_freed(struct pen_cu_pool *p, uint64_t bytes)
+{
+	struct pen_cu_device *d = atomic_load(&p->device);
+	pen_forklock_take(&p->lock);
+	bool here = p->process == pen_forklock_process();
+	p->live -= PEN_MIN(bytes, p->live);
+	p->blocks--;
+	pen_forklock_give(&p->lock);
+	if (here && d) {
+		pen_gate_mem_refund(d->gate, 0, false);   /* an object less; the bytes as the driver says */
+		pool_settle(p, true);
+	}
+	pen_forklock_take(&p->lock);
+	pool_retire(p);
+	pen_forklock_give(&p->lock);
+}
+
+void pen_cu_pools_settle(struct pen_cu_device *d, bool trim)
+{
+	for (struct pen_cu_pool *p = atomic_load(&all); p; p = p->next) {
+		if (atomic_load(&p->device) != d)
+			continue;
+		pen_forklock_take(&p->lock);
+		CUmemoryPool id = p->charged > p->live ? p->id : NULL;
+		pen_forklock_give(&p->lock);
+		if (!id)
+			continue;
+		pool_settle(p, true);
+		if (!trim || !REAL(cuMemPoolTrimTo))
+			continue;
+		(void)PEN_CU_INSIDE(REAL(cuMemPoolTrimTo)(id, 0));
+		pool_settle(p, true);
+	}
+}
+
+/* ---- requests ------------------------------------------------------------------------------------------------------ */
+
+struct request {
+	CUdeviceptr *dptr;
+	size_t bytes;
+	CUmemoryPool pool;       /* NULL: the device's current one */
+	CUstream stream;
+	bool per_thread;
+};
+
+static CUresult run(const struct request *q)
+{
+	pen_cu_thread.depth++;
+	CUresult r;
+	if (q->pool)
+		r = (q->per_thread ? REAL(cuMemAllocFromPoolAsync_ptsz) : REAL(cuMemAllocFromPoolAsync))(q->dptr, q->bytes, q->pool,
+													 q->stream);
+	else
+		r = (q->per_thread ? REAL(cuMemAllocAsync_ptsz) : REAL(cuMemAllocAsync))(q->dptr, q->bytes, q->stream);
+	pen_cu_thread.depth--;
+	return r;
+}
+
+/* Recorded into a graph: nothing happens now (memory_graph.c). */
+static bool recorded(CUstream stream, bool per_thread)
+{
+	CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
+	if (!&pen_cu_captures || !atomic_load_explicit(&pen_cu_captures, memory_order_relaxed))
+		return false;
+	CUresult (*ask)(CUstream, CUstreamCaptureStatus *) =
+		per_thread && REAL(cuStreamIsCapturing_ptsz) ? REAL(cuStreamIsCapturing_ptsz) : REAL(cuStreamIsCapturing);
+	return ask && PEN_CU_INSIDE(ask(stream, &status)) == CUDA_SUCCESS && status != CU_STREAM_CAPTURE_STATUS_NONE;
+}
+
+static struct pen_cu_device *device_of(CUstream stream, bool per_thread)
+{
+	(void)stream, (void)per_thread;
+	return pen_cu_device_current();
+}
+
+static struct pen_cu_pool *pool_for(const struct request *q)
+{
+	CUmemoryPool id = q->pool;
+	struct pen_cu_pool *p = id ? pen_map_find(&pools, id) : NULL;
+	if (p)
+		return p;
+	struct pen_cu_device *d = device_of(q->stream, q->per_thread);
+	if (!d)
+		return NULL;
+	if (!id)
+		id = atomic_load_explicit(&d->pool, memory_order_acquire);
+	if (!id) {
+		if (!REAL(cuDeviceGetMemPool) || PEN_CU_INSIDE(REAL(cuDeviceGetMemPool)(&id, d->id)) != CUDA_SUCCESS || !id)
+			return NULL;
+		atomic_store_explicit(&d->pool, id, memory_order_release);
+	}
+	p = pen_map_find(&pools, id);
+	return p ? p : pool_make(id, d);
+}
+
+static CUresult take(const struct request *q)
+{
+	if (pen_cu_thread.depth || !q->dptr || !q->bytes || recorded(q->stream, q->per_thread))
+		return run(q);
+	struct pen_cu_pool *p = pool_for(q);
+	if (!p)
+		return run(q);   /* no such stream, pool or context: the driver says so */
+	struct pen_cu_block *b = calloc(1, sizeof(*b));
+	if (!b || pool_reserve(p, q->bytes) < 0) {
+		free(b);
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	}
+	b->device = atomic_load(&p->device);
+	b->bytes = q->bytes;
+	b->pool = p;
+	b->process = pen_forklock_process();
+	CUresult r = run(q);
+	if (r == CUDA_SUCCESS) {
+		/* A pool grows by more than the request. */
+		if (pool_settle(p, false) && pen_cu_block_keep(b, q->bytes, &pen_cu_blocks, pen_cu_key(*q->dptr)))
+			return r;
+		(void)PEN_CU_INSIDE((q->per_thread ? REAL(cuMemFreeAsync_ptsz) : REAL(cuMemFreeAsync))(*q->dptr, q->stream));
+		r = CUDA_ERROR_OUT_OF_MEMORY;
+	}
+	struct pen_cu_device *d = b->device;
+	pen_cu_block_drop(b);
+	if (r == CUDA_ERROR_OUT_OF_MEMORY && d)
+		pen_cu_pools_settle(d, true);
+	return r;
+}
+
+CUresult pen_cuMemAllocAsync(CUdeviceptr *dptr, size_t bytes, CUstream stream)
+{
+	return take(&(struct request){ dptr, bytes, NULL, stream, false });
+}
+
+CUresult pen_cuMemAllocAsync_ptsz(CUdeviceptr *dptr, size_t bytes, CUstream stream)
+{
+	return take(&(struct request){ dptr, bytes, NULL, stream, true });
+}
+
+CUresult pen_cuMemAllocFromPoolAsync(CUdeviceptr *dptr, size_t bytes, CUmemoryPool pool, CUstream stream)
+{
+	if (!pool)
+		return REAL(cuMemAllocFromPoolAsync)(dptr, bytes, pool, stream);
+	return take(&(struct request){ dptr, bytes, pool, stream, false });
+}
+
+CUresult pen_cuMemAllocFromPoolAsync_ptsz(CUdeviceptr *dptr, size_t bytes, CUmemoryPool pool, CUstream stream)
+{
+	if (!pool)
+		return REAL(cuMemAllocFromPoolAsync_ptsz)(dptr, bytes, pool, stream);
+	return take(&(struct request){ dptr, bytes, pool, stream, true });
+}
+
+static CUresult free_async(CUresult (*real)(CUdeviceptr, CUstream), CUdeviceptr dptr, CUstream stream, bool per_thread)
+{
+	if (pen_cu_thread.depth)
+		return real(dptr, stream);
+	struct pen_cu_block *b = NULL;
+	if (dptr && !recorded(stream, per_thread))
+		b = pen_cu_block_take(&pen_cu_blocks, pen_cu_key(dptr));
+	return pen_cu_block_ended(b, PEN_CU_INSIDE(real(dptr, stream)));
+}
+
+CUresult pen_cuMemFreeAsync(CUdeviceptr dptr, CUstream stream)
+{
+	return free_async(REAL(cuMemFreeAsync), dptr, stream, false);
+}
+
+CUresult pen_cuMemFreeAsync_ptsz(CUdeviceptr dptr, CUstream stream)
+{
+	return free_async(REAL(cuMemFreeAsync_ptsz), dptr, stream, true);
+}
+
+/* ---- pools --------------------------------------------------------------------------------------------------------- */
+
+/* The device that a place is on. NULL: the host, whose memory costs only where there is no other. */
+static struct pen_cu_device *device_at(const CUmemLocation *at)
+{
+	struct pen_cu_device *d = at->type == CU_MEM_LOCATION_TYPE_DEVICE ? pen_cu_device(at->id) : pen_cu_device_current();
+	return d && (at->type == CU_MEM_LOCATION_TYPE_DEVICE || at->type == CU_MEM_LOCATION_TYPE_INVALID || d->integrated) ? d : NULL;
+}
+
+CUresult pen_cuMemPoolCreate(CUmemoryPool *pool, const CUmemPoolProps *props)
+{
+	PEN_CU_NESTED(cuMemPoolCreate, pool, props);
+	CUresult r = PEN_CU_INSIDE(REAL(cuMemPoolCreate)(pool, props));
+	if (r == CUDA_SUCCESS && !pool_make(*pool, device_at(&props->location))) {
+		(void)PEN_CU_INSIDE(REAL(cuMemPoolDestroy)(*pool));
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	}
+	return r;
+}
+
+/* Its live blocks stay; what it kept beside them goes. */
+CUresult pen_cuMemPoolDestroy(CUmemoryPool pool)
+{
+	PEN_CU_NESTED(cuMemPoolDestroy, pool);
+	struct pen_cu_pool *p = pool ? pen_map_take(&pools, pool) : NULL;
+	CUresult r = PEN_CU_INSIDE(REAL(cuMemPoolDestroy)(pool));
+	if (!p)
+		return r;
+	if (r != CUDA_SUCCESS) {
+		pen_map_put(&pools, pool, p);
+		return r;
+	}
+	/* The device's current pool may have been this one. */
+	struct pen_cu_device *d = atomic_load(&p->device);
+	if (d)
+		atomic_store(&d->pool, NULL);
+	pen_forklock_take(&p->lock);
+	p->id = NULL;
+	pen_forklock_give(&p->lock);
+	pool_settle(p, true);
+	pen_forklock_take(&p->lock);
+	pool_retire(p);
+	pen_forklock_give(&p->lock);
+	return r;
+}
+
+static void settle_id(CUmemoryPool pool)
+{
+	struct pen_cu_pool *p = pool ? pen_map_find(&pools, pool) : NULL;
+	if (p)
+		pool_settle(p, true);
+}
+
+CUresult pen_cuMemPoolTrimTo(CUmemoryPool pool, size_t keep)
+{
+	PEN_CU_NESTED(cuMemPoolTrimTo, pool, keep);
+	CUresult r = PEN_CU_INSIDE(REAL(cuMemPoolTrimTo)(pool, keep));
+	settle_id(pool);
+	return r;
+}
+
+CUresult pen_cuMemPoolSetAttribute(CUmemoryPool pool, CUmemPool_attribute what, void *value)
+{
+	PEN_CU_NESTED(cuMemPoolSetAttribute, pool, what, value);
+	CUresult r = PEN_CU_INSIDE(REAL(cuMemPoolSetAttribute)(pool, what, value));
+	settle_id(pool);
+	return r;
+}
+
+CUresult pen_cuDeviceSetMemPool(CUdevice id, CUmemoryPool pool)
+{
+	PEN_CU_NESTED(cuDeviceSetMemPool, id, pool);
+	struct pen_cu_device *d = pen_cu_device(id);
+	CUresult r = PEN_CU_INSIDE(REAL(cuDeviceSetMemPool)(id, pool));
+	if (d)
+		atomic_store(&d->pool, NULL);
+	return r;
+}
+
+CUresult pen_cuMemSetMemPool(CUmemLocation *at, CUmemAllocationType type, CUmemoryPool pool)
+{
+	PEN_CU_NESTED(cuMemSetMemPool, at, type, pool);
+	CUresult r = PEN_CU_INSIDE(REAL(cuMemSetMemPool)(at, type, pool));
+	struct pen_cu_device *d = at && at->type == CU_MEM_LOCATION_TYPE_DEVICE ? pen_cu_device(at->id) : NULL;
+	if (d)
+		atomic_store(&d->pool, NULL);
+	return r;
+}
