@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Contexts: the primary one of each device, those that a program makes, and which one a thread's calls go to. */
-#include "simgpu/nvidia/cuda/drv.h"
+#include "simgpu/nvidia/cuda/mem.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define CONTEXTS_MAX 65535u
+#define CONTEXTS_MAX (SIM_OWNER_POOL - 1)
 #define REUSE_AFTER 1024u   /* so many destroyed contexts are remembered: their handles are known to be stale */
 
 _Thread_local struct sim_thread sim_self __attribute__((tls_model("initial-exec")));
@@ -185,6 +185,7 @@ CUresult sim_context_make(struct sim_device *d, uint32_t flags, uint32_t api, CU
 void sim_context_unmake(CUcontext ctx)
 {
 	atomic_store(&ctx->broken, CUDA_ERROR_CONTEXT_IS_DESTROYED);
+	sim_pools_context_end(ctx);
 	sim_streams_end(ctx);
 	sim_modules_end(ctx);
 	sim_memory_context_end(ctx);

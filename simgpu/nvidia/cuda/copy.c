@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Copies of a run of bytes, and what all copies have in common: where memory lies and whom a call waits for. */
-#include "simgpu/nvidia/cuda/drv.h"
+#include "simgpu/nvidia/cuda/mem.h"
 
 #include <string.h>
 

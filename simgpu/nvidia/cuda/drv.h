@@ -61,7 +61,9 @@ struct sim_device {
 	pthread_mutex_t lock;          /* of the primary context */
 	CUcontext primary;             /* made on first use, never freed: the handle is the same after a reset */
 	uint32_t primary_refs, primary_flags;
-	_Atomic uint64_t used_bytes;   /* null mode: what is taken of card.mem_bytes */
+	CUmemoryPool standard, current, graphs;   /* made on first use; guarded by the lock */
+	_Atomic bool keeps;            /* some pool holds more than its threshold */
+	_Alignas(64) _Atomic uint64_t used_bytes;   /* null mode: what is taken of card.mem_bytes */
 };
 
 enum sim_state { SIM_STATE_NEW, SIM_STATE_READY, SIM_STATE_FORKED };
@@ -223,7 +225,7 @@ CUresult sim_event_record(CUevent e, CUstream s);
 
 #define SIM_SMALL_BYTES 512ul   /* smallest block, and what sizes are rounded to */
 
-enum sim_kind_of_memory { SIM_MEM_DEVICE = 1, SIM_MEM_MANAGED, SIM_MEM_HOST, SIM_MEM_REGISTERED, SIM_MEM_POOL, SIM_MEM_MAPPED, SIM_MEM_IPC };
+enum sim_kind_of_memory { SIM_MEM_DEVICE = 1, SIM_MEM_MANAGED, SIM_MEM_HOST, SIM_MEM_REGISTERED, SIM_MEM_POOL, SIM_MEM_MAPPED, SIM_MEM_IPC, SIM_MEM_EXTERNAL };
 
 struct sim_range {              /* what an address belongs to */
 	CUdeviceptr base;
@@ -238,19 +240,10 @@ struct sim_range {              /* what an address belongs to */
 
 /* heap.c: device memory of a context. Sizes are rounded up to SIM_SMALL_BYTES. */
 CUresult sim_heap_alloc(CUcontext ctx, size_t bytes, CUdeviceptr *ret);
+CUresult sim_heap_alloc_as(CUcontext ctx, size_t bytes, enum sim_kind_of_memory kind, uint32_t flags, CUdeviceptr *ret);
 CUresult sim_heap_free(CUdeviceptr p);                       /* CUDA_ERROR_INVALID_VALUE: not the start of a block */
-void sim_heap_mark(CUdeviceptr p);                           /* ranges.c has an entry for this block, which goes with it */
-void sim_heap_context_end(CUcontext ctx);
-void sim_heap_thread_end(void);
-bool sim_heap_find(CUdeviceptr p, struct sim_range *ret);
 bool sim_heap_contains(CUdeviceptr p);                       /* is an address of the device: one comparison */
-
-/* ranges.c: everything else that has an address. */
-int sim_range_add(const struct sim_range *r);                /* 0; -EEXIST overlaps; -ENOMEM */
-bool sim_range_find(CUdeviceptr p, struct sim_range *ret);   /* that @p lies in */
-bool sim_range_remove(CUdeviceptr base, struct sim_range *ret);
-/* Takes out one entry of the context after the other. */
-bool sim_range_remove_next(CUcontext ctx, struct sim_range *ret);
+void sim_heap_thread_end(void);
 
 bool sim_find(CUdeviceptr p, struct sim_range *ret);         /* of any kind */
 CUresult sim_memory_info(struct sim_device *d, size_t *free_bytes, size_t *total_bytes);

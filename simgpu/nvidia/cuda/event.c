@@ -238,6 +238,9 @@ static CUresult wait_event(CUstream h, bool per_thread, CUevent e, unsigned int 
 		return r;
 	if (flags & ~(unsigned)CU_EVENT_WAIT_EXTERNAL)
 		return CUDA_ERROR_INVALID_VALUE;
+	r = sim_context_check(e->ctx);
+	if (r)
+		return r;
 	if (!last_record(e, &lane, &seq) || lane == s->lane)
 		return CUDA_SUCCESS;
 

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Device memory of the zero-cost mode: blocks of about a hundred sizes out of one sparse mapping, and a few of each size at hand in
- * every thread, so that a pair of alloc and free is two additions to the device's count and a push and a pop.
+ * Device memory of a context. Server mode: zone.c, which takes pages from the device. Here is the zero-cost mode's: blocks of about a
+ * hundred sizes out of the arena, and a few of each size at hand in every thread, so that a pair of alloc and free is two additions
+ * to the device's count and a push and a pop.
  *
  * The count is of bytes, rounded up to SIM_SMALL_BYTES; which addresses lie in one page has no meaning in this mode.
  */
 #include "simgpu/nvidia/cuda/drv.h"
-#include "simgpu/nvidia/cuda/arena.h"
+#include "simgpu/nvidia/cuda/mem.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -158,29 +159,63 @@ void sim_heap_thread_end(void)
 	sim_self.cache = NULL;
 }
 
-CUresult sim_heap_alloc(CUcontext ctx, size_t bytes, CUdeviceptr *ret)
+bool sim_null_take(uint32_t owner, uint64_t units, CUdeviceptr *ret)
 {
-	struct sim_device *d = ctx->device;
 	struct sim_cache *c = cache();
-	uint64_t units = (bytes + SIM_SMALL_BYTES - 1) / SIM_SMALL_BYTES, charge = units * SIM_SMALL_BYTES;
-
-	if (SIM_UNLIKELY(!c || bytes > d->card.mem_bytes))
-		return CUDA_ERROR_OUT_OF_MEMORY;
-	if (SIM_UNLIKELY(atomic_fetch_add(&d->used_bytes, charge) + charge > d->card.mem_bytes))
-		goto full;
-
 	uint32_t size = size_of(units);
 
-	if (SIM_UNLIKELY(!c->size[size].n) && !refill(c, size))
-		goto full;
+	if (SIM_UNLIKELY(!c || (!c->size[size].n && !refill(c, size))))
+		return false;
 	CUdeviceptr p = c->size[size].block[--c->size[size].n];
 
-	word[(p - sim_arena.base) / SIM_SMALL_BYTES] = WORD(units, size, ctx->slot);
+	word[(p - sim_arena.base) / SIM_SMALL_BYTES] = WORD(units, size, owner);
+	*ret = p;
+	return true;
+}
+
+bool sim_null_charge(struct sim_device *d, uint64_t bytes)
+{
+	if (SIM_LIKELY(atomic_fetch_add(&d->used_bytes, bytes) + bytes <= d->card.mem_bytes))
+		return true;
+	atomic_fetch_sub(&d->used_bytes, bytes);
+	return false;
+}
+
+CUresult sim_heap_alloc(CUcontext ctx, size_t bytes, CUdeviceptr *ret)
+{
+	if (!sim_driver.null)
+		return sim_zone_context_alloc(ctx, bytes, SIM_MEM_DEVICE, 0, ret);
+
+	struct sim_device *d = ctx->device;
+	uint64_t units = (bytes + SIM_SMALL_BYTES - 1) / SIM_SMALL_BYTES;
+
+	if (SIM_UNLIKELY(bytes > d->card.mem_bytes || !sim_null_charge(d, units * SIM_SMALL_BYTES)))
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	if (SIM_LIKELY(sim_null_take(ctx->slot, units, ret)))
+		return CUDA_SUCCESS;
+	atomic_fetch_sub(&d->used_bytes, units * SIM_SMALL_BYTES);
+	return CUDA_ERROR_OUT_OF_MEMORY;
+}
+
+/* One that is more than device memory: ranges.c has an entry for it, which goes with it. */
+CUresult sim_heap_alloc_as(CUcontext ctx, size_t bytes, enum sim_kind_of_memory kind, uint32_t flags, CUdeviceptr *ret)
+{
+	CUdeviceptr p;
+	CUresult r;
+
+	if (!sim_driver.null)
+		return sim_zone_context_alloc(ctx, bytes, kind, flags, ret);
+	r = sim_heap_alloc(ctx, bytes, &p);
+	if (r)
+		return r;
+	struct sim_range range = { .base = p, .bytes = bytes, .kind = kind, .device = ctx->device, .ctx = ctx, .flags = flags };
+	if (sim_range_add(&range) < 0) {
+		sim_heap_free(p);
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	}
+	word[(p - sim_arena.base) / SIM_SMALL_BYTES] |= MARKED;
 	*ret = p;
 	return CUDA_SUCCESS;
-full:
-	atomic_fetch_sub(&d->used_bytes, charge);
-	return CUDA_ERROR_OUT_OF_MEMORY;
 }
 
 static uint64_t *word_of(CUdeviceptr p)
@@ -190,30 +225,39 @@ static uint64_t *word_of(CUdeviceptr p)
 	return SIM_LIKELY(word && at < sim_arena.pages * SIM_PAGE_BYTES) ? &word[at / SIM_SMALL_BYTES] : NULL;
 }
 
-CUresult sim_heap_free(CUdeviceptr p)
+bool sim_null_put(CUdeviceptr p, uint32_t owner_from, uint32_t owner_to, uint32_t *ret_owner, uint64_t *ret_bytes)
 {
 	uint64_t *at = word_of(p);
 	uint64_t w = at && p % SIM_SMALL_BYTES == 0 ? *at : 0;
 	struct sim_cache *c = cache();
 
-	if (SIM_UNLIKELY(!w || !c))
-		return CUDA_ERROR_INVALID_VALUE;
+	if (SIM_UNLIKELY(!w || !c || WORD_SLOT(w) < owner_from || WORD_SLOT(w) > owner_to))
+		return false;
 	*at = 0;
 	if (SIM_UNLIKELY(w & MARKED))
 		sim_range_remove(p, NULL);
-	atomic_fetch_sub(&sim_context_by_slot(WORD_SLOT(w))->device->used_bytes, WORD_UNITS(w) * SIM_SMALL_BYTES);
+	*ret_owner = WORD_SLOT(w);
+	*ret_bytes = WORD_UNITS(w) * SIM_SMALL_BYTES;
 
 	uint32_t size = (uint32_t)WORD_SIZE(w);
 
 	if (SIM_UNLIKELY(c->size[size].n == AT_HAND))
 		give_back(c, size, AT_HAND / 2);
 	c->size[size].block[c->size[size].n++] = p;
-	return CUDA_SUCCESS;
+	return true;
 }
 
-void sim_heap_mark(CUdeviceptr p)
+CUresult sim_heap_free(CUdeviceptr p)
 {
-	*word_of(p) |= MARKED;
+	uint32_t owner;
+	uint64_t bytes;
+
+	if (!sim_driver.null)
+		return sim_zone_context_free(p);
+	if (SIM_UNLIKELY(!sim_null_put(p, 1, SIM_OWNER_POOL - 1, &owner, &bytes)))
+		return CUDA_ERROR_INVALID_VALUE;
+	atomic_fetch_sub(&sim_context_by_slot(owner)->device->used_bytes, bytes);
+	return CUDA_SUCCESS;
 }
 
 bool sim_heap_contains(CUdeviceptr p)
@@ -244,15 +288,25 @@ bool sim_heap_find(CUdeviceptr p, struct sim_range *ret)
 		return false;
 	if (w & MARKED)
 		return sim_range_find(p, ret);
-	CUcontext ctx = sim_context_by_slot(WORD_SLOT(w));
 	*ret = (struct sim_range){ .base = sim_arena.base + start, .bytes = WORD_UNITS(w) * SIM_SMALL_BYTES, .kind = SIM_MEM_DEVICE,
-				   .device = ctx->device, .ctx = ctx, .id = start / SIM_SMALL_BYTES + 1 };
+				   .id = start / SIM_SMALL_BYTES + 1 };
+	if (WORD_SLOT(w) >= SIM_OWNER_POOL) {
+		CUmemoryPool pool = sim_pool_by_slot(WORD_SLOT(w));
+
+		ret->kind = SIM_MEM_POOL;
+		ret->object = pool;
+		ret->device = pool->device;
+	} else {
+		ret->ctx = sim_context_by_slot(WORD_SLOT(w));
+		ret->device = ret->ctx->device;
+	}
 	return true;
 }
 
-/* What the context holds: every page that was ever used is looked through, since nothing else knows. */
-void sim_heap_context_end(CUcontext ctx)
+/* What an owner holds: every page that was ever used is looked through, since nothing else knows. */
+void sim_null_put_all(uint32_t owner, uint64_t *ret_bytes)
 {
+	*ret_bytes = 0;
 	if (!word)
 		return;
 	for (uint64_t i = 0; i < sim_arena.pages && i < sim_arena.next; i++) {
@@ -262,8 +316,24 @@ void sim_heap_context_end(CUcontext ctx)
 		for (uint64_t u = 0; units && u + units <= UNITS_PER_PAGE; u += units) {
 			uint64_t w = word[i * UNITS_PER_PAGE + u];
 
-			if (w && WORD_SLOT(w) == ctx->slot)
-				sim_heap_free(sim_arena.base + i * SIM_PAGE_BYTES + u * SIM_SMALL_BYTES);
+			uint64_t bytes;
+			uint32_t whose;
+
+			if (w && WORD_SLOT(w) == owner &&
+			    sim_null_put(sim_arena.base + i * SIM_PAGE_BYTES + u * SIM_SMALL_BYTES, owner, owner, &whose, &bytes))
+				*ret_bytes += bytes;
 		}
 	}
+}
+
+void sim_heap_context_end(CUcontext ctx)
+{
+	uint64_t bytes;
+
+	if (!sim_driver.null) {
+		sim_zone_context_end(ctx);
+		return;
+	}
+	sim_null_put_all(ctx->slot, &bytes);
+	atomic_fetch_sub(&ctx->device->used_bytes, bytes);
 }

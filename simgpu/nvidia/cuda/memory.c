@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Linear device memory, managed memory, host memory: allocation and release. */
-#include "simgpu/nvidia/cuda/drv.h"
+#include "simgpu/nvidia/cuda/mem.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -28,6 +28,25 @@ CUresult sim_memory_info(struct sim_device *d, size_t *free_bytes, size_t *total
 	*free_bytes = f;
 	*total_bytes = t;
 	return CUDA_SUCCESS;
+}
+
+CUresult sim_memory_take(struct sim_device *d, size_t bytes, uint64_t *ret_id)
+{
+	*ret_id = 1;
+	if (sim_driver.null)
+		return bytes <= d->card.mem_bytes && sim_null_charge(d, bytes) ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+
+	int e = sim_mem_take(sim_driver.server, (unsigned)d->id, bytes, ret_id);
+
+	return e < 0 ? sim_result(e) : CUDA_SUCCESS;
+}
+
+void sim_memory_give(struct sim_device *d, size_t bytes, uint64_t id)
+{
+	if (sim_driver.null)
+		atomic_fetch_sub(&d->used_bytes, bytes);
+	else
+		sim_mem_give(sim_driver.server, (unsigned)d->id, id);
 }
 
 CUresult cuMemGetInfo_v2(size_t *free_bytes, size_t *total_bytes)
@@ -83,7 +102,13 @@ CUresult cuMemFree_v2(CUdeviceptr p)
 		return r;
 	if (!p)
 		return CUDA_SUCCESS;
-	return sim_heap_free(p);
+	if (!sim_driver.null) {
+		r = sim_context_sync(ctx);   /* work in flight may use it */
+		if (r)
+			return r;
+	}
+	r = sim_heap_free(p);
+	return SIM_LIKELY(!r) ? r : sim_memory_free_other(ctx, p);
 }
 
 CUresult cuMemAllocPitch_v2(CUdeviceptr *ret, size_t *pitch, size_t width, size_t height, unsigned int element)
@@ -109,7 +134,6 @@ CUresult cuMemAllocPitch_v2(CUdeviceptr *ret, size_t *pitch, size_t width, size_
 /* Its bytes are the process's own in any case, so the host may use them; on the device it takes its whole size. */
 CUresult cuMemAllocManaged(CUdeviceptr *ret, size_t bytes, unsigned int flags)
 {
-	CUdeviceptr p;
 	CUcontext ctx;
 	CUresult r = sim_enter(&ctx);
 
@@ -117,19 +141,7 @@ CUresult cuMemAllocManaged(CUdeviceptr *ret, size_t bytes, unsigned int flags)
 		return r;
 	if (!ret || !bytes || (flags != CU_MEM_ATTACH_GLOBAL && flags != CU_MEM_ATTACH_HOST))
 		return CUDA_ERROR_INVALID_VALUE;
-	r = sim_heap_alloc(ctx, bytes, &p);
-	if (r)
-		return r;
-
-	struct sim_range range = { .base = p, .bytes = bytes, .kind = SIM_MEM_MANAGED, .device = ctx->device, .ctx = ctx, .flags = flags };
-
-	if (sim_range_add(&range) < 0) {
-		sim_heap_free(p);
-		return CUDA_ERROR_OUT_OF_MEMORY;
-	}
-	sim_heap_mark(p);
-	*ret = p;
-	return CUDA_SUCCESS;
+	return sim_heap_alloc_as(ctx, bytes, SIM_MEM_MANAGED, flags, ret);
 }
 
 /* ---- host memory ---- */
@@ -264,14 +276,28 @@ CUresult cuMemHostGetFlags(unsigned int *flags, void *p)
 	return CUDA_SUCCESS;
 }
 
+/* What cuMemFree takes as well: memory of a pool, mapped buffers of external memory. */
+CUresult sim_memory_free_other(CUcontext ctx, CUdeviceptr p)
+{
+	struct sim_range range;
+
+	if (sim_find(p, &range) && range.kind == SIM_MEM_POOL && range.base == p)
+		return sim_pool_free(ctx->legacy, p);
+	return CUDA_ERROR_INVALID_VALUE;
+}
+
 /* ---- a context's end ---- */
 
 void sim_memory_context_end(CUcontext ctx)
 {
-	struct sim_range range;
+	struct sim_range *list;
+	size_t n = sim_range_collect(ctx, NULL, &list);
 
+	for (size_t i = 0; i < n; i++) {
+		sim_range_remove(list[i].base, NULL);
+		if (list[i].kind == SIM_MEM_HOST)
+			munmap((void *)list[i].base, list[i].bytes);
+	}
+	free(list);
 	sim_heap_context_end(ctx);
-	while (sim_range_remove_next(ctx, &range))
-		if (range.kind == SIM_MEM_HOST)
-			munmap((void *)range.base, range.bytes);
 }

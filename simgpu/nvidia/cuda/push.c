@@ -3,7 +3,7 @@
  * How commands get to the device and are waited for. Server mode: into the stream's lane, behind the waits that order it with the
  * legacy stream. Null mode: done on the spot.
  */
-#include "simgpu/nvidia/cuda/drv.h"
+#include "simgpu/nvidia/cuda/mem.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -237,12 +237,15 @@ static CUresult wait_lanes(CUcontext ctx, bool blocking_only)
 
 CUresult sim_stream_sync(CUstream s)
 {
-	if (!s->lane)
-		return CUDA_SUCCESS;
-	if (s == s->ctx->legacy)
-		return wait_lanes(s->ctx, true);
-	/* A blocking stream's next command would wait for the legacy stream; what is in it already does. */
-	return sim_lane_wait(s->ctx, s->lane, s->lane->last);
+	CUresult r = CUDA_SUCCESS;
+
+	if (s->lane && s == s->ctx->legacy)
+		r = wait_lanes(s->ctx, true);
+	else if (s->lane)   /* a blocking stream's next command would wait for the legacy stream; what is in it already does */
+		r = sim_lane_wait(s->ctx, s->lane, s->lane->last);
+	if (SIM_UNLIKELY(s->ctx->device->keeps))
+		sim_pools_settle(s->ctx->device);
+	return r;
 }
 
 bool sim_stream_done(CUstream s)
@@ -258,5 +261,9 @@ bool sim_stream_done(CUstream s)
 
 CUresult sim_context_sync(CUcontext ctx)
 {
-	return sim_driver.null ? CUDA_SUCCESS : wait_lanes(ctx, false);
+	CUresult r = sim_driver.null ? CUDA_SUCCESS : wait_lanes(ctx, false);
+
+	if (SIM_UNLIKELY(ctx->device->keeps))
+		sim_pools_settle(ctx->device);
+	return r;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What lies at an address, for all that the heap does not know by itself: host memory, managed memory, mappings, imports. */
-#include "simgpu/nvidia/cuda/drv.h"
+#include "simgpu/nvidia/cuda/mem.h"
 
 #include <errno.h>
 #include <search.h>
@@ -68,19 +68,50 @@ bool sim_range_remove(CUdeviceptr base, struct sim_range *ret)
 	return found != NULL;
 }
 
-static void look(const void *node, VISIT order, void *arg)
+void sim_range_set_flags(CUdeviceptr base, uint32_t flags)
 {
-	struct sim_range *const *at = node, *want = arg;
+	struct sim_range key = { .base = base, .bytes = 1 }, **at;
 
-	if ((order == preorder || order == leaf) && (*at)->ctx == want->ctx)
-		*want = **at;
+	pthread_mutex_lock(&lock);
+	at = tfind(&key, &tree, compare);
+	if (at && (*at)->base == base)
+		(*at)->flags = flags;
+	pthread_mutex_unlock(&lock);
 }
 
-bool sim_range_remove_next(CUcontext ctx, struct sim_range *ret)
+struct search {
+	CUcontext ctx;
+	void *object;
+	struct sim_range *found;
+	size_t n, room;
+};
+
+static void look(const void *node, VISIT order, void *arg)
 {
-	*ret = (struct sim_range){ .ctx = ctx };
+	struct sim_range *const *at = node;
+	struct search *s = arg;
+
+	if ((order != preorder && order != leaf) || (s->object ? (*at)->object != s->object : (*at)->ctx != s->ctx))
+		return;
+	if (s->n == s->room) {
+		size_t room = s->room ? 2 * s->room : 64;
+		struct sim_range *more = realloc(s->found, room * sizeof(*more));
+
+		if (!more)
+			return;
+		s->found = more;
+		s->room = room;
+	}
+	s->found[s->n++] = **at;
+}
+
+size_t sim_range_collect(CUcontext ctx, void *object, struct sim_range **ret)
+{
+	struct search s = { .ctx = ctx, .object = object };
+
 	pthread_mutex_lock(&lock);
-	twalk_r(tree, look, ret);
+	twalk_r(tree, look, &s);
 	pthread_mutex_unlock(&lock);
-	return ret->bytes && sim_range_remove(ret->base, ret);
+	*ret = s.found;
+	return s.n;
 }
