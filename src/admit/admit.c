@@ -122,7 +122,8 @@ static bool window(struct pen_admit_ask *a)
 	const struct pen_admit_state *st = a->st;
 	uint64_t room = room_at(a);
 	bool full = room != 0;
-	bool alone = (a->cmd->unknown || st->unknown_inflight) && !a->lim->no_cut;
+	/* Where nobody is kept waiting by it, a start-up with hundreds of unknown kernels must not wait for each. */
+	bool alone = (a->cmd->unknown || st->unknown_inflight) && !a->lim->no_cut && st->alone_until_ns > a->now_ns;
 
 	if (st->inflight_ns) {
 		if (!full && !alone)

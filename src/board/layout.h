@@ -162,7 +162,7 @@ struct pen_ledger_client {
 	_Atomic uint64_t device_ns;      /* charged device time */
 	_Atomic uint64_t commands, chunks, batches;
 	_Atomic uint64_t bytes;          /* copied */
-	_Atomic uint64_t debts;          /* admitted without waiting: callback, capture, not runnable, no progress */
+	_Atomic uint64_t debts;          /* admitted without waiting: callback, not runnable, no progress */
 	_Atomic uint64_t tainted;        /* batches whose timestamps could not be used */
 	_Atomic uint64_t held_ns[8];     /* by enum pen_hold_reason */
 	_Atomic uint64_t holds;

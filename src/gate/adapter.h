@@ -85,6 +85,12 @@ struct pen_adapter {
 	void (*urgent_hint)(struct pen_gate_queue *q, unsigned level);
 	/* The API's own code for a refused allocation. Mandatory. */
 	int (*oom_code)(enum pen_denial why);
+	/*
+	 * Without NOTIFY: there is work in flight, and another tenant on the device. From now on pen_gate_watch() is to be called, soon and by
+	 * whatever thread, or the device would look taken until the application's next call. Not called again before that has
+	 * returned 0. NULL: nobody is there to call it.
+	 */
+	void (*watch)(void *device_native);
 };
 
 #endif

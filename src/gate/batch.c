@@ -149,6 +149,16 @@ int pen_gate_queue_create(struct pen_gate *g, void *native, uint32_t flags, stru
 	return 0;
 }
 
+/*
+ * What has no mark behind it and gets none cannot be seen to end: it has, by its estimate, when what is before it has. Lock held.
+ */
+void pen_gate_give_up_tails(struct pen_gate_queue_full *q)
+{
+	for (struct pen_gate_batch *b = q->first; b; b = b->next)
+		if ((!b->next || !b->next->has_mark) && !atomic_load(&b->submitting))
+			b->synced = true;   /* one with a mark still waits for that */
+}
+
 void pen_gate_queue_destroy(struct pen_gate_queue *head)
 {
 	if (!head)
@@ -162,11 +172,7 @@ void pen_gate_queue_destroy(struct pen_gate_queue *head)
 	pen_gate_lock(g);
 	pen_gate_close_credit(q);
 	q->dead = true;
-	/* What never got a mark cannot be seen any more. The API finishes it before the queue is really gone. */
-	if (q->last && !q->last->has_mark && !atomic_load(&q->last->submitting)) {
-		q->last->complete = q->last->synced = true;
-		q->last->sync_ns = pen_mono_ns();   /* and inexact */
-	}
+	pen_gate_give_up_tails(q);
 	atomic_store(&g->pending, 1);
 	pen_gate_unlock(g);
 }
@@ -296,6 +302,34 @@ void pen_gate_look_at(struct pen_gate *g, struct pen_gate_queue_full *q)
 	}
 }
 
+bool pen_gate_tail_alone(const struct pen_gate_queue_full *q)
+{
+	return q->last && !q->nblocked && q->last->complete && !q->last->synced;
+}
+
+/* Each queue, pinned by a count, since another thread may destroy it while the lock is free. @edges: marks for tails that are alone. */
+static void look_at_all(struct pen_gate *g, bool edges)
+{
+	pen_gate_lock(g);
+	struct pen_gate_queue_full *q = g->queues;
+	while (q) {
+		atomic_fetch_add(&q->refs, 1);
+		pen_gate_unlock_only(g);
+		pen_gate_look_at(g, q);
+		pen_gate_lock(g);
+		if (edges && pen_gate_tail_alone(q)) {
+			pen_gate_unlock_only(g);
+			pen_gate_edges(g, q);
+			pen_gate_lock(g);
+		}
+		struct pen_gate_queue_full *next = q->next;
+		atomic_fetch_sub(&q->refs, 1);
+		q = next;
+	}
+	atomic_store(&g->pending, 1);
+	pen_gate_unlock(g);
+}
+
 void pen_gate_look(struct pen_gate *g, uint64_t now_ns)
 {
 	if (g->ad->caps & PEN_ADAPTER_NOTIFY)
@@ -305,22 +339,65 @@ void pen_gate_look(struct pen_gate *g, uint64_t now_ns)
 	if (due)
 		g->polled_ns = now_ns;
 	pen_gate_unlock(g);
-	if (!due)
-		return;
-	/* Queues are pinned by a count, since another thread may destroy them while the lock is free. */
-	pen_gate_lock(g);
-	struct pen_gate_queue_full *q = g->queues;
-	while (q) {
-		atomic_fetch_add(&q->refs, 1);
-		pen_gate_unlock_only(g);
-		pen_gate_look_at(g, q);
-		pen_gate_lock(g);
-		struct pen_gate_queue_full *next = q->next;
-		atomic_fetch_sub(&q->refs, 1);
-		q = next;
+	if (due)
+		look_at_all(g, false);
+}
+
+/* ---- in place of the application -------------------------------------------------------------------------------- */
+
+/* What got no mark although one was asked for has ended, long after its estimate. Lock held. */
+static void give_up_old_tails(struct pen_gate *g, uint64_t now)
+{
+	for (struct pen_gate_queue_full *q = g->queues; q; q = q->next) {
+		uint64_t est = 0;
+		for (struct pen_gate_batch *b = q->first; b; b = b->next)
+			est += b->est_ns + b->tail_ns;
+		const struct pen_gate_batch *last = q->last;
+		if (last && last->edge && !last->has_mark && !q->nblocked && now - PEN_MIN(now, last->submit_ns) > 2 * est + PEN_GATE_TAIL_NS)
+			pen_gate_give_up_tails(q);
 	}
+}
+
+/* Does another tenant wait for the device? Their words; a lie costs us a few looks. Lock held. */
+static bool somebody_wants(struct pen_gate *g)
+{
+	const struct pen_terms *t = pen_gate_terms_(g);
+	for (uint32_t k = 0; k < g->nforeign; k++) {
+		uint32_t i = g->foreign[k];
+		const struct pen_signal_page *p = pen_attach_neighbour(g->dev, i, t->seat[i].generation);
+		enum pen_busy_state s = p ? PEN_BUSY_STATE(atomic_load(&p->busy)) : PEN_BUSY_IDLE;
+		if (p && t->seat[i].tenant != g->lim.tenant && (s == PEN_BUSY_WANT || s == PEN_BUSY_CLAIM || atomic_load(&p->waiting_on)))
+			return true;
+	}
+	return false;
+}
+
+/* When the oldest work should end, and after that in proportion to how late it is. Lock held. */
+static uint64_t next_look(struct pen_gate *g, uint64_t now)
+{
+	uint64_t ends = g->st.last_progress_ns + g->st.oldest_est_ns;
+	uint64_t ns = now < ends ? ends - now : (now - ends) / 8;
+	return pen_clamp(ns, somebody_wants(g) ? PEN_GATE_POLL_NS : PEN_GATE_WATCH_NS, PEN_GATE_WATCH_NS);
+}
+
+uint64_t pen_gate_watch(struct pen_gate *g)
+{
+	if (!pen_gate_attached(g))
+		return 0;
+	look_at_all(g, true);
+	uint64_t now = pen_gate_now(g);
+	pen_gate_connection(g, now);
+	pen_gate_lock(g);
+	pen_gate_refresh(g);
+	give_up_old_tails(g, now);
+	pen_gate_unlock_only(g);
 	atomic_store(&g->pending, 1);
+	pen_gate_drain(g);
+	pen_gate_lock(g);
+	g->watched = g->nothers && g->nflight;
+	uint64_t next = g->watched ? next_look(g, now) : 0;
 	pen_gate_unlock(g);
+	return next;
 }
 
 /* Until something was retired, or @bound_ns. @kick_seen: value of g->kick before the last look. */
@@ -361,12 +438,11 @@ void pen_gate_wait_own(struct pen_gate *g, uint64_t bound_ns, uint32_t kick_seen
 	if (g->ad->mark_wait) {
 		done = g->ad->mark_wait(&b->mark, bound_ns) != -ETIMEDOUT;
 	} else {
-		uint64_t end = pen_mono_ns() + bound_ns;
-		uint64_t step = 20 * PEN_US;
-		while (!(done = g->ad->mark_poll(&b->mark) != 0) && pen_mono_ns() < end &&
-		       atomic_load(&g->kick) == kick_seen) {
-			wait_kick(g, step, kick_seen);
-			step = PEN_MIN(step * 2, PEN_MS);
+		uint64_t began = pen_mono_ns(), now = began;
+		while (!(done = g->ad->mark_poll(&b->mark) != 0) && now - began < bound_ns && atomic_load(&g->kick) == kick_seen) {
+			/* In proportion to what was waited: what ends is seen late by an eighth of that. */
+			wait_kick(g, pen_clamp((now - began) / 8, PEN_GATE_POLL_NS, PEN_MS), kick_seen);
+			now = pen_mono_ns();
 		}
 	}
 	pen_gate_lock(g);

@@ -54,7 +54,8 @@ static void gate_after_fork(struct pen_gate *g)
 	g->nflight = g->nheld = g->nwant = g->nmore = g->nseatwait = 0;
 	g->active = g->warm_up = false;
 	g->attached = 0;
-	g->nforeign = 0;
+	g->nforeign = g->nothers = 0;
+	g->watched = false;
 	g->units_set = 0;
 	atomic_store(&g->missing_since_ns, 0);
 	atomic_store(&g->mem_bytes, 0);

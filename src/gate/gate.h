@@ -153,6 +153,12 @@ uint64_t pen_gate_sync_all_begin(struct pen_gate *g);
 void pen_gate_sync_all_end(struct pen_gate *g, uint64_t token);
 /* Something completed (an event query said so): look at the marks. Cheap when nothing is in flight. */
 void pen_gate_poll(struct pen_gate_queue *q);
+/*
+ * pen_gate_watch - for adapters that do not notify: look at all marks, in place of an application that makes no call
+ * Puts marks behind tails; one that can get none has ended when its estimate has passed. From the thread that adapter->watch asked for.
+ * Return: ns until it should be called again; 0: not before adapter->watch was called again.
+ */
+uint64_t pen_gate_watch(struct pen_gate *g);
 /* Submission edge, before the native clFlush: a tail without a mark gets one, so that its end is seen. */
 void pen_gate_edge(struct pen_gate_queue *q);
 /*

@@ -24,6 +24,8 @@
 #define PEN_GATE_FETCH_NS UINT64_C(1000000)        /* missing pages of neighbours are looked for this often */
 #define PEN_GATE_RESEND_NS UINT64_C(50000000)      /* ... and asked for again after this */
 #define PEN_GATE_POLL_NS UINT64_C(20000)           /* without NOTIFY: marks are looked at this often on the way */
+#define PEN_GATE_WATCH_NS UINT64_C(1000000)         /* ... and by a watcher this often if nobody waits for their end */
+#define PEN_GATE_TAIL_NS UINT64_C(100000)          /* a tail without a mark is given so much more than twice its estimate */
 #define PEN_GATE_EST_MAX_NS UINT64_C(100000000000) /* 100 s: keeps the credit word in range */
 #define PEN_GATE_WORK 16                           /* batches taken to the adapter at once */
 
@@ -133,6 +135,8 @@ struct pen_gate {
 	bool warm_up;                        /* ... and a kernel ran for the first time since that began */
 	uint16_t foreign[PEN_SEATS];         /* taken seats, own tenant's included, from the terms */
 	uint32_t nforeign;
+	uint32_t nothers;                    /* of them, other tenants' */
+	bool watched;                        /* adapter->watch was called, and pen_gate_watch() has not returned 0 */
 };
 
 static inline struct pen_gate_queue_full *pen_gate_full(struct pen_gate_queue *q)
@@ -242,6 +246,7 @@ void pen_gate_batch_put(struct pen_gate *g, struct pen_gate_batch *b);   /* with
 void pen_gate_batch_append(struct pen_gate_queue_full *q, struct pen_gate_batch *b);
 void pen_gate_close_credit(struct pen_gate_queue_full *q);
 void pen_gate_give_up_tails(struct pen_gate_queue_full *q);
+bool pen_gate_tail_alone(const struct pen_gate_queue_full *q);   /* only a tail is left, and nothing will show its end */
 void pen_gate_count_in(struct pen_gate *g, struct pen_gate_batch *b);
 void pen_gate_count_out(struct pen_gate *g, struct pen_gate_batch *b);
 bool pen_gate_has_mark(const struct pen_mark *m);

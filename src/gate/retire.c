@@ -525,7 +525,7 @@ void pen_gate_poll(struct pen_gate_queue *head)
 		return;
 	pen_gate_lock(g);
 	bool any = q->first;
-	bool tail = any && !q->nblocked && q->last->complete;   /* only a tail is left, and nothing will show its end */
+	bool tail = pen_gate_tail_alone(q);
 	pen_gate_unlock(g);
 	if (!any)
 		return;

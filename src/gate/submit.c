@@ -303,7 +303,11 @@ static int admit(struct call *k)
 	if (r < 0)
 		pen_gate_settle(g);
 	atomic_store_explicit(&g->dev->signal->inflight_ns, g->st.inflight_ns, memory_order_relaxed);
+	bool watch = g->ad->watch && g->nothers && g->nflight && !g->watched;
+	g->watched |= watch;
 	pen_gate_unlock(g);
+	if (watch)
+		g->ad->watch(g->native);
 	return r;
 }
 
@@ -400,7 +404,9 @@ int pen_gate_submit(struct pen_gate_queue *q, const struct pen_gate_cmd *cmd)
 	struct pen_gate_queue_full *full = pen_gate_full(q);
 	if (cmd->kind == PEN_CMD_COUNT_ONLY)   /* takes no device time, and what is before it is tracked already */
 		return plain(q, cmd);
-	if (full->fork_count != atomic_load(&g->fork_count) || (g->ad->capturing && g->ad->capturing(q))) {
+	if (g->ad->capturing && g->ad->capturing(q))   /* recorded, not run: it costs when the graph is launched */
+		return plain(q, cmd);
+	if (full->fork_count != atomic_load(&g->fork_count)) {
 		pen_count(&pen_gate_account(g)->debts, 1);
 		return plain(q, cmd);
 	}

@@ -38,13 +38,14 @@ static void limits_fill(struct pen_gate *g, const struct pen_terms *t)
 static void seats_fill(struct pen_gate *g, const struct pen_terms *t)
 {
 	uint32_t n = PEN_MIN(t->nseats, (uint32_t)PEN_SEATS);
-	uint32_t taken = 0, watch = 0;
+	uint32_t taken = 0, watch = 0, others = 0;
 	bool missing = false;
 	for (uint32_t i = 0; i < n; i++) {
 		const struct pen_seat_terms *s = &t->seat[i];
 		if (!s->generation || i == g->seat)
 			continue;
 		g->foreign[taken++] = (uint16_t)i;
+		others += s->tenant != t->slot;
 		const struct pen_signal_page *p = pen_attach_neighbour(g->dev, i, s->generation);
 		if (!p)
 			missing = true;
@@ -52,6 +53,7 @@ static void seats_fill(struct pen_gate *g, const struct pen_terms *t)
 			atomic_store_explicit(&g->hot->watch[watch++], &p->busy, memory_order_relaxed);
 	}
 	g->nforeign = taken;
+	g->nothers = others;
 	atomic_store_explicit(&g->hot->nwatch, watch, memory_order_release);
 	if (!missing) {
 		atomic_store(&g->missing_since_ns, 0);

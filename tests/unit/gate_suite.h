@@ -388,7 +388,7 @@ static void test_capture(void **state)
 		assert_int_equal(enqueue(r.q, &c, 0), 0);
 	pen_gate_edge(r.q);
 	assert_int_equal(r.dev->marks_ever, marks);
-	assert_int_equal(atomic_load(&account(&r)->debts), 5);
+	assert_int_equal(atomic_load(&account(&r)->debts), 0);   /* recorded and not run */
 	__atomic_store_n(&r.dev->capturing, 0, __ATOMIC_RELAXED);
 	rig_close(&r);
 }
@@ -475,6 +475,80 @@ static void test_no_marks(void **state)
 	r.dev->adapter.mark_record = record;
 	finish_queue(q);
 	pen_gate_queue_destroy(q);
+	rig_close(&r);
+}
+
+/* The queue goes with a tail that no mark can be put behind: it ends when what is before it has. */
+static void test_destroy_without_mark(void **state)
+{
+	(void)state;
+	struct rig r;
+	rig_open(&r, board_alone(), 0, 0);
+	int (*record)(struct pen_gate_queue *, struct pen_mark *) = r.dev->adapter.mark_record;
+	struct fake_queue *other = fake_queue_new(r.dev);
+	struct pen_gate_queue *q;
+	assert_int_equal(pen_gate_queue_create(r.gate, other, 0, &q), 0);
+	struct fake_cmd first = { .dur_ns = 5000 }, tail = { .dur_ns = 1000 };
+	assert_int_equal(enqueue(q, &first, 0), 0);
+	for (int i = 0; i < 10; i++)
+		assert_int_equal(enqueue(q, &tail, 0), 0);
+	r.dev->adapter.mark_record = no_mark;
+	pen_gate_queue_destroy(q);
+	r.dev->adapter.mark_record = record;
+	fake_finish(other);
+	pen_gate_watch(r.gate);   /* nothing on the other queue would make anybody look */
+	rig_close(&r);
+}
+
+static _Atomic uint32_t watch_asked;
+
+static void on_watch(void *native)
+{
+	(void)native;
+	atomic_fetch_add(&watch_asked, 1);
+}
+
+/* Nothing notifies and the application makes no call: whoever watches sees the end, of a tail too, with a mark or without. */
+static void test_watch(void **state)
+{
+	(void)state;
+	static const uint16_t equal[] = { 0, 0 };
+	if (SUITE_CAPS & PEN_ADAPTER_NOTIFY)
+		return;
+	struct rig r;
+	rig_open(&r, fake_board_new(2, equal), 0, 0);
+	int (*record)(struct pen_gate_queue *, struct pen_mark *) = r.dev->adapter.mark_record;
+	r.dev->adapter.watch = on_watch;
+	atomic_store(&watch_asked, 0);
+	for (uint32_t round = 1; round <= 2; round++) {
+		struct fake_cmd first = { .dur_ns = 10000 }, tail = { .dur_ns = 1000 };
+		assert_int_equal(enqueue(r.q, &first, 0), 0);
+		for (int i = 0; i < 8; i++)
+			assert_int_equal(enqueue(r.q, &tail, 0), 0);
+		assert_int_equal(atomic_load(&watch_asked), round);
+		assert_int_equal(PEN_BUSY_STATE(atomic_load(&r.gate->dev->signal->busy)), PEN_BUSY_RUN);
+		if (round == 2)
+			r.dev->adapter.mark_record = no_mark;
+		uint64_t ns;
+		int i = 0;
+		while ((ns = pen_gate_watch(r.gate)) != 0 && i++ < 5000) {
+			assert_in_range(ns, 1000, PEN_GATE_WATCH_NS);
+			usleep((useconds_t)(ns / 1000));
+		}
+		assert_int_equal(PEN_BUSY_STATE(atomic_load(&r.gate->dev->signal->busy)), PEN_BUSY_IDLE);
+		assert_int_equal(ns, 0);
+		fake_idle(r.dev);
+	}
+	r.dev->adapter.mark_record = record;
+	r.dev->adapter.watch = NULL;
+	rig_close(&r);
+	/* Alone on the device nobody needs to know. */
+	rig_open(&r, board_alone(), 0, 0);
+	r.dev->adapter.watch = on_watch;
+	struct fake_cmd one = { .dur_ns = 1000 };
+	assert_int_equal(enqueue(r.q, &one, 0), 0);
+	assert_int_equal(atomic_load(&watch_asked), 2);
+	r.dev->adapter.watch = NULL;
 	rig_close(&r);
 }
 
@@ -608,7 +682,8 @@ static void test_threads(void **state)
 	cmocka_unit_test(test_flush_before_wait), cmocka_unit_test(test_callback), \
 	cmocka_unit_test(test_capture), cmocka_unit_test(test_refused_submit), \
 	cmocka_unit_test(test_stopped), cmocka_unit_test(test_edge_and_poll), \
-	cmocka_unit_test(test_no_marks), cmocka_unit_test(test_blocking), cmocka_unit_test(test_destroy_in_flight), \
+	cmocka_unit_test(test_no_marks), cmocka_unit_test(test_destroy_without_mark), cmocka_unit_test(test_watch), \
+	cmocka_unit_test(test_blocking), cmocka_unit_test(test_destroy_in_flight), \
 	cmocka_unit_test(test_out_of_order), cmocka_unit_test(test_threads), \
 	SUITE_TESTS_ACCOUNT, SUITE_TESTS_MANY
 

@@ -35,9 +35,12 @@ static void test_window(void **state)
 		{"narrow: not so shortly", 250 * US, 250 * US, 90 * US, URGENT_LATELY, false, false, PEN_ADMIT_WAIT_OWN, false},
 		{"narrow: now", 250 * US, 250 * US, 100 * US, URGENT_LATELY, false, false, PEN_ADMIT_GO, false},
 		{"and no more", 20 * MS, 1 * MS, 40 * MS, QUIET, false, false, PEN_ADMIT_GO, true},
-		{"unknown waits for all", 1, 1 * US, 0, QUIET, true, false, PEN_ADMIT_WAIT_OWN, false},
+		{"unknown waits for all", 1, 1 * US, 0, EQUAL_WANTS, true, false, PEN_ADMIT_WAIT_OWN, false},
+		{"with an urgent one about", 1, 1 * US, 0, URGENT_LATELY, true, false, PEN_ADMIT_WAIT_OWN, false},
+		{"unknown, nobody to let in", 1, 1 * US, 0, QUIET, true, false, PEN_ADMIT_GO, false},
+		{"nor below", 1, 1 * US, 0, LOWER_WANTS, true, false, PEN_ADMIT_GO, false},
 		{"unknown, empty", 0, 1 * US, 0, QUIET, true, false, PEN_ADMIT_GO, false},
-		{"unknown, unhurried", 1, 1 * US, 0, QUIET, true, true, PEN_ADMIT_GO, false},
+		{"unknown, unhurried", 1, 1 * US, 0, EQUAL_WANTS, true, true, PEN_ADMIT_GO, false},
 	};
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 		struct ask *a = fresh();
@@ -81,7 +84,11 @@ static void test_unknown_has_nothing_behind_it(void **state)
 	EXPECT_GO(a);
 	in_flight(a, 1 * US, 0);
 	a->cmd.unknown = false;
+	EXPECT_GO(a);                                       /* alone on the device */
+	add_seat(a, 9, 10, PEN_BUSY_WANT)->service_vns = 1000 * MS;
 	expect(a, PEN_ADMIT_WAIT_OWN, PEN_HOLD_WINDOW, PEN_BUSY_RUN);
+	a->view.nseats = 0;
+	a->st.alone_until_ns = 0;
 	a->st.inflight_ns = 0;
 	EXPECT_GO(a);
 }
