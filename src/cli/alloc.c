@@ -19,10 +19,10 @@
 #include <unistd.h>
 
 #define MOUNT_TENANT "/run/penstock/tenant"   /* board/proto.h: PEN_TENANT_MOUNT */
-#define MOUNT_SHIMS "/usr/lib/penstock"
+#define MOUNT_SHIMS "/run/penstock/lib"
 #define WAIT_STEP_NS (100 * 1000 * 1000)
 
-#define PEN_FORMATS(X) X(PODMAN, "podman") X(DOCKER, "docker") X(ENV, "env")
+#define PEN_FORMATS(X) X(PODMAN, "podman") X(DOCKER, "docker") X(CDI, "cdi") X(ENV, "env")
 enum format {
 #define X(id, name) FORMAT_##id,
 	PEN_FORMATS(X)
@@ -51,7 +51,8 @@ static void usage(const struct pen_cli *cli)
 		pen_put_padded(stdout, option, 22);
 		printf("%s\n", _(f->help));
 	}
-	puts(_("  --format FORMAT       podman (default) or docker: options for its run; env: variables for a program\n"
+	puts(_("  --format FORMAT       podman (default) or docker: options for its run; cdi: the name of a device for its\n"
+	       "                        --device; env: variables for a program of this machine\n"
 	       "  --once                the contract ends with the last process that has used it\n"
 	       "  --wait                queue until the contract can be kept, instead of being refused"));
 	pen_cli_put_options(stdout, cli->command->takes);
@@ -70,7 +71,7 @@ static int take_format(struct alloc *a, const char *value)
 			return 0;
 		}
 	}
-	return pen_cli_fail(PEN_EXIT_USAGE, "alloc", _("--format '%s' is not known; allowed: podman, docker, env"), value);
+	return pen_cli_fail(PEN_EXIT_USAGE, "alloc", _("--format '%s' is not known; allowed: podman, docker, cdi, env"), value);
 }
 
 /* --NAME VALUE or --NAME=VALUE. Return: 0, or an exit code, reported. */
@@ -194,7 +195,10 @@ static int allocate(struct alloc *a)
 	if (!tenant)
 		return code;
 	if (!pen_cli_print_json(a->cli, tenant)) {
-		code = a->format == FORMAT_ENV ? put_env(tenant) : put_engine(tenant);
+		if (a->format == FORMAT_CDI)
+			printf("penstock.io/tenant=%s\n", pen_json_str(tenant, "name"));   /* src/integration/cdi */
+		else
+			code = a->format == FORMAT_ENV ? put_env(tenant) : put_engine(tenant);
 		if (!a->cli->quiet)
 			fprintf(stderr, _("penstock: contract %s stands; 'penstock end %s' ends it\n"), pen_json_str(tenant, "name"),
 				pen_json_str(tenant, "name"));

@@ -14,6 +14,7 @@
 #include "contract/contract.h"
 
 #define PEN_CONFIG_FILE "/etc/penstock/penstock.yaml"
+#define PEN_RUNTIME_DIR "/run/penstock"
 #define PEN_CONFIG_PATH_MAX 255
 
 /* What a daemon writes to --ready-fd: it serves; or another one holds its runtime directory, and it ends. */
@@ -121,6 +122,7 @@ struct pen_config {
 	char http_listen[64];                   /* "ADDRESS:PORT"; "" = no HTTP */
 	uint32_t retention_days;
 	uint64_t retention_max_size;            /* bytes of the database */
+	char cdi_dir[PEN_CONFIG_PATH_MAX + 1];  /* "" = as the kind of daemon has it */
 	char shim_dir[PEN_CONFIG_PATH_MAX + 1]; /* "" = lib/penstock beside the program */
 	bool kube_enabled;
 	char kube_domain[128];
@@ -146,7 +148,7 @@ struct pen_config {
 #define PEN_CONFIG_KEYS(X) \
 	X(state_dir, "state_dir", path, state_dir, true, "/var/lib/penstock", N_("an absolute path of at most 255 bytes"), \
 	  N_("directory of the database")) \
-	X(runtime_dir, "runtime_dir", path, runtime_dir, true, "/run/penstock", \
+	X(runtime_dir, "runtime_dir", path, runtime_dir, true, PEN_RUNTIME_DIR, \
 	  N_("an absolute path of at most 255 bytes"), \
 	  N_("directory of sockets and tenant directories")) \
 	X(socket, "socket", path, socket, true, "/run/penstock/penstock.sock", \
@@ -168,6 +170,8 @@ struct pen_config {
 	  N_("size of the database above which the oldest rows go")) \
 	X(shim_dir, "shim_dir", path_or_auto, shim_dir, false, "auto", N_("auto, or an absolute path of at most 255 bytes"), \
 	  N_("directory of the libraries that containers get; auto: lib/penstock beside the daemon")) \
+	X(cdi_dir, "cdi.directory", path_or_auto, cdi_dir, false, "auto", N_("auto, or an absolute path of at most 255 bytes"), \
+	  N_("where tenants are named as CDI devices; auto: /var/run/cdi of the system's daemon, nowhere of a private one")) \
 	X(kube_enabled, "kubernetes.enabled", toggle, kube_enabled, false, "false", N_("true or false"), \
 	  N_("serve the kubelet (KubeEdge, K3s, Kubernetes) as a device plugin")) \
 	X(kube_domain, "kubernetes.resource_domain", domain, kube_domain, false, "penstock.io", \

@@ -24,8 +24,19 @@ struct edits {
 	size_t n, max;
 };
 
+/* One library folder and each variable once, however many devices there are: put() of what is there already is left out. */
+static bool has(const struct edits *e, enum pen_edit_kind kind, const char *inside)
+{
+	for (size_t i = 0; i < e->n && i < e->max; i++)
+		if (e->v[i].kind == kind && !strcmp(e->v[i].inside, inside))
+			return true;
+	return false;
+}
+
 static void put(struct edits *e, enum pen_edit_kind kind, const char *inside, const char *host)
 {
+	if (has(e, kind, inside))
+		return;
 	if (e->n < e->max) {
 		struct pen_service_edit *v = &e->v[e->n];
 		v->kind = kind;
@@ -85,7 +96,7 @@ static void put_shims(struct pen_daemon *d, const struct pen_device *dev, struct
 		return;
 	put(e, PEN_EDIT_MOUNT, SHIMS_MOUNT, dir);
 	put(e, PEN_EDIT_ENV, "OPENCL_LAYERS", SHIMS_MOUNT "/" OPENCL_LAYER);
-	if (has_api(dev, "cuda"))
+	if (dev && has_api(dev, "cuda"))
 		put(e, PEN_EDIT_ENV, "LD_LIBRARY_PATH", SHIMS_MOUNT "/cuda:" NVIDIA_LIBRARIES);
 }
 
@@ -140,10 +151,18 @@ size_t pen_service_edits(struct pen_service *s, const char *tenant, const char *
 {
 	struct edits e = { .v = ret, .max = max };
 	const struct pen_tenant *t = pen_tenant_find(s->d, tenant);
-	const struct pen_device *dev = pen_device_find(s->d, device);
-	if (t)
-		put(&e, PEN_EDIT_MOUNT, PEN_TENANT_MOUNT, t->dir);
-	if (dev) {
+	const struct pen_device *only = device ? pen_device_find(s->d, device) : NULL;
+	char dir[sizeof(t->dir) + 32];
+	if (t) {
+		pen_tenant_seat_dir(t, dir, sizeof(dir));
+		put(&e, PEN_EDIT_MOUNT, PEN_TENANT_MOUNT, dir);
+	}
+	if (t && !device)   /* also of a device that only a tenant will bring */
+		put_shims(s->d, NULL, &e);
+	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++) {
+		const struct pen_device *dev = s->d->device[i];
+		if (!dev || (device ? dev != only : !t || !pen_contract_means(&t->contract, dev)))
+			continue;
 		put_shims(s->d, dev, &e);
 		put_nodes(dev, &e);
 	}

@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* ---- the table: the only place where an integration is named ------------------------------------------------------ */
 
@@ -23,7 +24,9 @@ static const struct pen_integration pen_kubelet_integration = {
 };
 #endif
 
-static const struct pen_integration *const table[] = { &pen_kubelet_integration };
+#include "integration/cdi/cdi.h"
+
+static const struct pen_integration *const table[] = { &pen_kubelet_integration, &pen_cdi_integration };
 _Static_assert(PEN_ARRAY_LEN(table) <= PEN_INTEGRATIONS_MAX, "room in struct pen_services");
 
 /* ---- start, changes, stop ----------------------------------------------------------------------------------------- */
@@ -137,6 +140,12 @@ json_t *pen_services_status(struct pen_daemon *d)
 }
 
 /* ---- what an integration asks ------------------------------------------------------------------------------------- */
+
+bool pen_service_is_system(struct pen_service *s)
+{
+	/* One that was started elsewhere, by a test or beside the machine's, must not write where all runtimes look. */
+	return !s->d->opt.is_private && geteuid() == 0 && !strcmp(s->d->cfg.runtime_dir, PEN_RUNTIME_DIR);
+}
 
 struct event_base *pen_service_base(struct pen_service *s)
 {

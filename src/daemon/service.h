@@ -52,6 +52,7 @@ struct pen_integration {
 };
 
 struct event_base *pen_service_base(struct pen_service *s);
+bool pen_service_is_system(struct pen_service *s);   /* the machine's daemon, and not one user's private one */
 const struct pen_config *pen_service_config(struct pen_service *s);   /* of now; another object after a reload */
 
 /* ---- devices ------------------------------------------------------------------------------------------------------ */
@@ -92,6 +93,8 @@ int pen_service_tenant_make(struct pen_service *s, const struct pen_contract *c,
 int pen_service_tenant_look(struct pen_service *s, const char *name, struct pen_service_tenant *ret);
 /* Every own tenant that has not ended. @fn may end the one that it is called with. */
 void pen_service_tenants(struct pen_service *s, void (*fn)(void *arg, const struct pen_service_tenant *t), void *arg);
+/* Every tenant that has a directory, whoever made it. @fn may end none. */
+void pen_service_all_tenants(struct pen_service *s, void (*fn)(void *arg, const struct pen_service_tenant *t), void *arg);
 /* From lapsed back to holding. Return: 0; -ENOENT; -EAGAIN, -ERANGE, -ENODEV as above. */
 int pen_service_tenant_hold(struct pen_service *s, const char *name, struct pen_err *err);
 /* What it holds becomes free for others. Return: 0; -ENOENT; -EBUSY it has clients. */
@@ -102,7 +105,7 @@ int pen_service_tenant_label(struct pen_service *s, const char *name, const char
 
 /*
  * What a container of the tenant needs beside its image: the tenant's directory, the shims of the device's API, and device nodes.
- * In an order that does not change. Return: how many there are, at most @max are written.
+ * @device: NULL: of every device that the contract may mean. In an order that does not change. Return: how many there are, at most @max are written.
  */
 enum pen_edit_kind { PEN_EDIT_ENV, PEN_EDIT_MOUNT, PEN_EDIT_NODE };
 struct pen_service_edit {

@@ -98,6 +98,17 @@ void pen_service_tenants(struct pen_service *s, void (*fn)(void *arg, const stru
 	}
 }
 
+void pen_service_all_tenants(struct pen_service *s, void (*fn)(void *arg, const struct pen_service_tenant *t), void *arg)
+{
+	for (const struct pen_tenant *t = s->d->tenants; t; t = t->hh.next) {
+		if (t->state == PEN_TENANT_ENDED || t->state == PEN_TENANT_WAITING)
+			continue;
+		struct pen_service_tenant v;
+		describe(t, &v);
+		fn(arg, &v);
+	}
+}
+
 int pen_service_tenant_hold(struct pen_service *s, const char *name, struct pen_err *err)
 {
 	struct pen_tenant *t = own(s, name);

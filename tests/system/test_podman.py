@@ -4,6 +4,7 @@
 
 The root file system of each container is this machine's, below an overlay, so that no image and no registry are needed.
 """
+import json
 import os
 import re
 import shutil
@@ -146,6 +147,47 @@ def test_nothing_is_shared_that_should_not_be():
         # Its own account it may write, which nobody else has (docs/BOARD.md); every other page is sealed.
         again = {line.split()[0] for line in r.stdout.splitlines() if 'WRITABLE' in line}
         assert again <= {'/memfd:penstock-ledger'} and 'sealed' in r.stdout, r.stdout
+
+
+def test_cdi():
+    """By name: the daemon lists every contract where runtimes look, and takes it out when it ends."""
+    folder = '/etc/cdi' if os.path.isdir('/etc/cdi') else '/var/run/cdi'
+    made = not os.path.isdir(folder)
+    kept = None
+    if os.path.exists(folder + '/penstock.json'):       # of this machine's own daemon
+        with open(folder + '/penstock.json', encoding='utf-8') as f:
+            kept = f.read()
+    lib = tempfile.mkdtemp(prefix='pen-lib-')
+    shutil.copy(os.environ['LAYER'], lib)
+    os.chmod(lib, 0o755)
+    try:
+        with Node(config=f'cdi:\n  directory: {folder}\nshim_dir: {lib}\n') as node:
+            r = node.cli('alloc', '-q', '--format', 'cdi', '--name', 'cam', '--memory', '64M')
+            assert r.stdout == 'penstock.io/tenant=cam\n', r
+
+            def listed():
+                try:
+                    with open(folder + '/penstock.json', encoding='utf-8') as f:
+                        return [d['name'] for d in json.load(f)['devices']]
+                except FileNotFoundError:
+                    return None
+            wait_for(lambda: listed() == ['cam'], 'the contract to be listed')
+            r = node.inside(['--device', 'penstock.io/tenant=cam', '-v', node.scratch + ':/mnt', '-e', 'HOME=/mnt',
+                             '-e', 'POCL_CACHE_DIR=/mnt/pocl'],
+                            LOAD, '--mode', 'saturate', '--start', 'now', '--count', '3', '--memory', str(16 << 20))
+            assert r.returncode == 0, r
+            assert node.place('cam')['mem_peak_bytes'] >= 16 << 20, node.tenant('cam')
+            r = node.cli('end', 'cam')
+            wait_for(lambda: listed() == [], 'the contract to be gone')
+    finally:
+        shutil.rmtree(lib)
+        if kept is not None:
+            with open(folder + '/penstock.json', 'w', encoding='utf-8') as f:
+                f.write(kept)
+        elif os.path.exists(folder + '/penstock.json'):
+            os.unlink(folder + '/penstock.json')
+        if made and os.path.isdir(folder) and not os.listdir(folder):
+            os.rmdir(folder)
 
 
 def test_hard_lives():

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The file. A runtime drops all of it if it does not know its version or a field, podman 4.3 without a word, so the version is the
+ * lowest that has everything which is used: 0.5.0 only where a name begins with a digit, else 0.3.0.
+ *
+ * It is made in the directory itself and renamed: runtimes look for creation and renaming there, and must never see half of it.
+ */
+#include "integration/cdi/cdi.h"
+
+#include "base/auto.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static json_t *edits_json(const struct pen_cdi_device *d)
+{
+	json_t *env = json_array(), *mounts = json_array(), *nodes = json_array(), *o = json_object();
+	for (size_t i = 0; i < d->n; i++) {
+		const struct pen_service_edit *e = &d->edits[i];
+		if (e->kind == PEN_EDIT_ENV)
+			json_array_append_new(env, json_sprintf("%s=%s", e->inside, e->host));
+		else if (e->kind == PEN_EDIT_NODE)
+			json_array_append_new(nodes, json_pack("{s:s}", "path", e->inside));
+		else
+			json_array_append_new(mounts, json_pack("{s:s, s:s, s:[s,s,s,s,s]}", "hostPath", e->host, "containerPath",
+								e->inside, "options", "ro", "nosuid", "nodev", "rbind", "rprivate"));
+	}
+	if (json_array_size(env))
+		json_object_set(o, "env", env);
+	if (json_array_size(nodes))
+		json_object_set(o, "deviceNodes", nodes);
+	if (json_array_size(mounts))
+		json_object_set(o, "mounts", mounts);
+	json_decref(env);
+	json_decref(nodes);
+	json_decref(mounts);
+	return o;
+}
+
+char *pen_cdi_text(const struct pen_cdi_device *v, size_t n)
+{
+	json_t *devices = json_array();
+	bool digit = false;
+	for (size_t i = 0; i < n; i++) {
+		json_array_append_new(devices, json_pack("{s:s, s:o}", "name", v[i].name, "containerEdits", edits_json(&v[i])));
+		digit |= isdigit((unsigned char)v[i].name[0]) != 0;
+	}
+	json_t *o = json_pack("{s:s, s:s, s:o}", "cdiVersion", digit ? "0.5.0" : "0.3.0", "kind", PEN_CDI_KIND, "devices", devices);
+	char *text = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
+	json_decref(o);
+	return text;
+}
+
+int pen_cdi_write(const char *dir, const char *text)
+{
+	char path[PATH_MAX], tmp[PATH_MAX];
+	if ((size_t)snprintf(path, sizeof(path), "%s/" PEN_CDI_FILE, dir) >= sizeof(path) ||
+	    (size_t)snprintf(tmp, sizeof(tmp), "%s/.penstock.tmp", dir) >= sizeof(tmp))
+		return -ENAMETOOLONG;
+	if (!text)
+		return unlink(path) < 0 && errno != ENOENT ? -errno : 0;
+	if (mkdir(dir, 0755) < 0 && errno != EEXIST)
+		return -errno;
+	unlink(tmp);
+	pen_auto_close int fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
+	if (fd < 0)
+		return -errno;
+	size_t len = strlen(text);
+	ssize_t w = write(fd, text, len);
+	if (w != (ssize_t)len || fchmod(fd, 0644) < 0 || rename(tmp, path) < 0) {
+		int r = w >= 0 && w != (ssize_t)len ? -ENOSPC : -errno;
+		unlink(tmp);
+		return r;
+	}
+	return 0;
+}
