@@ -323,8 +323,8 @@ int main(int argc, char **argv)
 
 	cu_program = "cuapibench";
 	if (parse(&b, argc, argv)) {
-		fprintf(stderr, "cuapibench launch|sync|graph|alloc|async|info|copy|event|lookups|init|total [--threads N] [--count N]\n"
-				"  [--repeat N] [--live N] [--bytes N] [--requests FILE]\n");
+		fprintf(stderr, "cuapibench launch|sync|graph|alloc|async|info|copy|event|lookups|init|total\n"
+				"  [--threads N] [--count N] [--repeat N] [--live N] [--bytes N] [--requests FILE]\n");
 		return 2;
 	}
 	if (b.kind == INIT)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """CUDA devices of the benchmarks: the stand-in driver that does nothing, a simulated accelerator, or a GPU.
 
-A program finds libcuda.so.1 by LD_LIBRARY_PATH: the stand-in's folder for the bare arm, the shim's folder before it for an
-unmanaged one; `penstock run` puts the shim there by itself.
+A program finds libcuda.so.1 by LD_LIBRARY_PATH: the stand-in's folder for the bare arm, the shim's folder before it
+for an unmanaged one; `penstock run` puts the shim there by itself.
 """
 import json
 import os
@@ -44,7 +44,8 @@ class Null(CudaDevice):
     """The stand-in driver's zero-cost mode: every call returns at once, every command has ended."""
 
     def __init__(self, bench, version=DRIVER):
-        super().__init__(bench, f'stand-in driver {version}, zero-cost', standin(bench, version), {'PENSTOCK_SIMGPU': 'null'})
+        super().__init__(bench, f'stand-in driver {version}, zero-cost', standin(bench, version),
+                         {'PENSTOCK_SIMGPU': 'null'})
 
 
 class Gpu(CudaDevice):
@@ -57,9 +58,11 @@ class Simulated(CudaDevice):
 
     def __init__(self, bench, card, version=DRIVER, options=()):
         self.socket = os.path.join(bench.tmp, f'simgpu-{card}')
-        super().__init__(bench, f'{SIMULATED}, {card}, driver {version}', standin(bench, version), {'PENSTOCK_SIMGPU': self.socket})
+        super().__init__(bench, f'{SIMULATED}, {card}, driver {version}', standin(bench, version),
+                         {'PENSTOCK_SIMGPU': self.socket})
         self.log = open(self.socket + '.log', 'w+', encoding='utf-8')
-        self.server = bench.start([bench.program('simgpu/server/penstock-simgpu'), '--card', card, '--socket', self.socket, *options],
+        self.server = bench.start([bench.program('simgpu/server/penstock-simgpu'), '--foreground', '--card', card,
+                                   '--socket', self.socket, *options],
                                   bench.env(), stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
         deadline = time.monotonic() + 10
         while not os.path.exists(self.socket):
@@ -69,7 +72,7 @@ class Simulated(CudaDevice):
             time.sleep(0.01)
 
     def ctl(self, *words):
-        argv = [self.bench.program('simgpu/ctl/simgpu-ctl'), self.socket, *words]
+        argv = [self.bench.program('simgpu/simgpu-ctl'), self.socket, *words]
         r = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
         if r.returncode:
             raise RuntimeError(f'{" ".join(argv)}: {r.stderr.strip()}')
@@ -85,7 +88,8 @@ class Simulated(CudaDevice):
 
 def standin(bench, version):
     """Folder of the stand-in libcuda.so.1; the one of libnvidia-ml.so.1 is beside it in the list."""
-    return f'{bench.library(f"simgpu/nvidia/cuda-{version}")}:{bench.library("simgpu/nvidia/nvml", "libnvidia-ml.so.1")}'
+    driver = bench.library(f'simgpu/nvidia/cuda-{version}')
+    return f'{driver}:{bench.library("simgpu/nvidia/nvml", "libnvidia-ml.so.1")}'
 
 
 class Load:
@@ -139,8 +143,8 @@ def json_line(text):
 
 
 def truth_processes(truth):
-    """Rows of processes in the server's truth: pid, mem_bytes, ..."""
-    return truth['processes']
+    """Rows of processes in the server's truth: pid, mem_bytes, busy_ns ... Those that have ended are among them."""
+    return truth['devices'][0]['processes']
 
 
 def truth_at(device):
@@ -160,3 +164,11 @@ def session_pids(sid):
         except OSError:
             continue
     return found
+
+
+def pcie_bytes_per_s(card):
+    """What a copy moves alone, from the card's file."""
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), '../simgpu/cards', card + '.card'),
+              encoding='utf-8') as f:
+        found = re.search(r'^pcie = ([0-9.]+)GB/s', f.read(), re.M)
+    return float(found.group(1)) * 1e9

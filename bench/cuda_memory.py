@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cuda-memory: cuMemAlloc and cuMemFree of 256 bytes beside 0 to 100,000 live blocks, on a stand-in driver that does nothing."""
+"""cuda-memory: cuMemAlloc and cuMemFree of 256 bytes beside 0 to 100,000 live blocks, on a stand-in driver that does
+nothing."""
 import arms
 import cuda
 from harness import Surroundings
@@ -31,7 +32,8 @@ def run(bench):
             value = interval(lambda m, b: median(m) - median(b), blocks[live]['managed'], blocks[live]['bare'])
             report.goal(f'cuda-memory: added beside {live} live blocks', *value, LIMIT_NS, unit='ns')
         first, last = blocks[LIVE[0]], blocks[LIVE[-1]]
-        value = interval(lambda a, b, c, d: (median(a) - median(b)) / max(1.0, median(c) - median(d)), last['managed'], last['bare'],
+        value = interval(lambda a, b, c, d: (median(a) - median(b)) / max(1.0, median(c) - median(d)),
+                         last['managed'], last['bare'],
                          first['managed'], first['bare'])
         report.goal('cuda-memory: added beside 100,000 / added beside none', *value, FLAT)
     report.save()

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """cuda-overhead: what the shim adds to a call of the driver interface, on a stand-in driver that does nothing.
 
-Arms: bare; the shim loaded without a contract; under a contract with limits on that are never reached. Launches by 1, 2, 4
-and 8 threads, each in its own stream; launch + synchronise; a graph of one kernel; a copy of 64 bytes; an event; cuMemGetInfo. The
-look-ups of a runtime's start: the first of each process, all of them. cuInit: the first of each process.
+Arms: bare; the shim loaded without a contract; under a contract with limits on that are never reached. Launches by 1,
+2, 4 and 8 threads, each in its own stream; launch + synchronise; a graph of one kernel; a copy of 64 bytes; an event;
+cuMemGetInfo. The look-ups of a runtime's start: the first of each process, all of them. cuInit: the first of each
+process.
 """
 import arms
 import cuda

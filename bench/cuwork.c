@@ -69,8 +69,8 @@ struct work {
 enum { REQUEST = WORK_OPTION, GRAPH, PAGEABLE, BLOCKS, QUEUES, MEMORY, EVENTS, DEVICE, SYNCHRONISE };
 
 const char work_usage[] =
-	"  [--request k:US[..US]|vadd:N|gemm:N|h2d:B|d2h:B|d2d:B|fill:B|alloc:B|async:B[xN],...] [--graph] [--pageable] [--blocks N]\n"
-	"  [--queues N] [--memory BYTES] [--events] [--device N] [--synchronise auto|spin|yield|block]\n";
+	"  [--request k:US[..US]|vadd:N|gemm:N|h2d:B|d2h:B|d2d:B|fill:B|alloc:B|async:B[xN],...] [--graph] [--pageable]\n"
+	"  [--blocks N] [--queues N] [--memory BYTES] [--events] [--device N] [--synchronise auto|spin|yield|block]\n";
 const struct option work_options[] = {
 	{ "request", 1, NULL, REQUEST },
 	{ "graph", 0, NULL, GRAPH },

@@ -9,8 +9,11 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
+import cuda_escapes
+import cuda_interference
 import cuda_memory
 import cuda_overhead
+import cuda_share
 import handoff
 import interference
 import memory
@@ -35,7 +38,13 @@ BENCHES |= {
     'memory': (memory.run, 0.4, 2, 'null driver'),
     'cuda-overhead': (cuda_overhead.run, 1, 6, 'stand-in CUDA driver'),
     'cuda-memory': (cuda_memory.run, 0.6, 3, 'stand-in CUDA driver'),
+    'cuda-share': (cuda_share.run, 0.6, 8, 'simulated accelerator, Penstock'),
+    'cuda-escapes': (cuda_escapes.run, 0.7, 2, 'simulated accelerator, Penstock'),
 }
+for card in ('T4', 'A100-40'):
+    for arrivals in ('periodic', 'poisson'):
+        BENCHES[f'cuda-interference-{card.lower()}-{arrivals}'] = (
+            lambda b, c=card, a=arrivals: cuda_interference.run(b, c, a), 1, 6, 'simulated accelerator, Penstock')
 
 
 def chosen(name):

@@ -21,7 +21,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 def real_library(s):
     """The driver's own libcuda.so.1: what a bare program gets."""
     text = 'import ctypes; ctypes.CDLL("libcuda.so.1"); print(open("/proc/self/maps").read())'
-    r = subprocess.run([sys.executable, '-c', text], env=s.bench.env(s.device), capture_output=True, text=True, timeout=30, check=False)
+    r = subprocess.run([sys.executable, '-c', text], env=s.bench.env(s.device), capture_output=True, text=True,
+                       timeout=30, check=False)
     found = re.findall(r'(/\S*libcuda\.so\S*)', r.stdout)
     return found[0] if found else None
 
@@ -37,13 +38,16 @@ def nvml_path(s):
 def doctor(s, step):
     """What Penstock itself says about this machine; for the log."""
     for words in (['doctor'], ['inspect']):
-        r = subprocess.run([s.bench.penstock(), *words], env=s.bench.env(s.device), capture_output=True, text=True, timeout=30, check=False)
+        r = subprocess.run([s.bench.penstock(), *words], env=s.bench.env(s.device), capture_output=True, text=True,
+                           timeout=30, check=False)
         s.note(f'$ penstock {" ".join(words)} -> {r.returncode}\n{r.stdout}{r.stderr}')
-        s.check(step, f'penstock {words[0]}', 'ok' if r.returncode in (0, 1, 2) else 'failed', f'exit {r.returncode}; its output is in log.txt')
+        s.check(step, f'penstock {words[0]}', 'ok' if r.returncode in (0, 1, 2) else 'failed',
+                f'exit {r.returncode}; its output is in log.txt')
 
 
 def cucheck(s, name, contract, words):
-    """One check in a process of its own: (verdict, why, lines "code ..."). One that crashes or hangs takes no other with it."""
+    """One check in a process of its own: (verdict, why, lines "code ..."). One that crashes or hangs takes no other
+    with it."""
     try:
         r = s.run([s.bench.program('tests/gpu/cucheck'), *words, name], contract, seconds=20)
     except subprocess.TimeoutExpired:
@@ -58,7 +62,8 @@ def cucheck(s, name, contract, words):
 def programs(s, step):
     """The same checks natively and under a contract; what wrong calls are answered must be the same."""
     real = real_library(s)
-    names = subprocess.run([s.bench.program('tests/gpu/cucheck'), '--list'], capture_output=True, text=True, check=True).stdout.split()
+    names = subprocess.run([s.bench.program('tests/gpu/cucheck'), '--list'], capture_output=True, text=True,
+                           check=True).stdout.split()
     for name in names:
         verdict, why, codes = cucheck(s, name, CONTRACT, ['--memory', LIMIT, *(['--real', real] if real else [])])
         if name in ('views', 'exports', 'resolve'):   # say something under a contract only
@@ -72,7 +77,8 @@ def programs(s, step):
         differ = [f'{x} natively, {y.rsplit(": ", 1)[1]} under a contract' for x, y in zip(was_codes, codes)
                   if x != y and 'more than any device has' not in x]
         if was_codes:
-            s.check(step, 'the codes are the same', 'failed' if differ or len(was_codes) != len(codes) else 'ok', '; '.join(differ))
+            s.check(step, 'the codes are the same', 'failed' if differ or len(was_codes) != len(codes) else 'ok',
+                    '; '.join(differ))
 
 
 class Truth:
@@ -90,7 +96,8 @@ class Truth:
 
 def hold(s, argv, contract, seconds=40):
     """A cuescape that keeps what it got: (its answer, a function that ends it)."""
-    p = s.bench.start(s.bench.wrap(contract, [str(a) for a in argv]), s.bench.env(s.device), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    p = s.bench.start(s.bench.wrap(contract, [str(a) for a in argv]), s.bench.env(s.device), stdin=subprocess.PIPE,
+                      stdout=subprocess.PIPE,
                       stderr=subprocess.PIPE, text=True)
     line = p.stdout.readline()
     s.note(f'$ {" ".join(str(a) for a in argv)} [{contract}]\n{line}')
@@ -115,7 +122,8 @@ def hold(s, argv, contract, seconds=40):
 def context_bytes(s, truth):
     """What one process costs by only being there."""
     before = truth.used()
-    _, end = hold(s, [s.bench.program('bench/cuescape'), 'host', '--limit', 2 * MIB, '--chunk', 2 * MIB, '--hold'], None)
+    _, end = hold(s, [s.bench.program('bench/cuescape'), 'host', '--limit', 2 * MIB, '--chunk', 2 * MIB, '--hold'],
+                  None)
     bytes_ = max(0, truth.used() - before)
     end()
     return bytes_
@@ -144,13 +152,15 @@ def escapes(s, step):
             continue
         bad = over > 0 or rc != 0 or found['code'] not in (0, 2)
         s.check(step, kind, 'failed' if bad else 'ok',
-                f'got {found["granted"] / MIB:.0f} MiB of {LIMIT / MIB:.0f}, on the device {held / MIB:.0f} with the context, code {found["code"]}')
+                f'got {found["granted"] / MIB:.0f} MiB of {LIMIT / MIB:.0f}, on the device {held / MIB:.0f} with the context, '
+                f'code {found["code"]}')
 
 
 def races(s, step):
     """Threads and processes at once; a killed process; a reset: nothing over, nothing lost."""
     program = s.bench.program('bench/cuescape')
-    size = ['--threads', 8, '--procs', 2, '--rounds', 40] if s.short else ['--threads', 64, '--procs', 4, '--rounds', 60]
+    size = ['--threads', 8, '--procs', 2, '--rounds', 40] if s.short else ['--threads', 64, '--procs', 4, '--rounds',
+                                                                           60]
     for kind, more in (('race', size), ('dead', []), ('reset', [])):
         r = s.run([program, kind, '--limit', LIMIT, *more], CONTRACT, seconds=60)
         try:
@@ -160,7 +170,10 @@ def races(s, step):
             continue
         over = found['peak'] - LIMIT
         text = f'peak {found["peak"] / MIB:.0f} MiB of {LIMIT / MIB:.0f}'
-        text += f', {found["grants"]} granted, {found["refusals"]} refused' if kind == 'race' else f', {found["granted"] / MIB:.0f} MiB after'
+        if kind == 'race':
+            text += f', {found["grants"]} granted, {found["refusals"]} refused'
+        else:
+            text += f', {found["granted"] / MIB:.0f} MiB after'
         s.check(step, kind, 'ok' if over <= 0 and r.returncode == 0 else 'failed', text)
 
 
@@ -181,9 +194,11 @@ def runtime(s, step):
         native = s.run([target], None, env=env)
         managed = s.run([target, str(LIMIT)], CONTRACT, env=env)
         if native.returncode:
-            s.check(step, f'cudart, {kind}', 'skipped', f'fails natively too: {(native.stdout + native.stderr).strip()[-200:]}')
+            s.check(step, f'cudart, {kind}', 'skipped',
+                    f'fails natively too: {(native.stdout + native.stderr).strip()[-200:]}')
         else:
-            s.check(step, f'cudart, {kind}', 'failed' if managed.returncode else 'ok', (managed.stdout + managed.stderr).strip()[-200:])
+            s.check(step, f'cudart, {kind}', 'failed' if managed.returncode else 'ok',
+                    (managed.stdout + managed.stderr).strip()[-200:])
 
 
 def torch_check(s, step):
@@ -196,16 +211,19 @@ def torch_check(s, step):
         raise Skip(f'PyTorch does not work here: {native.stderr.strip()[-200:]}')
     managed = s.run([*program, 'check', '--memory', str(4 * LIMIT)], ['--memory', '4G'], seconds=60)
     a, b = cuda.json_line(native.stdout), cuda.json_line(managed.stdout) if managed.returncode == 0 else {}
-    s.check(step, 'results', 'ok' if a.get('sum') == b.get('sum') else 'failed', f'{a.get("sum")} natively, {b.get("sum")} under a contract')
+    s.check(step, 'results', 'ok' if a.get('sum') == b.get('sum') else 'failed',
+            f'{a.get("sum")} natively, {b.get("sum")} under a contract')
     s.check(step, 'memory shown', 'ok' if b.get('total') == 4 * LIMIT else 'failed', f'{b.get("total")}')
-    s.check(step, 'out of memory', 'ok' if b.get('refused') else 'failed', b.get('error', managed.stderr.strip()[-200:]))
+    s.check(step, 'out of memory', 'ok' if b.get('refused') else 'failed',
+            b.get('error', managed.stderr.strip()[-200:]))
 
 
 def deaths(s, step):
     """A tenant that is killed while it works leaves nothing: the next one gets everything at once."""
     load = s.bench.program('bench/cuload')
     for what in ('killed while it works', 'ended'):
-        p = s.bench.start(s.bench.wrap(CONTRACT, [load, '--request', 'k:1000', '--mode', 'saturate', '--memory', str(700 * MIB), '--start', 'now',
+        p = s.bench.start(s.bench.wrap(CONTRACT, [load, '--request', 'k:1000', '--mode', 'saturate', '--memory',
+                                                  str(700 * MIB), '--start', 'now',
                                                   '--duration', '20' if what != 'ended' else '0.5']),
                           s.bench.env(s.device), stdout=subprocess.PIPE, text=True)
         ready = p.stdout.readline()
@@ -216,9 +234,11 @@ def deaths(s, step):
             p.wait(20)
         r = s.run([s.bench.program('bench/cuescape'), 'alloc', '--limit', LIMIT], CONTRACT)
         got = cuda.json_line(r.stdout)['granted']
-        s.check(step, f'after one that was {what}' if what != 'ended' else 'after one that ended', 'ok' if ready and got > LIMIT * 0.6 else 'failed',
+        s.check(step, f'after one that was {what}' if what != 'ended' else 'after one that ended',
+                'ok' if ready and got > LIMIT * 0.6 else 'failed',
                 f'{got / MIB:.0f} MiB')
 
 
-STEPS = [('doctor', 40, doctor), ('programs', 130, programs), ('escapes', 120, escapes), ('races', 100, races), ('deaths', 60, deaths),
+STEPS = [('doctor', 40, doctor), ('programs', 130, programs), ('escapes', 120, escapes), ('races', 100, races),
+         ('deaths', 60, deaths),
          ('runtime', 100, runtime), ('torch', 100, torch_check)]

@@ -113,7 +113,8 @@ static int check_array(CUdeviceptr p, unsigned n, float more)
 	return wrong ? not_ok("%u of %u results are wrong", wrong, n) : 0;
 }
 
-static CUresult launch_add(cu_fn_cuLaunchKernel *launch, CUstream s, CUdeviceptr a, CUdeviceptr b, CUdeviceptr c, unsigned n)
+static CUresult launch_add(cu_fn_cuLaunchKernel *launch, CUstream s, CUdeviceptr a, CUdeviceptr b, CUdeviceptr c,
+			   unsigned n)
 {
 	void *args[] = { &a, &b, &c, &n };
 
@@ -492,7 +493,8 @@ static int nvml_view(struct nvml_memory *ret)
 		return 1;
 	int (*init)(void) = (int (*)(void))dlsym(lib, "nvmlInit_v2");
 	int (*by_pci)(const char *, void **) = (int (*)(const char *, void **))dlsym(lib, "nvmlDeviceGetHandleByPciBusId_v2");
-	int (*info)(void *, struct nvml_memory *) = (int (*)(void *, struct nvml_memory *))dlsym(lib, "nvmlDeviceGetMemoryInfo");
+	int (*info)(void *, struct nvml_memory *) =
+		(int (*)(void *, struct nvml_memory *))dlsym(lib, "nvmlDeviceGetMemoryInfo");
 
 	if (!init || !by_pci || !info)
 		return not_ok("libnvidia-ml.so.1 lacks what every version has");

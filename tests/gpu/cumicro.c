@@ -52,8 +52,8 @@ static void print_value(const char *name, double value, const char *unit)
 static void print_samples(const char *name, double *v, unsigned n, const char *unit)
 {
 	qsort(v, n, sizeof(*v), by_value);
-	printf("{\"name\":\"%s\",\"value\":%.6g,\"unit\":\"%s\",\"n\":%u,\"min\":%.6g,\"p90\":%.6g,\"p99\":%.6g,\"max\":%.6g}\n", name,
-	       v[n / 2], unit, n, v[0], v[n * 9 / 10], v[n * 99 / 100], v[n - 1]);
+	printf("{\"name\":\"%s\",\"value\":%.6g,\"unit\":\"%s\",\"n\":%u,\"min\":%.6g,\"p90\":%.6g,\"p99\":%.6g,"
+	       "\"max\":%.6g}\n", name, v[n / 2], unit, n, v[0], v[n * 9 / 10], v[n * 99 / 100], v[n - 1]);
 }
 
 static int skipped(const char *name, const char *why)
@@ -87,8 +87,8 @@ static cu_fn_cuStreamWriteValue32_v2 *write_function(void)
 }
 
 /* Device time of @n empty kernels, each behind a satisfied wait or not; all are submitted while the stream is held. */
-static int time_kernels(unsigned n, bool gated, CUdeviceptr word, volatile uint32_t *hold, CUdeviceptr hold_at, double *ret_device_ns,
-			double *ret_host_ns)
+static int time_kernels(unsigned n, bool gated, CUdeviceptr word, volatile uint32_t *hold, CUdeviceptr hold_at,
+			double *ret_device_ns, double *ret_host_ns)
 {
 	CUevent first, last;
 	uint64_t t0, t1 = 0;
@@ -330,7 +330,8 @@ static int measure_ladder(void)
 		CU_OR_FAIL("memory", cu.cuMemGetInfo_v2(&after, &total));
 		if (bandwidth(&v, rung[i].stream, &rate))
 			return -1;
-		printf("{\"name\":\"rung %u/8\",\"value\":%.6g,\"unit\":\"GB/s\",\"multiprocessors\":%u,\"made_in_us\":%.0f,\"memory_mib\":%.1f}\n",
+		printf("{\"name\":\"rung %u/8\",\"value\":%.6g,\"unit\":\"GB/s\",\"multiprocessors\":%u,\"made_in_us\":%.0f,"
+		       "\"memory_mib\":%.1f}\n",
 		       i + 1, rate, rung[i].units, us, before > after ? (double)(before - after) / (double)MIB : 0.0);
 	}
 	if (time_switch(&rung[3], &rung[3], &stay) || time_switch(&rung[3], &rung[4], &change))

@@ -16,7 +16,8 @@ from stats import median, pooled, quantile
 
 # An inference: input in, forty kernels of 2 to 113 us (what a GV100 takes for those of common nets), output back.
 URGENT, INTERVAL_MS = 'h2d:602112,k:2..113x40,d2h:4000', 12
-NEIGHBOURS = {'kernels of 5 ms': ('k:5000', ()), 'kernels of 0.5 ms': ('k:500', ()), 'copies of 64 MiB': ('h2d:67108864', ()),
+NEIGHBOURS = {'kernels of 5 ms': ('k:5000', ()), 'kernels of 0.5 ms': ('k:500', ()),
+              'copies of 64 MiB': ('h2d:67108864', ()),
               'graphs of 40 kernels': ('k:50x40', ('--graph',))}
 LATENCY, BEST_EFFORT = ['--class', 'latency'], ['--class', 'besteffort']
 
@@ -44,11 +45,16 @@ def overhead(s, step):
     """Calls bare and under a contract, in turns."""
     found = {'bare': ({}, None), 'managed': ({}, arms.LIMITS)}
     env, rounds = s.bench.env(s.device), 4
-    for label, kind, argv in (('launch', 'launch', ['--count', 2000]), ('launch, 4 threads', 'launch', ['--count', 2000, '--threads', 4]),
-                              ('launch + synchronise', 'sync', ['--count', 300]), ('graph of one kernel', 'graph', ['--count', 1000]),
-                              ('alloc + free', 'alloc', ['--count', 200]), ('alloc + free beside 1000', 'alloc', ['--count', 200, '--live', 1000]),
-                              ('async alloc + free', 'async', ['--count', 1000]), ('cuMemGetInfo', 'info', ['--count', 300]),
-                              ('copy of 64 bytes', 'copy', ['--count', 1000]), ('cuEventRecord', 'event', ['--count', 2000])):
+    for label, kind, argv in (('launch', 'launch', ['--count', 2000]),
+                              ('launch, 4 threads', 'launch', ['--count', 2000, '--threads', 4]),
+                              ('launch + synchronise', 'sync', ['--count', 300]),
+                              ('graph of one kernel', 'graph', ['--count', 1000]),
+                              ('alloc + free', 'alloc', ['--count', 200]),
+                              ('alloc + free beside 1000', 'alloc', ['--count', 200, '--live', 1000]),
+                              ('async alloc + free', 'async', ['--count', 1000]),
+                              ('cuMemGetInfo', 'info', ['--count', 300]),
+                              ('copy of 64 bytes', 'copy', ['--count', 1000]),
+                              ('cuEventRecord', 'event', ['--count', 2000])):
         try:
             blocks = arms.interleave(s.bench, found, env, [kind, *argv, '--repeat', 5], rounds, 'bench/cuapibench')
         except RuntimeError as why:
@@ -86,7 +92,8 @@ def interference(s, step):
         solo = 0.0
         for k, (_, contract) in kinds.items():
             # some 30 ms in flight at any time, as training has
-            n = Tenant(s.bench, s.device, f'n-{k}-{name[:12]}', load, ['--mode', 'saturate', '--finish-every', '4', '--inflight', '4'], contract)
+            n = Tenant(s.bench, s.device, f'n-{k}-{name[:12]}', load,
+                       ['--mode', 'saturate', '--finish-every', '4', '--inflight', '4'], contract)
             if k == 'native':
                 start, stop = together([n], 1.5, 'solo')
                 solo = units_within(n.rows()['solo'], start, stop) / ((stop - start) / NS)
@@ -107,14 +114,16 @@ def shares(s, step):
         for us in (500, 5000):
             load = cuda.Load(s.bench, f'k:{us}')
             options = ['--mode', 'saturate', '--finish-every', str(max(1, 5000 // us)), '--inflight', '3']
-            found = [Tenant(s.bench, s.device, f'share-{us}-{w}-{i}', load, options, ['--compute', f'{w}%..']) for i, w in enumerate(weights)]
+            found = [Tenant(s.bench, s.device, f'share-{us}-{w}-{i}', load, options, ['--compute', f'{w}%..'])
+                     for i, w in enumerate(weights)]
             start, stop = together(found, 5.0, 'b', lead=0.05)
             done = [units_within(t.rows()['b'], start + NS, stop) for t in found]
             for t in found:
                 t.quit()
             for w, d in zip(weights, done):
                 got = d / sum(done)
-                s.figure(step, f'{"/".join(map(str, weights))}, kernels of {us / 1000:g} ms: entitled to {w} %', 100 * got, '%',
+                s.figure(step, f'{"/".join(map(str, weights))}, kernels of {us / 1000:g} ms: entitled to {w} %',
+                         100 * got, '%',
                          f'error {100 * got - w:+.2f} % of the device')
             used = sum(done) * us * 1000 / (stop - start - NS)
             s.figure(step, f'{"/".join(map(str, weights))}, kernels of {us / 1000:g} ms: device used', 100 * used, '%')
@@ -125,7 +134,8 @@ def units(s, step):
     load = cuda.Load(s.bench, 'vadd:33554432')
     for part in (None, '50%', '25%', '12.5%'):
         contract = None if part is None else ['--units', part]
-        t = Tenant(s.bench, s.device, f'units-{part}'.replace('%', ''), load, ['--mode', 'saturate', '--finish-every', '8', '--inflight', '2'], contract)
+        t = Tenant(s.bench, s.device, f'units-{part}'.replace('%', ''), load,
+                   ['--mode', 'saturate', '--finish-every', '8', '--inflight', '2'], contract)
         start, stop = together([t], 1.5, 'b')
         rate = units_within(t.rows()['b'], start, stop) * 33554432 * 12 / (stop - start)
         t.quit()
@@ -140,7 +150,8 @@ def copy_qos(s, step):
     for name, contracts in (('native', (None, None)), ('penstock', (LATENCY, BEST_EFFORT)),
                             ('penstock, capped at 2 GB/s', (LATENCY, [*BEST_EFFORT, '--bandwidth', '..2GB/s']))):
         u = Tenant(s.bench, s.device, f'copy-{name[:9].strip(", ")}-{len(name)}', urgent, options, contracts[0])
-        n = Tenant(s.bench, s.device, f'copier-{name[:9].strip(", ")}-{len(name)}', neighbour, ['--mode', 'saturate', '--finish-every', '2'], contracts[1])
+        n = Tenant(s.bench, s.device, f'copier-{name[:9].strip(", ")}-{len(name)}', neighbour,
+                   ['--mode', 'saturate', '--finish-every', '2'], contracts[1])
         together([u], 1.0, 'alone')
         start, stop = together([u, n], 2.5, 'both', seed=3)
         rate = units_within(n.rows()['both'], start, stop) * 67108864 / (stop - start)
@@ -153,7 +164,8 @@ def copy_qos(s, step):
 
 def start_ml(s, what, seconds, contract):
     argv = [sys.executable, os.path.join(checks.HERE, 'ml.py'), what, '--seconds', str(seconds)]
-    p = s.bench.start(s.bench.wrap(contract, argv), s.bench.env(s.device), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    p = s.bench.start(s.bench.wrap(contract, argv), s.bench.env(s.device), stdout=subprocess.PIPE,
+                      stderr=subprocess.PIPE, text=True)
     return p
 
 
@@ -182,7 +194,8 @@ def learning(s, step):
         both = end_ml(s, start_ml(s, 'infer', 5, mine), 90)
         trained = end_ml(s, trainer, 90)
         ratio = quantile(both['latency_ms'], 0.99) / quantile(alone['latency_ms'], 0.99)
-        quantiles(s, step, f'inference beside training, {k}', [1000 * v for v in both['latency_ms']], f'{ratio:.2f} x alone')
+        quantiles(s, step, f'inference beside training, {k}', [1000 * v for v in both['latency_ms']],
+                  f'{ratio:.2f} x alone')
         s.figure(step, f'training, {k}', trained['rate'], 'steps/s', 'inference ran part of the time')
 
 
@@ -205,7 +218,8 @@ def bandwidth_reading(s, step):
     for wait, start, stop, got in readings:
         known = units_within(rows, start, stop) * 67108864 * 12 / (stop - start)
         if nvml.DRAM_BW_UTIL in got:
-            s.figure(step, f'DRAM over {wait:g} s', got[nvml.DRAM_BW_UTIL], '% of the peak', f'vectorAdd moved {known:.0f} GB/s then')
+            s.figure(step, f'DRAM over {wait:g} s', got[nvml.DRAM_BW_UTIL], '% of the peak',
+                     f'vectorAdd moved {known:.0f} GB/s then')
         if nvml.SM_UTIL in got:
             s.figure(step, f'multiprocessors over {wait:g} s', got[nvml.SM_UTIL], '%')
 
@@ -216,17 +230,21 @@ def mig(s, step):
     mode = view.mig_mode()
     s.figure(step, 'MIG mode', mode, '', 'on' if mode else 'off')
     profiles = view.mig_profiles()
-    fixture = {'card': view.name(), 'driver': view.driver(), 'mig_mode': mode, 'simulated': s.simulated, 'profiles': profiles}
+    fixture = {'card': view.name(), 'driver': view.driver(), 'mig_mode': mode, 'simulated': s.simulated,
+               'profiles': profiles}
     with open(os.path.join(s.out, 'mig.json'), 'w', encoding='utf-8') as f:
         json.dump(fixture, f, indent=1)
         f.write('\n')
     for p in profiles:
-        s.figure(step, p['name'] or f'profile {p["id"]}', p['slices'], 'slices', f'{p["memory_mib"]} MiB, at {p["placements"]}')
+        s.figure(step, p['name'] or f'profile {p["id"]}', p['slices'], 'slices',
+                 f'{p["memory_mib"]} MiB, at {p["placements"]}')
 
 
 def spread(s, step):
-    """How far two equal arms lie apart here: the urgent program alone, twice, in short blocks. Read every ratio beside it."""
-    t = Tenant(s.bench, s.device, 'control', cuda.Load(s.bench, URGENT), ['--mode', 'poisson', '--interval-ms', str(INTERVAL_MS)], LATENCY)
+    """How far two equal arms lie apart here: the urgent program alone, twice, in short blocks. Read every ratio
+    beside it."""
+    t = Tenant(s.bench, s.device, 'control', cuda.Load(s.bench, URGENT),
+               ['--mode', 'poisson', '--interval-ms', str(INTERVAL_MS)], LATENCY)
     for i in range(4):
         together([t], 1.0, f'{"ab"[i % 2]}{i}', seed=i // 2)
     rows = t.rows()
@@ -236,6 +254,8 @@ def spread(s, step):
     s.figure(step, 'A/A control, mean', statistics.mean(a) / statistics.mean(b))
 
 
-STEPS = [('control', 30, spread), ('interference', 110, interference), ('overhead', 90, overhead), ('mechanisms', 100, micro),
-         ('shares', 80, shares), ('copies', 50, copy_qos), ('units', 40, units), ('learning', 150, learning), ('bandwidth', 30, bandwidth_reading),
+STEPS = [('control', 30, spread), ('interference', 110, interference), ('overhead', 90, overhead),
+         ('mechanisms', 100, micro),
+         ('shares', 80, shares), ('copies', 50, copy_qos), ('units', 40, units), ('learning', 150, learning),
+         ('bandwidth', 30, bandwidth_reading),
          ('mig', 20, mig)]

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PyTorch as a tenant: ml.py check|infer|train [--seconds N] [--memory BYTES]. Random weights, random input, nothing downloaded.
+"""PyTorch as a tenant: ml.py check|infer|train [--seconds N] [--memory BYTES]. Random weights, random input, nothing
+downloaded.
 
 check: a sum that must be the same under a contract, the memory that is shown, and what happens when it is used up.
-infer: one image at a time through a residual net, with pauses: latency of each request, in ms. train: steps a second of the same net.
-One line of JSON.
+infer: one image at a time through a residual net, with pauses: latency of each request, in ms. train: steps a second
+of the same net. One line of JSON.
 """
 import argparse
 import json
@@ -16,7 +17,8 @@ from torch import nn
 class Block(nn.Module):
     def __init__(self, n):
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(n, n, 3, padding=1), nn.BatchNorm2d(n), nn.ReLU(), nn.Conv2d(n, n, 3, padding=1), nn.BatchNorm2d(n))
+        self.body = nn.Sequential(nn.Conv2d(n, n, 3, padding=1), nn.BatchNorm2d(n), nn.ReLU(),
+                                  nn.Conv2d(n, n, 3, padding=1), nn.BatchNorm2d(n))
 
     def forward(self, x):
         return torch.relu(x + self.body(x))

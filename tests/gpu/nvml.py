@@ -15,12 +15,14 @@ class Memory(c.Structure):
 
 
 class GpmMetric(c.Structure):
-    _fields_ = [('id', c.c_uint), ('result', c.c_int), ('value', c.c_double), ('short', c.c_char_p), ('long', c.c_char_p),
+    _fields_ = [('id', c.c_uint), ('result', c.c_int), ('value', c.c_double), ('short', c.c_char_p),
+                ('long', c.c_char_p),
                 ('unit', c.c_char_p)]
 
 
 class GpmGet(c.Structure):   # the array is longer in newer versions; only `count` entries are looked at
-    _fields_ = [('version', c.c_uint), ('count', c.c_uint), ('first', c.c_void_p), ('second', c.c_void_p), ('metrics', GpmMetric * 512)]
+    _fields_ = [('version', c.c_uint), ('count', c.c_uint), ('first', c.c_void_p), ('second', c.c_void_p),
+                ('metrics', GpmMetric * 512)]
 
 
 class GpmSupport(c.Structure):
@@ -28,8 +30,10 @@ class GpmSupport(c.Structure):
 
 
 class Profile(c.Structure):   # nvmlGpuInstanceProfileInfo_v2_t
-    _fields_ = [('version', c.c_uint), ('id', c.c_uint), ('p2p', c.c_uint), ('slices', c.c_uint), ('instances', c.c_uint),
-                ('multiprocessors', c.c_uint), ('copy_engines', c.c_uint), ('decoders', c.c_uint), ('encoders', c.c_uint),
+    _fields_ = [('version', c.c_uint), ('id', c.c_uint), ('p2p', c.c_uint), ('slices', c.c_uint),
+                ('instances', c.c_uint),
+                ('multiprocessors', c.c_uint), ('copy_engines', c.c_uint), ('decoders', c.c_uint),
+                ('encoders', c.c_uint),
                 ('jpeg', c.c_uint), ('ofa', c.c_uint), ('memory_mib', c.c_ulonglong), ('name', c.c_char * 96)]
 
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""The suite for a real NVIDIA GPU: run.sh says how it is called. Every step is bounded; one that fails does not stop the rest."""
+"""The suite for a real NVIDIA GPU: run.sh says how it is called. Every step is bounded; one that fails does not stop
+the rest."""
 import argparse
 import csv
 import datetime
@@ -26,7 +27,7 @@ from stats import number
 PROGRAMS = {   # what runs on the device: built with gcc alone where the build has not got it
     'bench/cuload': ('bench/load.c', 'bench/cuwork.c', 'bench/cudrv.c', 'bench/cuptx.c'),
     'bench/cuapibench': ('bench/cuapibench.c', 'bench/cudrv.c', 'bench/cuptx.c'),
-    'bench/cuescape': ('bench/cuescape.c', 'bench/cudrv.c'),
+    'bench/cuescape': ('bench/cuescape.c', 'bench/cuways.c', 'bench/cudrv.c'),
     'tests/gpu/cucheck': ('tests/gpu/cucheck.c', 'bench/cudrv.c', 'bench/cuptx.c'),
     'tests/gpu/cumicro': ('tests/gpu/cumicro.c', 'bench/cudrv.c', 'bench/cuptx.c'),
 }
@@ -57,7 +58,8 @@ class GpuBench(Bench):
         if not os.path.exists(target):
             os.makedirs(self.compiled, exist_ok=True)
             sources = [os.path.join(ROOT, s) for s in PROGRAMS[path]]
-            subprocess.run(['gcc', '-std=gnu17', '-O2', '-D_GNU_SOURCE', '-I', os.path.join(ROOT, 'src'), '-I', os.path.join(ROOT, 'bench'),
+            subprocess.run(['gcc', '-std=gnu17', '-O2', '-D_GNU_SOURCE', '-I', os.path.join(ROOT, 'src'), '-I',
+                            os.path.join(ROOT, 'bench'),
                             *sources, '-o', target, '-pthread', '-ldl', '-lm'], check=True, timeout=120)
         return target
 
@@ -93,9 +95,11 @@ class Suite:
 
     def run(self, argv, contract=None, seconds=60, env=None, text=None):
         """A program to its end, bare or under a contract. Its output goes into the log."""
-        r = subprocess.run(self.bench.wrap(contract, [str(a) for a in argv]), env=env or self.bench.env(self.device), capture_output=True,
+        r = subprocess.run(self.bench.wrap(contract, [str(a) for a in argv]), env=env or self.bench.env(self.device),
+                           capture_output=True,
                            text=True, input=text, timeout=seconds, check=False)
-        self.note(f'$ {" ".join(str(a) for a in argv)} [{" ".join(contract) if contract is not None else "bare"}] -> {r.returncode}\n'
+        under = 'bare' if contract is None else ' '.join(contract)
+        self.note(f'$ {" ".join(str(a) for a in argv)} [{under}] -> {r.returncode}\n'
                   f'{r.stdout[-8000:]}{r.stderr[-4000:]}')
         return r
 
@@ -141,7 +145,7 @@ def report(s, path):
         card = dict(s.facts).get('card', 'unknown card')
         f.write(f'# Penstock on {card}{" (simulated accelerator)" if s.simulated else ""}\n\n')
         if s.simulated:
-            f.write('**Everything on this page was taken on a simulated accelerator and says nothing about a GPU.**\n\n')
+            f.write('**Everything on this page was taken on a simulated accelerator: it says nothing about a GPU.**\n\n')
         f.writelines(f'- {k}: {v}\n' for k, v in s.facts)
         f.write('\n## Checks\n\n| step | check | verdict | |\n|---|---|---|---|\n')
         for r in s.rows:
