@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Contexts: which one calls go to, what belongs to it, and its end.
+ *
+ * Which is current is asked of the driver each time: the runtime changes it through private tables, past every hook. An end
+ * takes events away that marks of ours are still on; so calls on them are counted in, and the end waits for those.
+ */
+#include "shim/cuda/gating.h"
+
+#include <stdlib.h>
+
+static struct pen_map contexts;
+_Atomic uint32_t pen_cu_version = 1;
+
+#define LEAVE_STEP_NS UINT64_C(1000000)
+
+/* ---- records --------------------------------------------------------------------------------------------------- */
+
+static struct pen_cu_context *context_new(CUcontext id)
+{
+	struct pen_cu_device *d = pen_cu_device_current();
+	struct pen_gate *g = d ? pen_cu_gate(d) : NULL;
+	struct pen_cu_gating *gating = g ? pen_cu_gating(d) : NULL;
+	struct pen_cu_context *c = gating ? calloc(1, sizeof(*c)) : NULL;
+	if (!c)
+		return NULL;
+	c->id = id;
+	c->device = d;
+	c->gate = g;
+	atomic_init(&c->refs, 1);
+	/* Of two threads that meet it at once the first one's is kept. */
+	static struct pen_forklock making = PEN_FORKLOCK_INIT;
+	pen_forklock_take(&making);
+	struct pen_cu_context *there = pen_map_find(&contexts, id);
+	bool failed = !there && pen_map_put(&contexts, id, c) < 0;
+	pen_forklock_give(&making);
+	if (there || failed) {
+		free(c);
+		return there;
+	}
+	atomic_fetch_add(&gating->contexts, 1);
+	return c;
+}
+
+struct pen_cu_context *pen_cu_context_current(void)
+{
+	CUcontext id = NULL;
+	if (REAL(cuCtxGetCurrent)(&id) != CUDA_SUCCESS || !id)
+		return NULL;
+	struct pen_cu_context *c = pen_map_find(&contexts, id);
+	return c ? c : context_new(id);
+}
+
+struct pen_cu_context *pen_cu_context(CUcontext id)
+{
+	CUcontext now = NULL;
+	if (!id)
+		return NULL;
+	struct pen_cu_context *c = pen_map_find(&contexts, id);
+	if (c)
+		return c;
+	if (REAL(cuCtxGetCurrent)(&now) == CUDA_SUCCESS && now == id)
+		return context_new(id);
+	if (REAL(cuCtxPushCurrent_v2)(id) != CUDA_SUCCESS)
+		return NULL;
+	c = context_new(id);
+	REAL(cuCtxPopCurrent_v2)(&now);
+	return c;
+}
+
+void pen_cu_context_unref(struct pen_cu_context *c)
+{
+	if (atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) == 1)
+		free(c);
+}
+
+bool pen_cu_context_enter(struct pen_cu_context *c)
+{
+	atomic_fetch_add(&c->users, 1);
+	if (atomic_load(&c->life) == PEN_CU_ALIVE)
+		return true;
+	pen_cu_context_leave(c);
+	return false;
+}
+
+void pen_cu_context_leave(struct pen_cu_context *c)
+{
+	if (atomic_fetch_sub(&c->users, 1) == 1 && atomic_load(&c->life) != PEN_CU_ALIVE)
+		pen_futex_wake(&c->users, INT32_MAX);
+}
+
+bool pen_cu_context_push(struct pen_cu_context *c, bool *pushed)
+{
+	CUcontext now = NULL;
+	*pushed = false;
+	if (REAL(cuCtxGetCurrent)(&now) == CUDA_SUCCESS && now == c->id)
+		return true;
+	*pushed = REAL(cuCtxPushCurrent_v2)(c->id) == CUDA_SUCCESS;
+	return *pushed;
+}
+
+void pen_cu_context_pop(bool pushed)
+{
+	CUcontext gone;
+	if (pushed)
+		REAL(cuCtxPopCurrent_v2)(&gone);
+}
+
+/* ---- the end --------------------------------------------------------------------------------------------------- */
+
+/* Nobody is in a call on its events any more, and nobody comes in. Such calls never wait for the device. */
+static struct pen_cu_context *close_context(CUcontext id)
+{
+	struct pen_cu_context *c = id ? pen_map_find(&contexts, id) : NULL;
+	if (!c)
+		return NULL;
+	uint32_t alive = PEN_CU_ALIVE, users;
+	if (!atomic_compare_exchange_strong(&c->life, &alive, PEN_CU_CLOSING))
+		return NULL;   /* another thread is at it */
+	while ((users = atomic_load(&c->users)) != 0)
+		pen_futex_wait(&c->users, users, LEAVE_STEP_NS);
+	return c;
+}
+
+static void reopen(struct pen_cu_context *c)
+{
+	if (c)
+		atomic_store(&c->life, PEN_CU_ALIVE);
+}
+
+/* It has gone, and with it all that was in it. */
+static void bury(struct pen_cu_context *c)
+{
+	if (!c)
+		return;
+	atomic_store(&c->life, PEN_CU_GONE);
+	pen_map_take(&contexts, c->id);
+	atomic_fetch_add(&pen_cu_version, 1);
+	pen_cu_streams_gone(c);
+	pen_cu_pool_drop(c);
+	struct pen_cu_gating *g = pen_cu_gating(c->device);
+	if (g)
+		atomic_fetch_sub(&g->contexts, 1);
+	pen_cu_context_unref(c);
+}
+
+static CUresult destroy(CUresult (*real)(CUcontext), CUcontext id)
+{
+	if (pen_cu_thread.depth)
+		return real(id);
+	struct pen_cu_context *c = close_context(id);
+	pen_cu_thread.depth++;
+	CUresult r = real(id);
+	pen_cu_thread.depth--;
+	if (r != CUDA_SUCCESS) {
+		reopen(c);
+		return r;
+	}
+	bury(c);
+	pen_cu_mem_context_gone(id);
+	return r;
+}
+
+CUresult pen_cuCtxDestroy(CUcontext id)
+{
+	return destroy(REAL(cuCtxDestroy), id);
+}
+
+CUresult pen_cuCtxDestroy_v2(CUcontext id)
+{
+	return destroy(REAL(cuCtxDestroy_v2), id);
+}
+
+/*
+ * The primary context of a device ends by a reset, or by the last of its releases, of which there may be more than we have
+ * seen. Its handle is learned by holding it for a moment.
+ */
+static CUcontext primary(CUdevice dev)
+{
+	CUcontext id = NULL;
+	unsigned int flags;
+	int active = 0;
+	if (!REAL(cuDevicePrimaryCtxGetState) || REAL(cuDevicePrimaryCtxGetState)(dev, &flags, &active) != CUDA_SUCCESS || !active)
+		return NULL;
+	if (REAL(cuDevicePrimaryCtxRetain)(&id, dev) != CUDA_SUCCESS)
+		return NULL;
+	(void)(REAL(cuDevicePrimaryCtxRelease_v2) ? REAL(cuDevicePrimaryCtxRelease_v2)(dev) : REAL(cuDevicePrimaryCtxRelease)(dev));
+	return id;
+}
+
+static CUresult end_primary(CUresult (*real)(CUdevice), CUdevice dev, bool reset)
+{
+	if (pen_cu_thread.depth)
+		return real(dev);
+	pen_cu_thread.depth++;
+	CUcontext id = primary(dev);
+	struct pen_cu_context *c = close_context(id);
+	CUresult r = real(dev);
+	unsigned int flags;
+	int active = 0;
+	bool gone = r == CUDA_SUCCESS && id;
+	if (gone && !reset && REAL(cuDevicePrimaryCtxGetState)(dev, &flags, &active) == CUDA_SUCCESS)
+		gone = !active;
+	pen_cu_thread.depth--;
+	if (!gone) {
+		reopen(c);
+		return r;
+	}
+	bury(c);
+	pen_cu_mem_context_gone(id);
+	return r;
+}
+
+CUresult pen_cuDevicePrimaryCtxReset(CUdevice dev)
+{
+	return end_primary(REAL(cuDevicePrimaryCtxReset), dev, true);
+}
+
+CUresult pen_cuDevicePrimaryCtxReset_v2(CUdevice dev)
+{
+	return end_primary(REAL(cuDevicePrimaryCtxReset_v2), dev, true);
+}
+
+CUresult pen_cuDevicePrimaryCtxRelease(CUdevice dev)
+{
+	return end_primary(REAL(cuDevicePrimaryCtxRelease), dev, false);
+}
+
+CUresult pen_cuDevicePrimaryCtxRelease_v2(CUdevice dev)
+{
+	return end_primary(REAL(cuDevicePrimaryCtxRelease_v2), dev, false);
+}
