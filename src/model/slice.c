@@ -74,9 +74,8 @@ static void take_over(struct pen_model *m)
 	m->slice_from_ns = m->now_ns;
 	if (m->active && !TAILQ_EMPTY(&m->turns))
 		m->slice_due_ns = m->now_ns + m->card.slice_ns;
-	m->dirty = true;   /* its blocks are to be dealt */
 	m->truth.switches++;
-	m->dirty = true;
+	m->dirty = true;   /* its blocks are to be dealt */
 	struct pen_model_context *c;
 	TAILQ_FOREACH(c, &m->contexts, link)
 		if (c->group == m->active)
