@@ -11,7 +11,6 @@
  */
 #include "backend/nvml.h"
 
-#include <ctype.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdio.h>
@@ -93,30 +92,13 @@ static bool find_address(const struct pen_nvml *nv, nvmlDevice_t d, struct pen_d
 	return true;
 }
 
-/* "GPU-" or "MIG-" and 32 hexadecimal digits in groups. The form of drivers before 470, MIG-GPU-uuid/1/0, is no UUID of the instance. */
-static bool read_uuid(const char *text, uint8_t uuid[16])
-{
-	if ((strncmp(text, "GPU-", 4) && strncmp(text, "MIG-", 4)) || strlen(text) != 40)
-		return false;
-	unsigned n = 0;
-	for (const char *s = text + 4; *s; s++) {
-		if (*s == '-')
-			continue;
-		if (!isxdigit((unsigned char)*s) || n == 32)
-			return false;
-		unsigned digit = (unsigned)(*s <= '9' ? *s - '0' : (*s | 0x20) - 'a' + 10);
-		uuid[n / 2] = (uint8_t)(n % 2 ? uuid[n / 2] | digit : digit << 4);
-		n++;
-	}
-	return n == 32;
-}
-
 static void make_key(const struct pen_nvml *nv, struct pen_nvml_device *d)
 {
 	char name[NVML_DEVICE_UUID_V2_BUFFER_SIZE] = "";
 	struct pen_devkey_facts f = { .api = "cuda", .platform = "NVIDIA CUDA", .name = name };
+	/* That of an instance before driver 470, MIG-GPU-uuid/1/0, is none: it goes by the text. */
 	if (nv->nvmlDeviceGetUUID && nv->nvmlDeviceGetUUID(d->handle, name, sizeof(name)) == NVML_SUCCESS)
-		f.has_uuid = read_uuid(name, f.uuid);
+		f.has_uuid = pen_devkey_uuid(name, f.uuid);
 	if (!d->is_instance)
 		find_address(nv, d->handle, &f);
 	pen_devkey(d->key, &f);

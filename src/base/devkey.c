@@ -36,3 +36,21 @@ char *pen_devkey(char buf[PEN_DEVKEY_MAX], const struct pen_devkey_facts *f)
 	snprintf(buf, PEN_DEVKEY_MAX, "%s:%s/%s#%u", api, platform, name, f->nth);
 	return buf;
 }
+
+bool pen_devkey_uuid(const char *text, uint8_t uuid[16])
+{
+	static const char digits[] = "0123456789abcdef";
+	unsigned n = 0;
+	if ((strncmp(text, "GPU-", 4) && strncmp(text, "MIG-", 4)) || strlen(text) != 40)
+		return false;
+	for (const char *s = text + 4; *s; s++) {
+		if (*s == '-')
+			continue;
+		const char *at = strchr(digits, *s | 0x20);
+		if (!at || n == 32)
+			return false;
+		uuid[n / 2] = (uint8_t)(n % 2 ? uuid[n / 2] | (unsigned)(at - digits) : (unsigned)(at - digits) << 4);
+		n++;
+	}
+	return n == 32;
+}

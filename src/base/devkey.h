@@ -6,6 +6,7 @@
  * tells the address, else "uuid:<32 hex>", else "<api>:<platform>/<name>#<n>" with n counting equal names in enumeration
  * order. Never an ordinal across unlike devices. Characters outside [A-Za-z0-9._-] become '-'.
  */
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,5 +23,8 @@ struct pen_devkey_facts {
 
 /* Writes at most PEN_DEVKEY_MAX bytes with the terminator. Return: @buf. */
 char *pen_devkey(char buf[PEN_DEVKEY_MAX], const struct pen_devkey_facts *f);
+
+/* "GPU-" or "MIG-" and 32 hexadecimal digits in groups, as NVIDIA writes a UUID, into @uuid. False: another form. */
+bool pen_devkey_uuid(const char *text, uint8_t uuid[16]);
 
 #endif
