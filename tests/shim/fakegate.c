@@ -7,6 +7,9 @@
  *   FAKEGATE=managed (default) | unmanaged | refused | noattach
  *   FAKEGATE_LIMIT=bytes     memory limit
  *   FAKEGATE_UNITS=n         units of the terms
+ *   FAKEGATE_COVERS=keys     only devices whose keys are in this text; the contract does not cover the others
+ *   FAKEGATE_USED=bytes      in use by others of the tenant
+ *   FAKEGATE_CLIENTS=pid:bytes:device_ns,...   processes of the tenant
  *   FAKEGATE_FAST=1          pen_gate_fast() admits
  *   FAKEGATE_CUT=n           kernels are cut into pieces of about n slices (whole waves)
  *   FAKEGATE_MARKS=1         a mark for each piece; released, and its storage re-used, as often as not before it is done
@@ -70,8 +73,11 @@ enum pen_managed pen_gate_managed(void)
 
 int pen_gate_open(const struct pen_adapter *adapter, const struct pen_gate_device *dev, struct pen_gate **ret_gate)
 {
+	const char *covers = getenv("FAKEGATE_COVERS");
 	if (mode_is("noattach"))
 		return -EAGAIN;
+	if (mode_is("refused") || (covers && !strstr(covers, dev->key)))
+		return -EACCES;
 	pen_lock(&open_lock);
 	uint32_t n = atomic_load(&ngates), i = 0;
 	while (i < n && strcmp(gates[i].key, dev->key))
@@ -85,6 +91,7 @@ int pen_gate_open(const struct pen_adapter *adapter, const struct pen_gate_devic
 		g->device_bytes = dev->mem_bytes;
 		g->limit = option("FAKEGATE_LIMIT", UINT64_MAX);
 		g->terms.units = (uint32_t)option("FAKEGATE_UNITS", 0);
+		g->terms.units_total = dev->units;
 		atomic_store(&g->epoch, 1);
 		atomic_store(&g->hot.seen_epoch, 1);
 		g->hot.epoch = &g->epoch;
@@ -325,5 +332,25 @@ void pen_gate_mem_release(struct pen_gate *g, uint64_t bytes)
 void pen_gate_mem_view(struct pen_gate *g, struct pen_mem_view *ret)
 {
 	ret->limit_bytes = g->limit < g->device_bytes ? g->limit : g->device_bytes;
-	ret->used_bytes = atomic_load(&g->used);
+	ret->used_bytes = atomic_load(&g->used) + option("FAKEGATE_USED", 0);
 }
+
+/* ---- for who only looks ---------------------------------------------------------------------------------------------- */
+
+size_t pen_gate_clients(struct pen_gate *g, struct pen_gate_client *v, size_t room)
+{
+	size_t n = 0;
+	(void)g;
+	for (const char *s = getenv("FAKEGATE_CLIENTS"); s && *s && n < room; s += strcspn(s, ","), s += *s == ',') {
+		char *end;
+		v[n].pid = (uint32_t)strtoul(s, &end, 10);
+		v[n].charged_bytes = strtoull(end + 1, &end, 10);
+		v[n++].device_ns = strtoull(end + 1, &end, 10);
+	}
+	return n;
+}
+
+const struct pen_gate_door pen_gate_door = {
+	.abi = PEN_GATE_DOOR_ABI, .size = sizeof(pen_gate_door), .managed = pen_gate_managed, .open = pen_gate_open,
+	.terms = pen_gate_terms, .mem_view = pen_gate_mem_view, .clients = pen_gate_clients,
+};
