@@ -122,6 +122,8 @@ struct pen_config {
 	char http_listen[64];                   /* "ADDRESS:PORT"; "" = no HTTP */
 	uint32_t retention_days;
 	uint64_t retention_max_size;            /* bytes of the database */
+	char textfile[PEN_CONFIG_PATH_MAX + 1]; /* "" = none */
+	uint64_t textfile_interval_ns;
 	char cdi_dir[PEN_CONFIG_PATH_MAX + 1];  /* "" = as the kind of daemon has it */
 	char shim_dir[PEN_CONFIG_PATH_MAX + 1]; /* "" = lib/penstock beside the program */
 	bool kube_enabled;
@@ -170,6 +172,10 @@ struct pen_config {
 	  N_("size of the database above which the oldest rows go")) \
 	X(shim_dir, "shim_dir", path_or_auto, shim_dir, false, "auto", N_("auto, or an absolute path of at most 255 bytes"), \
 	  N_("directory of the libraries that containers get; auto: lib/penstock beside the daemon")) \
+	X(textfile, "metrics.textfile", path_or_none, textfile, false, "none", N_("none, or an absolute path of at most 255 bytes"), \
+	  N_("file into which the metrics are written, for the textfile collector of node_exporter (*.prom)")) \
+	X(textfile_interval, "metrics.interval", interval, textfile_interval_ns, false, "15s", N_("a time from 1s to 1h"), \
+	  N_("how often that file is written")) \
 	X(cdi_dir, "cdi.directory", path_or_auto, cdi_dir, false, "auto", N_("auto, or an absolute path of at most 255 bytes"), \
 	  N_("where tenants are named as CDI devices; auto: /var/run/cdi of the system's daemon, nowhere of a private one")) \
 	X(kube_enabled, "kubernetes.enabled", toggle, kube_enabled, false, "false", N_("true or false"), \

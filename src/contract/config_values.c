@@ -175,6 +175,19 @@ void pen_value_format_path_or_auto(const void *member, char *buf, size_t n)
 	snprintf(buf, n, "%s", *(const char *)member ? (const char *)member : "auto");
 }
 
+int pen_value_parse_path_or_none(void *member, const char *s, const char **why)
+{
+	if (strcmp(s, "none"))
+		return pen_value_parse_path(member, s, why);
+	*(char *)member = 0;
+	return 0;
+}
+
+void pen_value_format_path_or_none(const void *member, char *buf, size_t n)
+{
+	snprintf(buf, n, "%s", *(const char *)member ? (const char *)member : "none");
+}
+
 int pen_value_parse_path_list(void *member, const char *s, const char **why)
 {
 	char path[PEN_CONFIG_PATH_MAX + 1];
@@ -259,6 +272,16 @@ int pen_value_parse_lease(void *member, const char *s, const char **why)
 }
 
 void pen_value_format_lease(const void *member, char *buf, size_t n)
+{
+	pen_exact_duration(buf, n, *(const uint64_t *)member);
+}
+
+int pen_value_parse_interval(void *member, const char *s, const char **why)
+{
+	return parse_between(pen_parse_duration, s, PEN_S, 3600 * PEN_S, member, why);
+}
+
+void pen_value_format_interval(const void *member, char *buf, size_t n)
 {
 	pen_exact_duration(buf, n, *(const uint64_t *)member);
 }

@@ -18,6 +18,7 @@ struct pen_api_call {
 	const char *query;             /* "minutes=5" or NULL */
 	const char *body;
 	size_t body_len;
+	bool open_metrics;             /* it would rather have OpenMetrics than Prometheus text */
 	bool may_change;               /* root, the owner of the daemon, or of its group */
 	uid_t uid;                     /* of the caller, for what it creates */
 	gid_t gid;
@@ -29,6 +30,7 @@ struct pen_api_call {
 	int status;
 	json_t *answer;
 	char *text;                    /* instead of JSON */
+	const char *text_type;         /* of it; NULL: Prometheus text */
 };
 
 void pen_api_run(struct pen_api_call *call);
@@ -47,6 +49,7 @@ uint64_t pen_api_query_u64(const struct pen_api_call *call, const char *key, uin
 json_t *pen_api_tenant_json(struct pen_daemon *d, const struct pen_tenant *t);
 json_t *pen_api_event_json(const struct pen_event_row *row);
 char *pen_metrics_text(struct pen_daemon *d);   /* malloc'ed; NULL no memory */
+char *pen_openmetrics_text(const char *prometheus);   /* the same in OpenMetrics 1.0; likewise */
 json_t *pen_json_u64(uint64_t v);               /* jansson's integers are signed: "unlimited" becomes the largest */
 
 /* Path after /v1 ("*" = a tenant's name), method, handler, changes state. The one list of what is served. */

@@ -160,6 +160,12 @@ int pen_api_config_reload(struct pen_api_call *call)
 int pen_api_metrics(struct pen_api_call *call)
 {
 	call->text = pen_metrics_text(call->d);
+	if (call->text && call->open_metrics) {
+		char *text = pen_openmetrics_text(call->text);
+		free(call->text);
+		call->text = text;
+		call->text_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+	}
 	call->status = call->text ? 200 : 500;
 	return 0;
 }

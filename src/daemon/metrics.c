@@ -2,7 +2,7 @@
 /* /metrics: Prometheus text format 0.0.4. Names of tenants and devices hold no character that a label must escape but \ and ". */
 #include "base/auto.h"
 #include "daemon/api.h"
-#include "daemon/service.h"
+#include "daemon/service_internal.h"
 #include "daemon/store.h"
 
 #include <math.h>
@@ -111,8 +111,9 @@ static void put_held(const struct out *o)
 	{
 		struct pen_totals t;
 		pen_place_totals(p, &t);
-		for (unsigned k = 0; k < PEN_HOLD_MAX_; k++)
-			put_place(o->f, "held_seconds_total", p, "reason", hold[k], (double)t.held_ns[k] / 1e9);
+		for (unsigned k = 0; k < PEN_HOLD_MAX_; k++)   /* a reason that never came up is no series: most never do */
+			if (t.held_ns[k])
+				put_place(o->f, "held_seconds_total", p, "reason", hold[k], (double)t.held_ns[k] / 1e9);
 	}
 }
 
@@ -187,6 +188,11 @@ static void put_daemon(const struct out *o)
 		head(o->f, m[i].name, m[i].type, m[i].help);
 		fprintf(o->f, "penstock_%s %.17g\n", m[i].name, m[i].v);
 	}
+}
+
+char *pen_service_metrics_text(struct pen_service *s)
+{
+	return pen_metrics_text(s->d);
 }
 
 void pen_service_metric_head(FILE *out, const char *name, const char *type, const char *help)

@@ -25,8 +25,10 @@ static const struct pen_integration pen_kubelet_integration = {
 #endif
 
 #include "integration/cdi/cdi.h"
+#include "integration/textfile/textfile.h"
 
-static const struct pen_integration *const table[] = { &pen_kubelet_integration, &pen_cdi_integration };
+static const struct pen_integration *const table[] = { &pen_kubelet_integration, &pen_cdi_integration,
+							&pen_textfile_integration };
 _Static_assert(PEN_ARRAY_LEN(table) <= PEN_INTEGRATIONS_MAX, "room in struct pen_services");
 
 /* ---- start, changes, stop ----------------------------------------------------------------------------------------- */

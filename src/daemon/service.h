@@ -134,6 +134,7 @@ void pen_service_event(struct pen_service *s, bool alert, const char *tenant, co
  */
 int pen_service_work(struct pen_service *s, void (*work)(void *arg), void (*done)(void *arg), void (*drop)(void *arg), void *arg);
 
+char *pen_service_metrics_text(struct pen_service *s);   /* all of /metrics; malloc'ed, NULL no memory */
 /* Prometheus text. Names without the prefix penstock_; @labels: key, value, ..., NULL. */
 void pen_service_metric_head(FILE *out, const char *name, const char *type, const char *help);
 void pen_service_metric(FILE *out, const char *name, const char *const *labels, double value);

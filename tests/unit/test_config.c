@@ -51,13 +51,13 @@ static char *print(const struct pen_config *cfg)
 
 static const char full[] =
 	"state_dir: /s\nruntime_dir: /r\nsocket: /x/y.sock\ngroup: penstock\nlog_level: debug\ntick: 2ms\n"
-	"http:\n  listen: \"[::1]:80\"\nretention:\n  days: 7\n  max_size: 64M\nshim_dir: /l\ncdi:\n  directory: /c\n"
+	"http:\n  listen: \"[::1]:80\"\nretention:\n  days: 7\n  max_size: 64M\nshim_dir: /l\nmetrics:\n  textfile: /m\n  interval: 5s\ncdi:\n  directory: /c\n"
 	"kubernetes:\n  enabled: true\n  resource_domain: edge.example\n  directory: /k\n  lease: 5m\n  pods: \"127.0.0.1:10255\"\n"
-	"  bundles: \"/a:/b\"\n  profiles:\n    # p.yaml:22\n    - name: vgpu-2g\n      device: T4\n      memory: 2G\n      compute: 25%\n"
+	"  bundles: \"/a:/b\"\n  profiles:\n    # p.yaml:27\n    - name: vgpu-2g\n      device: T4\n      memory: 2G\n      compute: 25%\n"
 	"      count: 3\n      cdi: \"nvidia.com/gpu=0\"\n  aliases:\n    nvidia.com/gpu: vgpu-2g\n"
 	"policy:\n  order: strict\n  share: fairshare\n  rate: cap\n  mode: corun\n  quantum: 4ms\n  reserve: 512M\n"
 	"devices:\n  - device: \"T4 #1\"\n    mode: exclusive\n    reserve: 1G\n"
-	"contracts:\n  # p.yaml:43\n  - name: cam\n    class: latency\n    memory: 1G..2G\n  # p.yaml:47\n  - name: train\n";
+	"contracts:\n  # p.yaml:48\n  - name: cam\n    class: latency\n    memory: 1G..2G\n  # p.yaml:52\n  - name: train\n";
 
 static void test_full_round_trip(void **state)
 {
@@ -78,7 +78,7 @@ static void test_full_round_trip(void **state)
 	assert_int_equal(cfg.policy_set_mask, (1u << PEN_POLICY_MAX_) - 1);
 	assert_int_equal(cfg.n_devices, 1);
 	assert_int_equal(cfg.n_contracts, 2);
-	assert_string_equal(cfg.contracts[0].origin, "p.yaml:45");
+	assert_string_equal(cfg.contracts[0].origin, "p.yaml:48");
 	assert_true(cfg.kube_enabled);
 	assert_int_equal(cfg.kube_lease_ns, 300 * PEN_S);
 	assert_int_equal(cfg.n_profiles, 1);
@@ -199,6 +199,8 @@ static const struct bad_case bad_cases[] = {
 	{ "retention:\n  days: 3651\n", -EINVAL, "p.yaml:2: retention.days: ..." },
 	{ "retention:\n  max_size: 1K\n", -ERANGE, "p.yaml:2: retention.max_size: '1K' is out of range; allowed: a size from 1M ..." },
 	{ "shim_dir: lib\n", -EINVAL, "p.yaml:1: shim_dir: 'lib' is not valid; allowed: auto, or ..." },
+	{ "metrics:\n  textfile: m\n", -EINVAL, "p.yaml:2: metrics.textfile: 'm' is not valid; allowed: none, or ..." },
+	{ "metrics:\n  interval: 1ms\n", -ERANGE, "p.yaml:2: metrics.interval: '1ms' is out of range; allowed: a time from ..." },
 	{ "cdi:\n  directory: cdi\n", -EINVAL, "p.yaml:2: cdi.directory: 'cdi' is not valid; allowed: auto, or ..." },
 	{ "kubernetes:\n  enabled: maybe\n", -EINVAL, "p.yaml:2: kubernetes.enabled: 'maybe' is not valid; allowed: true or false" },
 	{ "kubernetes:\n  resource_domain: Edge\n", -EINVAL, "p.yaml:2: kubernetes.resource_domain: 'Edge' is not valid; ..." },
