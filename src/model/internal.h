@@ -129,7 +129,7 @@ struct pen_model {
 	struct pen_model_group everybody;      /* under MPS */
 	struct pen_model_group *active, *coming, *last;   /* coming: being switched to; last: whom the units were handed from */
 	struct pen_model_groups turns;
-	uint64_t slice_from_ns, slice_due_ns, switch_due_ns, switch_from_ns;
+	uint64_t slice_from_ns, idle_ns, slice_due_ns, switch_due_ns, switch_from_ns;
 
 	double *demand, *alloc;                /* scratch of one number a channel */
 	unsigned *sorted;

@@ -57,12 +57,16 @@ void pen_model_work(struct pen_model *m, struct pen_model_group *g, int delta)
 	m->dirty = true;
 	if (had == (g->work != 0))
 		return;
-	if (!g->work)
+	if (!g->work) {
 		unqueue(m, g);
-	else if (g == m->active)
-		m->slice_from_ns = m->now_ns;
-	else if (g != m->coming)
+		m->idle_ns = g == m->active ? m->now_ns : m->idle_ns;
+	} else if (g == m->active) {
+		/* Between two kernels there is none for no time. */
+		if (m->now_ns > m->idle_ns)
+			m->slice_from_ns = m->now_ns;
+	} else if (g != m->coming) {
 		enqueue(m, g);
+	}
 }
 
 static void take_over(struct pen_model *m)
