@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Stream-ordered memory: a pool is charged what it holds. FAKEGATE_LIMIT = 256 MiB; the driver's own counter of used memory is the
+ * truth that the charge must never be below.
+ *
+ * test_pool DRIVER
+ */
+#include "cutest.h"
+
+#include <pthread.h>
+
+#define MIB (UINT64_C(1) << 20)
+#define LIMIT (256 * MIB)
+
+static struct cu_api real;
+static CUdevice dev;
+
+/* Taken of the device, by the driver. */
+static uint64_t truth(void)
+{
+	size_t left = 0, total = 0;
+	MUST(real.cuMemGetInfo_v2(&left, &total));
+	return total - left;
+}
+
+static uint64_t base;
+
+static void never_below(int line)
+{
+	uint64_t taken = truth() - base;
+	if (taken <= stats->used)
+		return;
+	fprintf(stderr, "test_pool.c:%d: the device has %llu bytes taken, %llu are charged\n", line, (unsigned long long)taken,
+		(unsigned long long)stats->used);
+	failures++;
+}
+#define NEVER_BELOW() never_below(__LINE__)
+
+static uint64_t holds(CUmemoryPool pool)
+{
+	uint64_t v = 0;
+	MUST(real.cuMemPoolGetAttribute(pool, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, &v));
+	return v;
+}
+
+static void keep_everything(CUmemoryPool pool)
+{
+	uint64_t all = UINT64_MAX;
+	MUST(cu.cuMemPoolSetAttribute(pool, CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, &all));
+}
+
+static void default_pool(CUstream s)
+{
+	CUmemoryPool pool;
+	CUdeviceptr p, q;
+	MUST(cu.cuDeviceGetDefaultMemPool(&pool, dev));
+	OK(cu.cuMemAllocAsync(&p, 10 * MIB, s));
+	NEVER_BELOW();
+	CHECK_EQ(stats->used, holds(pool));
+	CHECK_EQ(stats->objects, 1);
+	OK(cu.cuMemAllocAsync_ptsz(&q, 3 * MIB, s));
+	CHECK_EQ(stats->objects, 2);
+	CHECK_EQ(stats->used, holds(pool));
+	OK(cu.cuMemFreeAsync(p, s));
+	NEVER_BELOW();
+	OK(cu.cuMemFree_v2(q));   /* the plain call frees it as well */
+	CHECK_EQ(stats->objects, 0);
+	CHECK(stats->used > 0);
+	OK(cu.cuStreamSynchronize(s));   /* now it keeps no more than its threshold, which is 0 */
+	CHECK_EQ(holds(pool), 0);
+	EXPECT(0, 0);
+}
+
+/* What is freed stays with the pool, and stays charged, until it is trimmed or somebody else needs it. */
+static void kept(CUstream s)
+{
+	CUmemoryPool pool;
+	CUdeviceptr p, plain;
+	MUST(cu.cuDeviceGetDefaultMemPool(&pool, dev));
+	keep_everything(pool);
+	OK(cu.cuMemAllocAsync(&p, 200 * MIB, s));
+	OK(cu.cuMemFreeAsync(p, s));
+	OK(cu.cuStreamSynchronize(s));
+	CHECK(holds(pool) >= 200 * MIB);
+	CHECK_EQ(stats->used, holds(pool));
+	/* Again from what it holds: nothing more is charged. */
+	uint64_t before = stats->used;
+	OK(cu.cuMemAllocAsync(&p, 200 * MIB, s));
+	CHECK_EQ(stats->used, before);
+	OK(cu.cuMemFreeAsync(p, s));
+	OK(cu.cuStreamSynchronize(s));
+	/* Plain memory that fits only if the pool gives back. */
+	OK(cu.cuMemAlloc_v2(&plain, 100 * MIB));
+	NEVER_BELOW();
+	CHECK_EQ(stats->used, 100 * MIB + holds(pool));
+	CHECK(stats->used <= LIMIT);
+	OK(cu.cuMemFree_v2(plain));
+	OK(cu.cuMemPoolTrimTo(pool, 0));
+	EXPECT(0, 0);
+}
+
+static void limit(CUstream s)
+{
+	CUdeviceptr p[16];
+	unsigned n = 0;
+	CUmemoryPool pool;
+	MUST(cu.cuDeviceGetDefaultMemPool(&pool, dev));
+	while (n < 16 && cu.cuMemAllocAsync(&p[n], 30 * MIB, s) == CUDA_SUCCESS)
+		n++;
+	CHECK(n >= 7 && n <= 8);
+	CHECK(stats->used <= LIMIT);
+	CHECK(stats->denials > 0);
+	NEVER_BELOW();
+	for (unsigned i = 0; i < n; i++)
+		OK(cu.cuMemFreeAsync(p[i], s));
+	OK(cu.cuStreamSynchronize(s));
+	OK(cu.cuMemPoolTrimTo(pool, 0));
+	EXPECT(0, 0);
+	/* One that grows in large steps is not refused what fits. */
+	CUdeviceptr most, little;
+	OK(cu.cuMemAlloc_v2(&most, LIMIT - 8 * MIB));
+	OK(cu.cuMemAllocAsync(&little, MIB, s));
+	NEVER_BELOW();
+	CHECK(stats->used <= LIMIT);
+	OK(cu.cuMemFreeAsync(little, s));
+	OK(cu.cuMemFree_v2(most));
+	OK(cu.cuStreamSynchronize(s));
+	OK(cu.cuMemPoolTrimTo(pool, 0));
+	EXPECT(0, 0);
+}
+
+static void own_pool(CUstream s)
+{
+	CUmemPoolProps props = { .allocType = CU_MEM_ALLOCATION_TYPE_PINNED, .location = { CU_MEM_LOCATION_TYPE_DEVICE, dev } };
+	CUmemoryPool pool;
+	CUdeviceptr p, q;
+	OK(cu.cuMemPoolCreate(&pool, &props));
+	keep_everything(pool);
+	OK(cu.cuMemAllocFromPoolAsync(&p, 20 * MIB, pool, s));
+	OK(cu.cuMemAllocFromPoolAsync_ptsz(&q, 20 * MIB, pool, s));
+	NEVER_BELOW();
+	CHECK_EQ(stats->used, holds(pool));
+	OK(cu.cuMemFreeAsync(q, s));
+	CHECK(stats->used >= 20 * MIB);
+	/* Made current: cuMemAllocAsync takes from it. */
+	CUmemoryPool standard;
+	OK(cu.cuDeviceGetDefaultMemPool(&standard, dev));
+	OK(cu.cuDeviceSetMemPool(dev, pool));
+	OK(cu.cuMemAllocAsync(&q, 50 * MIB, s));
+	CHECK_EQ(stats->used, holds(pool));
+	NEVER_BELOW();
+	OK(cu.cuDeviceSetMemPool(dev, standard));
+	OK(cu.cuMemFreeAsync(q, s));
+	OK(cu.cuStreamSynchronize(s));
+	/* Destroyed with a live block: that one stays charged. */
+	OK(cu.cuMemPoolDestroy(pool));
+	CHECK(stats->used >= 20 * MIB);
+	CHECK_EQ(stats->objects, 1);
+	OK(cu.cuMemFreeAsync(p, s));
+	OK(cu.cuStreamSynchronize(s));
+	EXPECT(0, 0);
+	CHECK_EQ(truth(), base);
+	for (unsigned i = 0; i < 100; i++) {   /* the record is used again */
+		OK(cu.cuMemPoolCreate(&pool, &props));
+		OK(cu.cuMemAllocFromPoolAsync(&p, MIB, pool, s));
+		OK(cu.cuMemFreeAsync(p, s));
+		OK(cu.cuMemPoolDestroy(pool));
+	}
+	EXPECT(0, 0);
+	props.location.id = 99;
+	CHECK(cu.cuMemPoolCreate(&pool, &props) != CUDA_SUCCESS);
+	CHECK_EQ(cu.cuMemAllocFromPoolAsync(&p, MIB, NULL, s), real.cuMemAllocFromPoolAsync(&p, MIB, NULL, s));
+	EXPECT(0, 0);
+}
+
+/* Threads that take, free, trim and change the pool at once: in the end nothing is left, and it was never above the limit. */
+static _Atomic int stop;
+
+static void *churn(void *arg)
+{
+	CUcontext ctx = arg;
+	CUstream s;
+	MUST(cu.cuCtxSetCurrent(ctx));
+	MUST(cu.cuStreamCreate(&s, CU_STREAM_NON_BLOCKING));
+	for (unsigned i = 0; i < 400; i++) {
+		CUdeviceptr p[4];
+		unsigned n = 0;
+		while (n < 4 && cu.cuMemAllocAsync(&p[n], (1 + (i + n) % 7) * 5 * MIB, s) == CUDA_SUCCESS)
+			n++;
+		while (n--)
+			OK(cu.cuMemFreeAsync(p[n], s));
+		if (i % 16 == 0)
+			OK(cu.cuStreamSynchronize(s));
+	}
+	MUST(cu.cuStreamDestroy_v2(s));
+	return NULL;
+}
+
+static void *watch(void *arg)
+{
+	uint64_t most = 0;
+	(void)arg;
+	while (!stop) {
+		uint64_t now = stats->used;
+		most = now > most ? now : most;
+	}
+	CHECK(most <= LIMIT);
+	return NULL;
+}
+
+static void race(CUcontext ctx)
+{
+	pthread_t t[8], w;
+	CUmemoryPool pool;
+	MUST(cu.cuDeviceGetDefaultMemPool(&pool, dev));
+	keep_everything(pool);
+	pthread_create(&w, NULL, watch, NULL);
+	for (unsigned i = 0; i < 8; i++)
+		pthread_create(&t[i], NULL, churn, ctx);
+	for (unsigned i = 0; i < 8; i++)
+		pthread_join(t[i], NULL);
+	stop = 1;
+	pthread_join(w, NULL);
+	CHECK_EQ(stats->objects, 0);
+	NEVER_BELOW();
+	OK(cu.cuMemPoolTrimTo(pool, 0));
+	EXPECT(0, 0);
+}
+
+int main(int argc, char **argv)
+{
+	CUstream s;
+	if (argc < 2)
+		return 2;
+	open_shim(argv);
+	MUST(cu.cuInit(0));
+	void *driver = dlopen(argv[1], RTLD_NOW | RTLD_NOLOAD);
+	if (!driver)
+		return 1;
+	api_of(driver, &real);
+	MUST(cu.cuDeviceGet(&dev, 0));
+	CUcontext ctx = new_context();
+	MUST(cu.cuStreamCreate(&s, CU_STREAM_NON_BLOCKING));
+	base = truth();
+	default_pool(s);
+	kept(s);
+	limit(s);
+	own_pool(s);
+	race(ctx);
+	return finished("pool");
+}
