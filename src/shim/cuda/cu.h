@@ -95,7 +95,7 @@ struct pen_cu_device *pen_cu_device_nth(uint32_t ordinal);
 /* The gate of a device, attaching on first use; NULL: this tenant may not use it (fail closed: CUDA_ERROR_NO_DEVICE at cuInit, OOM later). */
 struct pen_gate *pen_cu_gate(struct pen_cu_device *d);
 
-extern const struct pen_adapter pen_cu_adapter __attribute__((weak));   /* adapter.c */
+extern const struct pen_adapter pen_cu_adapter;   /* adapter.c */
 uint32_t pen_cu_units(struct pen_cu_device *d) __attribute__((weak));   /* units.c: multiprocessors as shown to the program; 0 = all */
 
 /*
@@ -115,8 +115,8 @@ void pen_cu_mem_graph_ran(CUgraphExec exec);
 /* The application has waited for the device: what pools held for blocks that were freed may have gone. Cheap without pools. */
 void pen_cu_mem_synced(struct pen_cu_device *d);
 /* Of graph.c, called by memory_graph.c: an executable graph was made of @graph; it is about to go. */
-void pen_cu_graph_made(CUgraphExec exec, CUgraph graph) __attribute__((weak));
-void pen_cu_graph_gone(CUgraphExec exec) __attribute__((weak));
+void pen_cu_graph_made(CUgraphExec exec, CUgraph graph);
+void pen_cu_graph_gone(CUgraphExec exec);
 
 /* ---- stream.c, context.c ---------------------------------------------------------------------------------------- */
 

@@ -10,7 +10,6 @@
 #include "base/auto.h"
 #include "base/log.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -180,7 +179,7 @@ static struct pen_gate *open_gate(struct pen_cu_device *d)
 {
 	struct pen_gate_device facts = { .key = d->key, .model = d->model, .mem_bytes = d->mem_bytes, .units = d->units, .native = d };
 	struct pen_gate *g = NULL;
-	int r = &pen_cu_adapter ? pen_gate_open(&pen_cu_adapter, &facts, &g) : -ENOTSUP;
+	int r = pen_gate_open(&pen_cu_adapter, &facts, &g);
 	if (r < 0)
 		pen_log(PEN_LOG_DEBUG, "cuda: %s is not for this tenant (%d)", d->key, r);
 	pen_forklock_take(&d->lock);

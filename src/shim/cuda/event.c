@@ -132,8 +132,10 @@ static struct pen_cu_gating *waits(struct pen_cu_device *d)
 
 static void waited(struct pen_cu_gating *g)
 {
-	if (g)
-		atomic_fetch_sub(&g->waiting, 1);
+	if (!g)
+		return;
+	atomic_fetch_sub(&g->waiting, 1);
+	pen_cu_mem_synced(g->device);
 }
 
 CUresult pen_cuEventSynchronize(CUevent e)

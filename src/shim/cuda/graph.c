@@ -91,10 +91,13 @@ static CUresult submit(CUresult (*real)(CUgraphExec, CUstream), CUgraphExec exec
 	struct pen_cu_stream *s = pen_cu_thread.depth || !exec ? NULL : pen_cu_stream(stream, per_thread);
 	if (!s)
 		return real(exec, stream);
+	CUresult r = pen_cu_mem_graph_runs(exec);
+	if (r != CUDA_SUCCESS)
+		return r;
 	struct graph_cmd c = { .cmd = { .run = run, .stream = s }, .real = real, .exec = exec, .stream = stream };
 	struct pen_gate_cmd g = { .kind = PEN_CMD_GRAPH, .est_ns = PEN_COST_FLOOR_NS };
 	g.cost = uploads ? NULL : cost_of(s, exec);
-	CUresult r = pen_cu_submit(&c.cmd, &g);
+	r = pen_cu_submit(&c.cmd, &g);
 	if (r == CUDA_SUCCESS)
 		pen_cu_mem_graph_ran(exec);
 	return r;

@@ -219,8 +219,7 @@ static CUresult made(struct exec *e, CUgraphExec *exec, CUgraph graph, CUresult 
 			end_exec(e);
 		return r;
 	}
-	if (pen_cu_graph_made)
-		pen_cu_graph_made(*exec, graph);
+	pen_cu_graph_made(*exec, graph);
 	if (uploaded)
 		pen_cu_mem_graph_ran(*exec);
 	return r;
@@ -272,7 +271,7 @@ CUresult pen_cuGraphExecDestroy(CUgraphExec exec)
 {
 	PEN_CU_NESTED(cuGraphExecDestroy, exec);
 	struct exec *e = exec && !pen_map_empty(&execs) ? pen_map_take(&execs, exec) : NULL;
-	if (exec && pen_cu_graph_gone)
+	if (exec)
 		pen_cu_graph_gone(exec);
 	CUresult r = PEN_CU_INSIDE(REAL(cuGraphExecDestroy)(exec));
 	if (e && r == CUDA_SUCCESS)

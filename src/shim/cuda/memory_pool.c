@@ -11,11 +11,10 @@
 #include "shim/cuda/memory.h"
 
 #include "base/auto.h"
+#include "shim/cuda/gating.h"
 
 #include <errno.h>
 #include <stdlib.h>
-
-extern _Atomic uint32_t pen_cu_captures __attribute__((weak));   /* capture.c: captures that were begun and not ended */
 
 struct pen_cu_pool {
 	struct pen_cu_pool *next;         /* of all; never unlinked */
@@ -95,6 +94,16 @@ static uint64_t reserved_bytes(CUmemoryPool id)
 	    PEN_CU_INSIDE(REAL(cuMemPoolGetAttribute)(id, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, &v)) != CUDA_SUCCESS)
 		return 0;
 	return v;
+}
+
+/* What it holds unused goes back to the device. */
+static void trim(CUmemoryPool id)
+{
+	if (!id || !REAL(cuMemPoolTrimTo))
+		return;
+	CUstreamCaptureMode mode = pen_cu_relax();   /* no capture of another thread is to be spoiled by it */
+	(void)PEN_CU_INSIDE(REAL(cuMemPoolTrimTo)(id, 0));
+	pen_cu_unrelax(mode);
 }
 
 /*
@@ -178,7 +187,7 @@ void pen_cu_pool_freed(struct pen_cu_pool *p, uint64_t bytes)
 	pen_forklock_give(&p->lock);
 }
 
-void pen_cu_pools_settle(struct pen_cu_device *d, bool trim)
+void pen_cu_pools_settle(struct pen_cu_device *d, bool give)
 {
 	for (struct pen_cu_pool *p = atomic_load(&all); p; p = p->next) {
 		if (atomic_load(&p->device) != d)
@@ -189,9 +198,9 @@ void pen_cu_pools_settle(struct pen_cu_device *d, bool trim)
 		if (!id)
 			continue;
 		pool_settle(p, true);
-		if (!trim || !REAL(cuMemPoolTrimTo))
+		if (!give)
 			continue;
-		(void)PEN_CU_INSIDE(REAL(cuMemPoolTrimTo)(id, 0));
+		trim(id);
 		pool_settle(p, true);
 	}
 }
@@ -223,7 +232,7 @@ static CUresult run(const struct request *q)
 static bool recorded(CUstream stream, bool per_thread)
 {
 	CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
-	if (!&pen_cu_captures || !atomic_load_explicit(&pen_cu_captures, memory_order_relaxed))
+	if (!atomic_load_explicit(&pen_cu_captures, memory_order_relaxed))
 		return false;
 	CUresult (*ask)(CUstream, CUstreamCaptureStatus *) =
 		per_thread && REAL(cuStreamIsCapturing_ptsz) ? REAL(cuStreamIsCapturing_ptsz) : REAL(cuStreamIsCapturing);
@@ -232,8 +241,8 @@ static bool recorded(CUstream stream, bool per_thread)
 
 static struct pen_cu_device *device_of(CUstream stream, bool per_thread)
 {
-	(void)stream, (void)per_thread;
-	return pen_cu_device_current();
+	struct pen_cu_stream *s = (uintptr_t)stream > (uintptr_t)CU_STREAM_PER_THREAD ? pen_cu_stream(stream, per_thread) : NULL;
+	return s ? s->ctx->device : pen_cu_device_current();
 }
 
 static struct pen_cu_pool *pool_for(const struct request *q)
@@ -256,6 +265,15 @@ static struct pen_cu_pool *pool_for(const struct request *q)
 	return p ? p : pool_make(id, d);
 }
 
+/* A pool grows by more than the request: what the contract has no room for it gives back. */
+static bool settle_grown(struct pen_cu_pool *p)
+{
+	if (pool_settle(p, false))
+		return true;
+	trim(p->id);
+	return pool_settle(p, false);
+}
+
 static CUresult take(const struct request *q)
 {
 	if (pen_cu_thread.depth || !q->dptr || !q->bytes || recorded(q->stream, q->per_thread))
@@ -274,16 +292,15 @@ static CUresult take(const struct request *q)
 	b->process = pen_forklock_process();
 	CUresult r = run(q);
 	if (r == CUDA_SUCCESS) {
-		/* A pool grows by more than the request. */
-		if (pool_settle(p, false) && pen_cu_block_keep(b, q->bytes, &pen_cu_blocks, pen_cu_key(*q->dptr)))
+		if (settle_grown(p) && pen_cu_block_keep(b, q->bytes, &pen_cu_blocks, pen_cu_key(*q->dptr)))
 			return r;
 		(void)PEN_CU_INSIDE((q->per_thread ? REAL(cuMemFreeAsync_ptsz) : REAL(cuMemFreeAsync))(*q->dptr, q->stream));
 		r = CUDA_ERROR_OUT_OF_MEMORY;
 	}
-	struct pen_cu_device *d = b->device;
 	pen_cu_block_drop(b);
-	if (r == CUDA_ERROR_OUT_OF_MEMORY && d)
-		pen_cu_pools_settle(d, true);
+	if (r == CUDA_ERROR_OUT_OF_MEMORY)
+		trim(p->id);
+	pool_settle(p, true);
 	return r;
 }
 
