@@ -9,6 +9,7 @@
  *   info     cuMemGetInfo
  *   copy     cuMemcpyHtoDAsync of 64 bytes
  *   event    cuEventRecord
+ *   load     dlopen and the first look-up of the process, once: a library may put off its own loading until then
  *   lookups  the requests of a runtime's start, from the file --requests (name,version,flags): ns for all of them
  *   init     the first cuInit of the process, once; the library is loaded before
  *   total    prints the device memory that the program is shown, in bytes: whether a contract is in force
@@ -30,10 +31,11 @@
 #define REQUESTS_MAX 1024
 #define COPY_BYTES 64
 
-enum kind { LAUNCH, SYNC, GRAPH, ALLOC, ASYNC, INFO, COPY, EVENT, LOOKUPS, INIT, TOTAL, KIND_MAX_ };
+enum kind { LAUNCH, SYNC, GRAPH, ALLOC, ASYNC, INFO, COPY, EVENT, LOOKUPS, LOAD, INIT, TOTAL, KIND_MAX_ };
 
 static const char *const kind_names[KIND_MAX_] = { "launch", "sync", "graph", "alloc",	 "async",
-						   "info",   "copy", "event", "lookups", "init", "total" };
+						   "info",   "copy", "event", "lookups", "load",
+						   "init",   "total" };
 
 struct request {
 	char name[64];
@@ -219,9 +221,11 @@ static int read_requests(struct bench *b)
 	return b->requests && b->nrequests > 1 ? 0 : -1;
 }
 
-static int open_lookups(struct bench *b)
+/* As the runtime begins: the library, the look-up function, a probe with an empty name. */
+static int load(struct bench *b)
 {
-	void *library = dlopen("libcuda.so.1", RTLD_NOW);
+	CUdriverProcAddressQueryResult status;
+	void *library = dlopen("libcuda.so.1", RTLD_NOW), *p;
 
 	if (!library) {
 		fprintf(stderr, "cuapibench: %s\n", dlerror());
@@ -231,7 +235,21 @@ static int open_lookups(struct bench *b)
 	b->lookup_v1 = (cu_fn_cuGetProcAddress *)dlsym(library, "cuGetProcAddress");
 	if (!b->lookup && !b->lookup_v1)
 		return cu_failed("cuGetProcAddress", CUDA_ERROR_NOT_FOUND);
-	return read_requests(b);
+	if (b->lookup)
+		b->lookup("", &p, 0, 0, &status);
+	else
+		b->lookup_v1("", &p, 0, 0);
+	return 0;
+}
+
+static int time_load(struct bench *b)
+{
+	uint64_t t0 = now_ns();
+
+	if (load(b))
+		return 1;
+	printf("%llu\n", (unsigned long long)(now_ns() - t0));
+	return 0;
 }
 
 static int time_init(void)
@@ -269,7 +287,7 @@ static int open_bench(struct bench *b)
 	CUdevice device;
 
 	if (b->kind == LOOKUPS)
-		return open_lookups(b);
+		return load(b) || read_requests(b) ? -1 : 0;
 	if (cu_load(NULL) || cu_start(0, &device, &b->context))
 		return -1;
 	CU_OR_FAIL("module", cu.cuModuleLoadData(&module, cu_ptx));
@@ -323,12 +341,14 @@ int main(int argc, char **argv)
 
 	cu_program = "cuapibench";
 	if (parse(&b, argc, argv)) {
-		fprintf(stderr, "cuapibench launch|sync|graph|alloc|async|info|copy|event|lookups|init|total\n"
+		fprintf(stderr, "cuapibench launch|sync|graph|alloc|async|info|copy|event|lookups|load|init|total\n"
 				"  [--threads N] [--count N] [--repeat N] [--live N] [--bytes N] [--requests FILE]\n");
 		return 2;
 	}
 	if (b.kind == INIT)
 		return time_init();
+	if (b.kind == LOAD)
+		return time_load(&b);
 	if (b.kind == TOTAL)
 		return print_total();
 	if (open_bench(&b))

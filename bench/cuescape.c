@@ -132,9 +132,10 @@ static int run_way(const struct options *o, const struct way *way)
 	if (!held || cu_ways_start())
 		return 1;
 	r = take_all(o, way, held, &n);
-	printf("{\"kind\":\"%s\",\"granted\":%llu,\"peak\":%llu,\"blocks\":%u,\"code\":%d,\"unsupported\":%s}\n", way->name,
+	printf("{\"kind\":\"%s\",\"granted\":%llu,\"peak\":%llu,\"blocks\":%u,\"code\":%d,\"loose\":%s,\"unsupported\":%s}\n",
+	       way->name,
 	       (unsigned long long)atomic_load(&shared->sum), (unsigned long long)atomic_load(&shared->peak), n, r,
-	       n == 0 && unknown(r) ? "true" : "false");
+	       way->loose ? "true" : "false", n == 0 && unknown(r) ? "true" : "false");
 	if (o->hold)
 		wait_for_end_of_input();
 	while (n)

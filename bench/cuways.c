@@ -48,7 +48,7 @@ static CUmemAllocationProp_v1 properties(void)
 				      .location = { .type = CU_MEM_LOCATION_TYPE_DEVICE, .id = cu_ways_device } };
 }
 
-/* A pool that gives nothing back to the system: what was freed into it is still taken. */
+/* A pool of one's own that gives nothing back to the system. */
 static CUresult take_pool(uint64_t bytes, struct held *h)
 {
 	CUmemPoolProps props = { .allocType = CU_MEM_ALLOCATION_TYPE_PINNED,
@@ -65,16 +65,31 @@ static CUresult take_pool(uint64_t bytes, struct held *h)
 	r = set(h->pool, CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, &keep);
 	r = r ? r : cu.cuMemAllocFromPoolAsync(&h->p, bytes, h->pool, NULL);
 	r = r ? r : cu.cuStreamSynchronize(NULL);
-	if (r) {
+	if (r)
 		cu.cuMemPoolDestroy(h->pool);
+	return r;
+}
+
+/* Freed into the pool: it stays taken, until the driver itself wants it for somebody else. */
+static CUresult take_cached(uint64_t bytes, struct held *h)
+{
+	CUresult r = take_pool(bytes, h);
+
+	if (r)
 		return r;
-	}
 	cu.cuMemFreeAsync(h->p, NULL);
 	return cu.cuStreamSynchronize(NULL);
 }
 
+static void give_cached(struct held *h)
+{
+	cu.cuMemPoolDestroy(h->pool);
+}
+
 static void give_pool(struct held *h)
 {
+	cu.cuMemFreeAsync(h->p, NULL);
+	cu.cuStreamSynchronize(NULL);
 	cu.cuMemPoolDestroy(h->pool);
 }
 
@@ -313,23 +328,24 @@ static void give_host(struct held *h)
 }
 
 const struct way cu_ways[] = {
-	{ "alloc", take_alloc, give_alloc, true },
-	{ "pitch", take_pitch, give_alloc, true },
-	{ "managed", take_managed, give_alloc, true },
-	{ "async", take_async, give_async, true },
-	{ "pool", take_pool, give_pool, true },
-	{ "array2d", take_array2d, give_array, true },
-	{ "array3d", take_array3d, give_array, true },
-	{ "mipmap", take_mipmap, give_mipmap, true },
-	{ "vmm", take_vmm, give_vmm, true },
-	{ "mapped", take_mapped, give_mapped, true },
-	{ "retained", take_retained, give_retained, true },
-	{ "imported", take_imported, give_vmm, true },
-	{ "external", take_external, give_external, false },
-	{ "graph", take_graph, give_graph, false },
-	{ "captured", take_captured, give_graph, false },
-	{ "context", take_context, give_context, false },
-	{ "host", take_host, give_host, false },
+	{ "alloc", take_alloc, give_alloc, true, false },
+	{ "pitch", take_pitch, give_alloc, true, false },
+	{ "managed", take_managed, give_alloc, true, false },
+	{ "async", take_async, give_async, true, false },
+	{ "pool", take_pool, give_pool, true, false },
+	{ "cached", take_cached, give_cached, false, true },
+	{ "array2d", take_array2d, give_array, true, false },
+	{ "array3d", take_array3d, give_array, true, false },
+	{ "mipmap", take_mipmap, give_mipmap, true, false },
+	{ "vmm", take_vmm, give_vmm, true, false },
+	{ "mapped", take_mapped, give_mapped, true, false },
+	{ "retained", take_retained, give_retained, true, false },
+	{ "imported", take_imported, give_vmm, true, false },
+	{ "external", take_external, give_external, false, false },
+	{ "graph", take_graph, give_graph, false, false },
+	{ "captured", take_captured, give_graph, false, false },
+	{ "context", take_context, give_context, false, true },
+	{ "host", take_host, give_host, false, false },
 };
 const unsigned cu_nways = sizeof(cu_ways) / sizeof(cu_ways[0]);
 

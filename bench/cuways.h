@@ -32,7 +32,8 @@ struct way {
 	const char *name;
 	CUresult (*take)(uint64_t bytes, struct held *h);
 	void (*give)(struct held *h);
-	bool race;   /* quick enough to be taken and given by many threads at once */
+	bool race;    /* quick enough to be taken and given by many threads at once */
+	bool loose;   /* what the caller got is no measure of what is taken on the device */
 };
 
 extern const struct way cu_ways[];

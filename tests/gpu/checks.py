@@ -146,7 +146,7 @@ def escapes(s, step):
             continue
         held = truth.used() - before
         rc, _ = end()
-        over = max(found['peak'] - LIMIT, held - context - LIMIT)
+        over = max(0 if found['loose'] else found['peak'] - LIMIT, held - context - LIMIT)
         if found['unsupported']:
             s.check(step, kind, 'skipped', f'this driver answers {found["code"]}')
             continue
