@@ -100,6 +100,7 @@ int pen_service_tenant_hold(struct pen_service *s, const char *name, struct pen_
 /* What it holds becomes free for others. Return: 0; -ENOENT; -EBUSY it has clients. */
 int pen_service_tenant_lapse(struct pen_service *s, const char *name);
 void pen_service_tenant_end(struct pen_service *s, const char *name, const char *why);
+int pen_service_tenant_note(struct pen_service *s, const char *name, const char *note);   /* another one. Return: 0; -ENOENT; -ENOMEM */
 /* Label for people, `ps` and metrics; @value NULL takes it away. Kept over restarts. Return: 0; -ENOENT; -EINVAL key. */
 int pen_service_tenant_label(struct pen_service *s, const char *name, const char *key, const char *value);
 

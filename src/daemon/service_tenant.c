@@ -128,6 +128,18 @@ void pen_service_tenant_end(struct pen_service *s, const char *name, const char 
 		pen_tenant_end(s->d, t, why);
 }
 
+int pen_service_tenant_note(struct pen_service *s, const char *name, const char *note)
+{
+	struct pen_tenant *t = own(s, name);
+	char *copy = t ? strdup(note) : NULL;
+	if (!copy)
+		return t ? -ENOMEM : -ENOENT;
+	free(t->note);
+	t->note = copy;
+	pen_owner_keep(s->d, t);
+	return 0;
+}
+
 int pen_service_tenant_label(struct pen_service *s, const char *name, const char *key, const char *value)
 {
 	struct pen_tenant *t = own(s, name);
