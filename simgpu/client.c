@@ -318,56 +318,31 @@ static void ring_bell(struct sim_bell *bell)
 		pen_futex_wake(&bell->rings, 1);
 }
 
-uint64_t sim_submit(struct sim_channel *ch, const struct sim_cmd *cmd)
-{
-	struct sim *s = ch->context->sim;
-	struct sim_ring *ring = ch->ring;
-	uint64_t seq = atomic_load_explicit(&ring->tail, memory_order_relaxed) + 1;
-
-	if (atomic_load_explicit(&s->gone, memory_order_relaxed))
-		return 0;
-	if (seq - atomic_load_explicit(&ring->done, memory_order_acquire) > SIM_RING) {
-		int r = sim_wait(ch, seq - SIM_RING, UINT64_MAX, false);
-		if (r == -ENODEV || seq - atomic_load_explicit(&ring->done, memory_order_acquire) > SIM_RING)
-			return 0;
-	}
-	struct sim_slot *slot = &ring->slot[(seq - 1) % SIM_RING];
-	slot->cmd = *cmd;
-	if (cmd->kind == SIM_WAIT_SEQ)   /* an id in place of our pointer */
-		slot->cmd.wait_seq.channel = (struct sim_channel *)(uintptr_t)cmd->wait_seq.channel->id;
-	slot->at_ns = pen_mono_ns();
-	atomic_store_explicit(&ring->tail, seq, memory_order_release);
-	atomic_fetch_or(&s->page->dirty[ch->index / 64], UINT64_C(1) << (ch->index % 64));
-	atomic_store(&s->page->any, 1);
-	ring_bell(s->bell);
-	return seq;
-}
-
 uint64_t sim_done(const struct sim_channel *ch)
 {
 	return atomic_load_explicit(&ch->ring->done, memory_order_acquire);
 }
 
-/* One look. Return: 1 not yet, else what sim_wait() returns. */
-static int look(const struct sim_channel *ch, uint64_t seq)
+/* One look. @anyhow: a failed context is no answer, for it takes commands out all the same. Return: 1 not yet, else as sim_wait(). */
+static int look(const struct sim_channel *ch, uint64_t seq, bool anyhow)
 {
 	int status = sim_context_status(ch->context);
-	if (status)
+	if (status && !(anyhow && status != -ENODEV))
 		return status;
 	return sim_done(ch) >= seq ? 0 : 1;
 }
 
-int sim_wait(struct sim_channel *ch, uint64_t seq, uint64_t timeout_ns, bool spin)
+static int wait_until(struct sim_channel *ch, uint64_t seq, uint64_t timeout_ns, bool spin, bool anyhow)
 {
 	struct sim_ring *ring = ch->ring;
-	int r = look(ch, seq);
+	int r = look(ch, seq, anyhow);
 	if (r <= 0)
 		return r;
 	uint64_t now = pen_mono_ns();
 	uint64_t end = timeout_ns > PEN_NEVER - now ? PEN_NEVER : now + timeout_ns;
 	uint64_t looked = now;
 
-	while ((r = look(ch, seq)) > 0) {
+	while ((r = look(ch, seq, anyhow)) > 0) {
 		now = pen_mono_ns();
 		if (now >= end)
 			return -ETIMEDOUT;
@@ -380,11 +355,40 @@ int sim_wait(struct sim_channel *ch, uint64_t seq, uint64_t timeout_ns, bool spi
 			continue;
 		atomic_fetch_add(&ring->waiters, 1);
 		uint32_t event = atomic_load(&ring->event);
-		if ((r = look(ch, seq)) > 0)
+		if ((r = look(ch, seq, anyhow)) > 0)
 			(void)pen_futex_wait(&ring->event, event, PEN_MIN(end - now, LOOK_NS));
 		atomic_fetch_sub(&ring->waiters, 1);
 	}
 	return r;
+}
+
+int sim_wait(struct sim_channel *ch, uint64_t seq, uint64_t timeout_ns, bool spin)
+{
+	return wait_until(ch, seq, timeout_ns, spin, false);
+}
+
+uint64_t sim_submit(struct sim_channel *ch, const struct sim_cmd *cmd)
+{
+	struct sim *s = ch->context->sim;
+	struct sim_ring *ring = ch->ring;
+	uint64_t seq = atomic_load_explicit(&ring->tail, memory_order_relaxed) + 1;
+
+	if (atomic_load_explicit(&s->gone, memory_order_relaxed))
+		return 0;
+	if (seq - atomic_load_explicit(&ring->done, memory_order_acquire) > SIM_RING) {
+		if (wait_until(ch, seq - SIM_RING, UINT64_MAX, false, true) < 0)
+			return 0;
+	}
+	struct sim_slot *slot = &ring->slot[(seq - 1) % SIM_RING];
+	slot->cmd = *cmd;
+	if (cmd->kind == SIM_WAIT_SEQ)   /* an id in place of our pointer */
+		slot->cmd.wait_seq.channel = (struct sim_channel *)(uintptr_t)cmd->wait_seq.channel->id;
+	slot->at_ns = pen_mono_ns();
+	atomic_store_explicit(&ring->tail, seq, memory_order_release);
+	atomic_fetch_or(&s->page->dirty[ch->index / 64], UINT64_C(1) << (ch->index % 64));
+	atomic_store(&s->page->any, 1);
+	ring_bell(s->bell);
+	return seq;
 }
 
 int sim_host_next(struct sim *s, uint64_t timeout_ns, uint64_t *ret_token)
