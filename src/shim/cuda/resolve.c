@@ -3,9 +3,8 @@
  * Entry points by name: what cuGetProcAddress() hands out, exact to the ABI.
  *
  * The driver answers first, and its code and status are what the caller gets. Then the row of cuda.def is found whose hook takes
- * the pointer's place. Two things say which row that is: the table (largest ABI not above the version asked for, per-thread or not)
- * and the pointer itself, where it is the address of an exported name. The table decides where they agree or the pointer says
- * nothing, which no driver promises it does; the pointer decides where it is that of another row. An ABI that the table does not
+ * the pointer's place. The pointer itself says which row that is where it is the address of one exported name. No driver promises
+ * that: else the table says it (largest ABI not above the version asked for, per-thread or not). An ABI that the table does not
  * know goes through unhooked: an older wrapper for it would take its arguments for others.
  * Comes before cuInit, from any thread, with an empty name and version 0.
  */
@@ -24,8 +23,9 @@
 _Static_assert(PEN_CU_ROWS < SLOTS / 2, "the table of names is half empty");
 
 static uint16_t first_row[SLOTS];          /* of a family, by hash; NONE: no family */
+static uint16_t address_row[SLOTS];        /* of an entry point of the driver, by its address; NONE: no such address */
 static uint16_t next_row[PEN_CU_ROWS];     /* of the same family */
-static _Atomic bool prepared;
+static bool shared_address[PEN_CU_ROWS];   /* the driver has one entry point for several names */
 static _Atomic uint64_t unhooked;
 
 static uint32_t hash(const char *name)
@@ -45,15 +45,32 @@ static uint32_t slot_of(const char *family)
 	return at;
 }
 
+/* The slot of an address, or the empty one where it would be. */
+static uint32_t slot_at(pen_cu_any_fn address)
+{
+	uint32_t at = (uint32_t)((uint64_t)(uintptr_t)address * UINT64_C(0x9e3779b97f4a7c15) >> 32) % SLOTS;
+	while (address_row[at] != NONE && pen_cu_real_row(address_row[at]) != address)
+		at = (at + 1) % SLOTS;
+	return at;
+}
+
 void pen_cu_resolve_prepare(void)
 {
 	memset(first_row, 0xff, sizeof(first_row));
+	memset(address_row, 0xff, sizeof(address_row));
 	for (uint32_t i = 0; i < PEN_CU_ROWS; i++) {
 		uint32_t at = slot_of(pen_cu_rows[i].family);
 		next_row[i] = first_row[at];
 		first_row[at] = (uint16_t)i;
+		if (!pen_cu_real_row(i))
+			continue;
+		at = slot_at(pen_cu_real_row(i));
+		shared_address[i] = address_row[at] != NONE;
+		if (shared_address[i])
+			shared_address[address_row[at]] = true;
+		else
+			address_row[at] = (uint16_t)i;
 	}
-	atomic_store_explicit(&prepared, true, memory_order_release);
 }
 
 /* The newest row of a family that was there in @version. */
@@ -75,16 +92,16 @@ static uint32_t by_table(uint32_t first, int version, uint64_t flags)
 	return row != NONE ? row : newest(first, version, PEN_CU_THREAD_LEGACY);
 }
 
-/* The row whose exported address this is; of the family if one of it has it. */
+/* The row whose exported address this is, of the family if it has several. */
 static uint32_t by_address(uint32_t first, pen_cu_any_fn address)
 {
+	uint32_t row = address_row[slot_at(address)];
+	if (row == NONE || !shared_address[row])
+		return row;
 	for (uint32_t i = first; i != NONE; i = next_row[i])
 		if (pen_cu_real_row(i) == address)
 			return i;
-	for (uint32_t i = 0; i < PEN_CU_ROWS; i++)
-		if (pen_cu_real_row(i) == address)
-			return i;
-	return NONE;
+	return row;
 }
 
 /* The driver has an ABI of the family after all that the table has: the n-th has the n-th suffix. */
@@ -111,15 +128,22 @@ static bool is_hooked(uint32_t first)
 	return false;
 }
 
+static pen_cu_any_fn hook_of(uint32_t row, pen_cu_any_fn real)
+{
+	return pen_cu_rows[row].hook && pen_cu_real_row(row) ? pen_cu_rows[row].hook : real;
+}
+
 /* For what the driver answered: the hook of the same row, or the driver's own pointer. */
 static pen_cu_any_fn ours_for(const char *name, int version, uint64_t flags, pen_cu_any_fn real)
 {
-	if (!atomic_load_explicit(&prepared, memory_order_acquire))
-		return real;
+	/* Nearly always: the address of one exported name, which tells all. */
+	uint32_t row = address_row[slot_at(real)];
+	if (row != NONE && !shared_address[row])
+		return hook_of(row, real);
 	uint32_t first = first_row[slot_of(name)];
 	if (first == NONE)
 		return real;
-	uint32_t row = by_table(first, version, flags);
+	row = by_table(first, version, flags);
 	if (row == NONE || pen_cu_real_row(row) != real) {
 		uint32_t exact = by_address(first, real);
 		/* In cuda.h this name is a macro for another entry point since 12.0: by its address or not at all. */
@@ -130,7 +154,7 @@ static pen_cu_any_fn ours_for(const char *name, int version, uint64_t flags, pen
 			row = NONE;
 	}
 	if (row != NONE)
-		return pen_cu_rows[row].hook && pen_cu_real_row(row) ? pen_cu_rows[row].hook : real;
+		return hook_of(row, real);
 	if (is_hooked(first) && atomic_fetch_add(&unhooked, 1) == 0)
 		pen_log(PEN_LOG_WARN, "cuda: %s in version %d is newer than this shim knows: calls of it are not seen", name, version);
 	return real;
@@ -139,7 +163,7 @@ static pen_cu_any_fn ours_for(const char *name, int version, uint64_t flags, pen
 static void replace(const char *name, int version, uint64_t flags, void **pfn)
 {
 	pen_cu_any_fn real, to;
-	if (!name || !*name || !pfn || !*pfn)
+	if (!name || !pfn || !*pfn)
 		return;
 	memcpy(&real, pfn, sizeof(real));
 	to = ours_for(name, version, flags, real);
