@@ -65,17 +65,10 @@ static int find_own_file(struct dl_phdr_info *o, size_t size, void *arg)
 	return 0;
 }
 
-/* The CUDA shim lies beside us. If the program uses CUDA, it is this same file that it has loaded, or will load. */
-static const struct pen_gate_door *shared_door(void)
+/* A library's table, if it is the CUDA shim. */
+static const struct pen_gate_door *door_of(const char *path)
 {
-	struct own_file f = { .address = (uintptr_t)&observer };
-	if (dl_iterate_phdr(find_own_file, &f) != 1)
-		return NULL;
-	char *slash = strrchr(f.path, '/');
-	if (!slash || (size_t)(slash - f.path) + 1 + sizeof(CUDA_SHIM) > sizeof(f.path))
-		return NULL;
-	strcpy(slash + 1, CUDA_SHIM);
-	void *lib = dlopen(f.path, RTLD_NOW | RTLD_LOCAL);
+	void *lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
 	void *found = lib ? dlsym(lib, "cuGetExportTable") : NULL;
 	int (*ask)(const void **, const void *) = NULL;
 	const void *table = NULL;
@@ -84,6 +77,20 @@ static const struct pen_gate_door *shared_door(void)
 		return NULL;
 	const struct pen_gate_door *door = table;
 	return door->abi == PEN_GATE_DOOR_ABI && door->size >= sizeof(*door) ? door : NULL;
+}
+
+/* By its name: what the program has loaded, or would. Else what lies beside us. */
+static const struct pen_gate_door *shared_door(void)
+{
+	struct own_file f = { .address = (uintptr_t)&observer };
+	const struct pen_gate_door *door = door_of(CUDA_SHIM);
+	if (door || dl_iterate_phdr(find_own_file, &f) != 1)
+		return door;
+	char *slash = strrchr(f.path, '/');
+	if (!slash || (size_t)(slash - f.path) + 1 + sizeof(CUDA_SHIM) > sizeof(f.path))
+		return NULL;
+	strcpy(slash + 1, CUDA_SHIM);
+	return door_of(f.path);
 }
 
 const struct pen_gate_door *pen_nv_door(void)
