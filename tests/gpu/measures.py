@@ -88,22 +88,21 @@ def interference(s, step):
         alone[k] = latencies(t.rows()['alone'])
         quantiles(s, step, f'alone, {k}', alone[k])
     for name, (request, more) in NEIGHBOURS.items():
-        load = cuda.Load(s.bench, request, *more)
-        solo = 0.0
+        load, tag, solo = cuda.Load(s.bench, request, *more), name.replace(' ', '-'), 0.0
         for k, (_, contract) in kinds.items():
             # some 30 ms in flight at any time, as training has
-            n = Tenant(s.bench, s.device, f'n-{k}-{name[:12]}', load,
+            n = Tenant(s.bench, s.device, f'{tag}-{k}', load,
                        ['--mode', 'saturate', '--finish-every', '4', '--inflight', '4'], contract)
             if k == 'native':
                 start, stop = together([n], 1.5, 'solo')
                 solo = units_within(n.rows()['solo'], start, stop) / ((stop - start) / NS)
-            start, stop = together([tenants[k], n], seconds, name, seed=7)
-            rate = units_within(n.rows()[name], start, stop) / ((stop - start) / NS)
+            start, stop = together([tenants[k], n], seconds, tag, seed=7)
+            rate = units_within(n.rows()[tag], start, stop) / ((stop - start) / NS)
             n.quit()
-            values = latencies(tenants[k].rows()[name])
+            values = latencies(tenants[k].rows()[tag])
             ratio = quantile(values, 0.99) / quantile(alone[k], 0.99)
             quantiles(s, step, f'beside {name}, {k}', values, f'{ratio:.2f} x alone')
-            s.figure(step, f'{name} keeps, {k}', rate / solo if solo else 0, 'of its rate alone')
+            s.figure(step, f'{name} keep, {k}', rate / solo if solo else 0, 'of their rate alone')
     for t in tenants.values():
         t.quit()
 
@@ -130,16 +129,23 @@ def shares(s, step):
 
 
 def units(s, step):
-    """A part of the multiprocessors: what a program of many blocks gets."""
-    load = cuda.Load(s.bench, 'vadd:33554432')
-    for part in (None, '50%', '25%', '12.5%'):
-        contract = None if part is None else ['--units', part]
-        t = Tenant(s.bench, s.device, f'units-{part}'.replace('%', ''), load,
-                   ['--mode', 'saturate', '--finish-every', '8', '--inflight', '2'], contract)
-        start, stop = together([t], 1.5, 'b')
-        rate = units_within(t.rows()['b'], start, stop) * 33554432 * 12 / (stop - start)
-        t.quit()
-        s.figure(step, 'vectorAdd, all units, native' if part is None else f'vectorAdd, --units {part}', rate, 'GB/s')
+    """A part of the multiprocessors: the rate of a kernel of many blocks, and what bandwidth they reach."""
+    many = 64 * 1024   # blocks, some waves of any card
+    loads = {'blocks of 0.1 ms': (cuda.Load(s.bench, 'k:100', '--blocks', many), many, '1/s')}
+    if not s.simulated:   # there it would be the host that adds
+        loads['vectorAdd'] = (cuda.Load(s.bench, 'vadd:67108864'), 67108864 * 12 / 1e9, 'GB/s')
+    for name, (load, amount, unit) in loads.items():
+        whole = 0
+        for part in (None, '50%', '25%', '12.5%'):
+            t = Tenant(s.bench, s.device, f'units-{part}'.replace('%', ''), load,
+                       ['--mode', 'saturate', '--finish-every', '1', '--inflight', '2'],
+                       None if part is None else ['--units', part])
+            start, stop = together([t], 1.5, 'b')
+            rate = units_within(t.rows()['b'], start, stop) * amount / ((stop - start) / NS)
+            t.quit()
+            whole = whole or rate
+            s.figure(step, f'{name}, {"all units, native" if part is None else "--units " + part}', rate, unit,
+                     f'{rate / whole:.3f} of all')
 
 
 def copy_qos(s, step):
