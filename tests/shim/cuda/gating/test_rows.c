@@ -4,7 +4,7 @@
  * gate; what the driver calls of itself is handed through. The arguments are made from the row's types: every argument of a call is
  * an integer or a pointer, or a structure that is passed like one.
  */
-#include "fakecuda.h"
+#include "driver.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "fakecuda.h"
+#include "driver.h"
 
 #include <errno.h>
 #include <stdlib.h>

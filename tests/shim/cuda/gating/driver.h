@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef PEN_TESTS_FAKECUDA_H
-#define PEN_TESTS_FAKECUDA_H
+#ifndef PEN_TESTS_CUDA_DRIVER_H
+#define PEN_TESTS_CUDA_DRIVER_H
 /*
  * A made-up CUDA driver in the test's own process, under the real hooks and a real gate on a board made by hand: what the files
  * that give work to a device are tested on. It knows time (a kernel takes as long as its function says, by the real clock, one after
@@ -17,7 +17,7 @@
 #include "base/units.h"
 #include "gate/internal.h"
 #include "shim/cuda/gating.h"
-#include "../../unit/gate_device.h"
+#include "unit/gate_device.h"
 
 enum fake_row {
 #define PEN_CU(symbol, family, since, thread, class, types) FAKE_##symbol,

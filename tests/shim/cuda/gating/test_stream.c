@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Streams, marks, device time, waits and the end of things: the hooks over a real gate and a made-up driver. */
-#include "fakecuda.h"
+#include "driver.h"
 
 #include <pthread.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Copies and fills: bytes, direction, pieces. */
-#include "fakecuda.h"
+#include "driver.h"
 
 #include <pthread.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Captures, walls and host functions: where nothing of ours may wait, record or ask. */
-#include "fakecuda.h"
+#include "driver.h"
 
 #include <pthread.h>
 #include <stdlib.h>
