@@ -185,6 +185,7 @@ CUresult sim_context_make(struct sim_device *d, uint32_t flags, uint32_t api, CU
 void sim_context_unmake(CUcontext ctx)
 {
 	atomic_store(&ctx->broken, CUDA_ERROR_CONTEXT_IS_DESTROYED);
+	sim_capture_context_end(ctx);
 	sim_pools_context_end(ctx);
 	sim_streams_end(ctx);
 	sim_modules_end(ctx);
@@ -416,6 +417,11 @@ CUresult cuCtxSynchronize_v2(CUcontext ctx)
 {
 	CUresult r = ctx ? sim_context_check(ctx) : sim_enter(&ctx);
 
+	if (!r && SIM_UNLIKELY(sim_driver.captures)) {
+		r = sim_capture_conflict_context(ctx);
+		if (!r)
+			r = sim_unsafe();
+	}
 	return r ? r : sim_context_sync(ctx);
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Copies of a run of bytes, and what all copies have in common: where memory lies and whom a call waits for. */
+#include "simgpu/nvidia/cuda/graph.h"
 #include "simgpu/nvidia/cuda/mem.h"
 
 #include <string.h>
@@ -56,7 +57,10 @@ static CUresult linear(CUdeviceptr dst, enum want want_dst, CUdeviceptr src, enu
 		memmove((void *)dst, (const void *)src, n);
 		return CUDA_SUCCESS;
 	}
-	r = sim_stream_get(ctx, h, per_thread, &s);
+	if (sync)
+		r = sim_unsafe();
+	if (!r)
+		r = sim_stream_get(ctx, h, per_thread, &s);
 	if (r)
 		return r;
 	if (!n)
@@ -65,6 +69,13 @@ static CUresult linear(CUdeviceptr dst, enum want want_dst, CUdeviceptr src, enu
 	at_src = sim_place(src);
 	if (!dst || !src || wrong(want_dst, at_dst) || wrong(want_src, at_src))
 		return CUDA_ERROR_INVALID_VALUE;
+
+	if (SIM_UNLIKELY(s->capture != NULL)) {
+		CUDA_MEMCPY3D_v2 p = { .srcMemoryType = CU_MEMORYTYPE_UNIFIED, .srcDevice = src, .dstMemoryType = CU_MEMORYTYPE_UNIFIED,
+				       .dstDevice = dst, .srcPitch = n, .dstPitch = n, .WidthInBytes = n, .Height = 1, .Depth = 1 };
+
+		return sim_capture_copy(s, &p);
+	}
 
 	struct sim_cmd cmd = { .copy = { .dst = dst, .src = src, .width = n, .rows = 1, .layers = 1 } };
 

@@ -72,6 +72,7 @@ struct sim_driver {
 	_Atomic enum sim_state state;
 	bool null;                     /* zero-cost mode */
 	_Atomic bool eager;            /* null mode, and no capture is open anywhere: a command needs no more than its arguments checked */
+	_Atomic uint32_t captures;     /* that are open */
 	struct sim *server;            /* NULL in null mode */
 	int devices;
 	struct sim_device device[SIM_DEVICES];
@@ -174,6 +175,7 @@ struct CUstream_st {
 	CUcontext ctx;
 	struct sim_lane *lane;         /* NULL in null mode */
 	_Atomic(struct sim_capture *) capture;
+	struct sim_tips *tips;         /* of a capture: the nodes that the next one comes after */
 	uint64_t id;
 	pthread_t thread;              /* of an own one */
 	CUlaunchAttributeValue attr[3];    /* access policy window, synchronization policy, memory domain: kept, without effect */
@@ -184,6 +186,7 @@ struct CUstream_st {
 CUresult sim_stream_get(CUcontext ctx, CUstream handle, bool per_thread, CUstream *ret);
 CUresult sim_stream_own(CUcontext ctx, CUstream *ret);     /* the calling thread's default stream */
 CUresult sim_stream_make(CUcontext ctx, uint32_t flags, int priority, CUstream *ret);
+void sim_stream_drop(CUstream s);                           /* one that was made and is in no list */
 void sim_streams_end(CUcontext ctx);                        /* all of a context, with it */
 void sim_thread_streams_end(void);                          /* of this thread, in every context */
 
@@ -213,10 +216,28 @@ struct CUevent_st {
 	bool recorded;
 	uint32_t turn;                 /* which stamp is of the last record: an earlier one may still be in flight */
 	_Atomic uint64_t stamp_ns[4];  /* written by the device */
-	struct sim_capture *capture;   /* recorded in a capture: the node that it stands for */
-	CUgraphNode node;
+	uint64_t capture;              /* recorded in a capture of that number; 0 = in none */
+	struct sim_tips *tips;         /* the nodes that it stands for */
 	CUevent next;                  /* in the pool */
 };
+
+/* ---- capture.c ---- */
+
+CUresult sim_capture_unsafe(void);
+CUresult sim_capture_legacy(CUcontext ctx);      /* the legacy stream of a context in which a blocking stream captures */
+CUresult sim_capture_conflict(CUstream s);       /* a call that a capturing stream does not stand; ends its capture */
+CUresult sim_capture_conflict_event(CUevent e);
+CUresult sim_capture_record(CUevent e, CUstream s);
+CUresult sim_capture_wait(CUstream s, CUevent e, bool external);
+CUresult sim_capture_conflict_context(CUcontext ctx);
+void sim_capture_context_end(CUcontext ctx);
+void sim_tips_free(struct sim_tips *t);
+
+/* What must not be called while somebody captures, and would spoil the capture. */
+static inline CUresult sim_unsafe(void)
+{
+	return SIM_UNLIKELY(atomic_load_explicit(&sim_driver.captures, memory_order_relaxed)) ? sim_capture_unsafe() : CUDA_SUCCESS;
+}
 
 CUresult sim_event_make(CUcontext ctx, uint32_t flags, CUevent *ret);
 CUresult sim_event_record(CUevent e, CUstream s);
@@ -225,7 +246,7 @@ CUresult sim_event_record(CUevent e, CUstream s);
 
 #define SIM_SMALL_BYTES 512ul   /* smallest block, and what sizes are rounded to */
 
-enum sim_kind_of_memory { SIM_MEM_DEVICE = 1, SIM_MEM_MANAGED, SIM_MEM_HOST, SIM_MEM_REGISTERED, SIM_MEM_POOL, SIM_MEM_MAPPED, SIM_MEM_IPC, SIM_MEM_EXTERNAL };
+enum sim_kind_of_memory { SIM_MEM_DEVICE = 1, SIM_MEM_MANAGED, SIM_MEM_HOST, SIM_MEM_REGISTERED, SIM_MEM_POOL, SIM_MEM_MAPPED, SIM_MEM_IPC, SIM_MEM_EXTERNAL, SIM_MEM_GRAPH };
 
 struct sim_range {              /* what an address belongs to */
 	CUdeviceptr base;

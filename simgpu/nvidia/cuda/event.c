@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Events: a number in a lane, and a time that the device writes. In null mode an event has happened when it is recorded. */
-#include "simgpu/nvidia/cuda/drv.h"
+#include "simgpu/nvidia/cuda/graph.h"
 
 #include <stdlib.h>
 
@@ -37,8 +37,7 @@ CUresult sim_event_make(CUcontext ctx, uint32_t flags, CUevent *ret)
 	e->lane = NULL;
 	e->seq = 0;
 	e->recorded = false;
-	e->capture = NULL;
-	e->node = NULL;
+	e->capture = 0;
 	e->tag = SIM_TAG_EVENT;
 	*ret = e;
 	return CUDA_SUCCESS;
@@ -122,6 +121,12 @@ static CUresult record(CUevent e, CUstream h, bool per_thread, unsigned int flag
 		return CUDA_ERROR_INVALID_VALUE;
 	if (e->ctx->root != s->ctx->root)
 		return CUDA_ERROR_INVALID_HANDLE;
+	if (SIM_UNLIKELY(s->capture != NULL)) {
+		CUgraphNodeParams p = { .type = CU_GRAPH_NODE_TYPE_EVENT_RECORD, .eventRecord = { e } };
+
+		return flags & CU_EVENT_RECORD_EXTERNAL ? sim_capture_node(s, &p, NULL) : sim_capture_record(e, s);
+	}
+	e->capture = 0;
 	return sim_event_record(e, s);
 }
 
@@ -155,6 +160,11 @@ static bool last_record(CUevent e, struct sim_lane **lane, uint64_t *seq)
 	return *lane && *seq > sim_done((*lane)->channel);
 }
 
+static CUresult captured(CUevent e)
+{
+	return SIM_UNLIKELY(e->capture) ? sim_capture_conflict_event(e) : sim_unsafe();
+}
+
 CUresult cuEventQuery(CUevent e)
 {
 	struct sim_lane *lane;
@@ -165,6 +175,8 @@ CUresult cuEventQuery(CUevent e)
 		r = check(e);
 	if (!r)
 		r = sim_context_check(e->ctx);
+	if (!r)
+		r = captured(e);
 	if (r)
 		return r;
 	return last_record(e, &lane, &seq) ? CUDA_ERROR_NOT_READY : CUDA_SUCCESS;
@@ -180,12 +192,13 @@ CUresult cuEventSynchronize(CUevent e)
 		r = check(e);
 	if (!r)
 		r = sim_context_check(e->ctx);
+	if (!r)
+		r = captured(e);
 	if (r)
 		return r;
 	return last_record(e, &lane, &seq) ? sim_lane_wait(e->ctx, lane, seq) : CUDA_SUCCESS;
 }
 
-/* @ready_first: the second form also answers while the events are still to come. */
 static CUresult elapsed(float *ms, CUevent a, CUevent b)
 {
 	struct sim_lane *lane;
@@ -222,12 +235,24 @@ CUresult cuEventElapsedTime_v2(float *ms, CUevent a, CUevent b)
 	return elapsed(ms, a, b);
 }
 
-static CUresult wait_event(CUstream h, bool per_thread, CUevent e, unsigned int flags)
+CUresult sim_event_wait(CUstream s, CUevent e)
 {
 	struct sim_lane *lane;
+	uint64_t seq;
+	CUresult r = sim_context_check(e->ctx);
+
+	if (r || !last_record(e, &lane, &seq) || lane == s->lane)
+		return r;
+
+	struct sim_cmd cmd = { .kind = SIM_WAIT_SEQ, .wait_seq = { lane->channel, seq } };
+
+	return sim_push(s, &cmd, NULL, 0, NULL);
+}
+
+static CUresult wait_event(CUstream h, bool per_thread, CUevent e, unsigned int flags)
+{
 	CUcontext ctx;
 	CUstream s;
-	uint64_t seq;
 	CUresult r = sim_enter(&ctx);
 
 	if (!r)
@@ -238,15 +263,9 @@ static CUresult wait_event(CUstream h, bool per_thread, CUevent e, unsigned int 
 		return r;
 	if (flags & ~(unsigned)CU_EVENT_WAIT_EXTERNAL)
 		return CUDA_ERROR_INVALID_VALUE;
-	r = sim_context_check(e->ctx);
-	if (r)
-		return r;
-	if (!last_record(e, &lane, &seq) || lane == s->lane)
-		return CUDA_SUCCESS;
-
-	struct sim_cmd cmd = { .kind = SIM_WAIT_SEQ, .wait_seq = { lane->channel, seq } };
-
-	return sim_push(s, &cmd, NULL, 0, NULL);
+	if (SIM_UNLIKELY(s->capture || e->capture))
+		return sim_capture_wait(s, e, flags & CU_EVENT_WAIT_EXTERNAL);
+	return sim_event_wait(s, e);
 }
 
 CUresult cuStreamWaitEvent(CUstream h, CUevent e, unsigned int flags)

@@ -3,7 +3,7 @@
  * Host functions in a stream. Server mode: one thread of ours asks the device which are due and runs them, while their channels wait.
  * Null mode: in the caller's thread, at once.
  */
-#include "simgpu/nvidia/cuda/drv.h"
+#include "simgpu/nvidia/cuda/graph.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -95,6 +95,11 @@ static CUresult host_func(CUstream h, bool per_thread, CUhostFn fn, void *data)
 		return r;
 	if (!fn)
 		return CUDA_ERROR_INVALID_VALUE;
+	if (SIM_UNLIKELY(s->capture != NULL)) {
+		CUgraphNodeParams p = { .type = CU_GRAPH_NODE_TYPE_HOST, .host = { fn, data } };
+
+		return sim_capture_node(s, &p, NULL);
+	}
 	return sim_host_push(s, fn, data);
 }
 
@@ -112,6 +117,8 @@ static CUresult callback(CUstream h, bool per_thread, CUstreamCallback fn, void 
 		return r;
 	if (!fn || flags)
 		return CUDA_ERROR_INVALID_VALUE;
+	if (s->capture)
+		return sim_capture_conflict(s);   /* callbacks cannot be captured, host functions can */
 	return call(s, (struct call){ .callback = fn, .stream = h, .ctx = s->ctx, .data = data });
 }
 

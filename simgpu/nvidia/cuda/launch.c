@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Kernel launches in all their forms. */
-#include "simgpu/nvidia/cuda/drv.h"
+#include "simgpu/nvidia/cuda/graph.h"
 
 #include <string.h>
 
@@ -110,7 +110,9 @@ static CUresult launch(struct sim_launch *l, CUstream h, bool per_thread, void *
 		r = sim_launch_check(l);
 	if (!r)
 		r = sim_launch_params(l->f, params, extra, packed, &bytes);
-	return r ? r : sim_launch_push(s, l, packed, bytes);
+	if (r)
+		return r;
+	return SIM_UNLIKELY(s->capture != NULL) ? sim_capture_launch(s, l, packed, bytes) : sim_launch_push(s, l, packed, bytes);
 }
 
 /* What the zero-cost mode checks: as much as costs nothing. True: the launch is done. */

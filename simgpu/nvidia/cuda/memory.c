@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Linear device memory, managed memory, host memory: allocation and release. */
+#include "simgpu/nvidia/cuda/graph.h"
 #include "simgpu/nvidia/cuda/mem.h"
 
 #include <errno.h>
@@ -90,7 +91,8 @@ CUresult cuMemAlloc_v2(CUdeviceptr *ret, size_t bytes)
 		return r;
 	if (SIM_UNLIKELY(!ret || !bytes))
 		return CUDA_ERROR_INVALID_VALUE;
-	return sim_heap_alloc(ctx, bytes, ret);
+	r = sim_unsafe();
+	return SIM_UNLIKELY(r) ? r : sim_heap_alloc(ctx, bytes, ret);
 }
 
 CUresult cuMemFree_v2(CUdeviceptr p)
@@ -100,8 +102,9 @@ CUresult cuMemFree_v2(CUdeviceptr p)
 
 	if (SIM_UNLIKELY(r))
 		return r;
-	if (!p)
-		return CUDA_SUCCESS;
+	r = sim_unsafe();
+	if (r || !p)
+		return r;
 	if (!sim_driver.null) {
 		r = sim_context_sync(ctx);   /* work in flight may use it */
 		if (r)
@@ -116,6 +119,8 @@ CUresult cuMemAllocPitch_v2(CUdeviceptr *ret, size_t *pitch, size_t width, size_
 	CUcontext ctx;
 	CUresult r = sim_enter(&ctx);
 
+	if (!r)
+		r = sim_unsafe();
 	if (r)
 		return r;
 	if (!ret || !pitch || !width || !height || (element != 4 && element != 8 && element != 16))
@@ -137,6 +142,8 @@ CUresult cuMemAllocManaged(CUdeviceptr *ret, size_t bytes, unsigned int flags)
 	CUcontext ctx;
 	CUresult r = sim_enter(&ctx);
 
+	if (!r)
+		r = sim_unsafe();
 	if (r)
 		return r;
 	if (!ret || !bytes || (flags != CU_MEM_ATTACH_GLOBAL && flags != CU_MEM_ATTACH_HOST))
@@ -151,6 +158,8 @@ static CUresult host_alloc(void **ret, size_t bytes, unsigned int flags)
 	CUcontext ctx;
 	CUresult r = sim_enter(&ctx);
 
+	if (!r)
+		r = sim_unsafe();
 	if (r)
 		return r;
 	if (!ret || !bytes ||
@@ -195,6 +204,8 @@ CUresult cuMemFreeHost(void *p)
 	CUcontext ctx;
 	CUresult r = sim_enter(&ctx);
 
+	if (!r)
+		r = sim_unsafe();
 	if (r)
 		return r;
 	if (!sim_range_find((uintptr_t)p, &range) || range.kind != SIM_MEM_HOST || range.base != (uintptr_t)p)
@@ -211,6 +222,8 @@ CUresult cuMemHostRegister_v2(void *p, size_t bytes, unsigned int flags)
 	CUcontext ctx;
 	CUresult r = sim_enter(&ctx);
 
+	if (!r)
+		r = sim_unsafe();
 	if (r)
 		return r;
 	if (!p || !bytes || flags & ~(unsigned)(CU_MEMHOSTREGISTER_PORTABLE | CU_MEMHOSTREGISTER_DEVICEMAP | CU_MEMHOSTREGISTER_IOMEMORY |
@@ -237,6 +250,8 @@ CUresult cuMemHostUnregister(void *p)
 	CUcontext ctx;
 	CUresult r = sim_enter(&ctx);
 
+	if (!r)
+		r = sim_unsafe();
 	if (r)
 		return r;
 	if (!sim_range_find((uintptr_t)p, &range) || range.kind != SIM_MEM_REGISTERED || range.base != (uintptr_t)p)
@@ -276,11 +291,13 @@ CUresult cuMemHostGetFlags(unsigned int *flags, void *p)
 	return CUDA_SUCCESS;
 }
 
-/* What cuMemFree takes as well: memory of a pool, mapped buffers of external memory. */
+/* What cuMemFree takes as well: memory of a pool, of a graph, mapped buffers of external memory. */
 CUresult sim_memory_free_other(CUcontext ctx, CUdeviceptr p)
 {
 	struct sim_range range;
 
+	if (sim_graph_block_free(p))
+		return CUDA_SUCCESS;
 	if (sim_find(p, &range) && range.kind == SIM_MEM_POOL && range.base == p)
 		return sim_pool_free(ctx->legacy, p);
 	return CUDA_ERROR_INVALID_VALUE;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The entry points of memory pools. */
+#include "simgpu/nvidia/cuda/graph.h"
 #include "simgpu/nvidia/cuda/mem.h"
 
 static CUresult check(CUmemoryPool p)
@@ -236,6 +237,25 @@ CUresult cuMemPoolGetAccess(CUmemAccess_flags *flags, CUmemoryPool p, CUmemLocat
 
 /* ---- allocation ---- */
 
+static CUresult capture_alloc(CUstream s, CUmemoryPool pool, size_t bytes, CUdeviceptr *ret)
+{
+	CUgraphNodeParams p = { .type = CU_GRAPH_NODE_TYPE_MEM_ALLOC,
+				.alloc = { .poolProps = { .allocType = CU_MEM_ALLOCATION_TYPE_PINNED, .location = pool->location },
+					   .bytesize = bytes } };
+	CUresult r = sim_capture_node(s, &p, NULL);
+
+	if (!r)
+		*ret = p.alloc.dptr;
+	return r;
+}
+
+static CUresult capture_free(CUstream s, CUdeviceptr at)
+{
+	CUgraphNodeParams p = { .type = CU_GRAPH_NODE_TYPE_MEM_FREE, .free = { at } };
+
+	return sim_capture_node(s, &p, NULL);
+}
+
 static CUresult alloc(CUdeviceptr *ret, size_t bytes, CUmemoryPool p, bool from_pool, CUstream h, bool per_thread)
 {
 	CUcontext ctx;
@@ -251,7 +271,9 @@ static CUresult alloc(CUdeviceptr *ret, size_t bytes, CUmemoryPool p, bool from_
 	if (!from_pool)
 		p = sim_pool_current(s->ctx->device);
 	r = check(p);
-	return r ? r : sim_pool_alloc(p, s, bytes, ret);
+	if (r)
+		return r;
+	return SIM_UNLIKELY(s->capture != NULL) ? capture_alloc(s, p, bytes, ret) : sim_pool_alloc(p, s, bytes, ret);
 }
 
 SIM_PAIR(cuMemAllocAsync, _ptsz, (CUdeviceptr *ret, size_t bytes, CUstream h),
@@ -270,6 +292,10 @@ static CUresult free_async(CUdeviceptr p, CUstream h, bool per_thread)
 		r = sim_stream_get(ctx, h, per_thread, &s);
 	if (r)
 		return r;
+	if (SIM_UNLIKELY(s->capture != NULL))
+		return capture_free(s, p);
+	if (SIM_UNLIKELY(sim_graph_block_is(p)))
+		return sim_graph_block_free(p) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 	r = sim_pool_free(s, p);
 	if (r != CUDA_ERROR_INVALID_VALUE)
 		return r;

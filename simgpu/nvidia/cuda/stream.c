@@ -96,8 +96,10 @@ static void list(CUstream s)
 }
 
 /* What is in its lane goes on. */
-static void unmake(CUstream s)
+void sim_stream_drop(CUstream s)
 {
+	if (s->capture)
+		sim_capture_conflict(s);
 	s->tag = 0;
 	if (s->lane) {
 		pthread_mutex_lock(&s->ctx->lock);
@@ -131,10 +133,10 @@ void sim_streams_end(CUcontext ctx)
 		CUstream s = ctx->streams;
 
 		if (unlist(s))
-			unmake(s);
+			sim_stream_drop(s);
 	}
 	if (ctx->legacy)
-		unmake(ctx->legacy);
+		sim_stream_drop(ctx->legacy);
 	ctx->legacy = NULL;
 
 	struct sim_lane *l = atomic_exchange(&ctx->lanes, NULL);
@@ -186,7 +188,7 @@ void sim_thread_streams_end(void)
 	CUstream s = sim_self.own;
 
 	if (s && s->tag == SIM_TAG_STREAM && s->own && pthread_equal(s->thread, pthread_self()) && unlist(s))
-		unmake(s);
+		sim_stream_drop(s);
 	sim_self.own = NULL;
 }
 
@@ -196,7 +198,7 @@ CUresult sim_stream_get(CUcontext ctx, CUstream h, bool per_thread, CUstream *re
 		h = per_thread ? CU_STREAM_PER_THREAD : CU_STREAM_LEGACY;
 	if (h == CU_STREAM_LEGACY) {
 		*ret = ctx->legacy;
-		return CUDA_SUCCESS;
+		return SIM_UNLIKELY(sim_driver.captures) ? sim_capture_legacy(ctx) : CUDA_SUCCESS;
 	}
 	if (h == CU_STREAM_PER_THREAD)
 		return sim_stream_own(ctx, ret);
@@ -243,7 +245,7 @@ CUresult cuStreamDestroy_v2(CUstream h)
 		return CUDA_ERROR_INVALID_HANDLE;
 	if (!unlist(h))
 		return CUDA_ERROR_INVALID_HANDLE;
-	unmake(h);
+	sim_stream_drop(h);
 	return CUDA_SUCCESS;
 }
 
@@ -502,6 +504,8 @@ static CUresult query(CUstream h, bool per_thread)
 	CUstream s;
 	CUresult r = enter(h, per_thread, &s);
 
+	if (!r && SIM_UNLIKELY(sim_driver.captures))
+		r = s->capture ? sim_capture_conflict(s) : sim_unsafe();
 	return r ? r : sim_stream_done(s) ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
 }
 
@@ -520,6 +524,8 @@ static CUresult synchronize(CUstream h, bool per_thread)
 	CUstream s;
 	CUresult r = enter(h, per_thread, &s);
 
+	if (!r && SIM_UNLIKELY(sim_driver.captures))
+		r = s->capture ? sim_capture_conflict(s) : sim_unsafe();
 	return r ? r : sim_stream_sync(s);
 }
 

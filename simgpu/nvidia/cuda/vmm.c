@@ -5,6 +5,7 @@
  * Physical memory lives as long as a handle or a mapping refers to it. Its bytes are pages of the arena, or a file of their own if it
  * may be exported. An address range is a mapping without access; a mapping lays the bytes over it, and cuMemSetAccess opens them.
  */
+#include "simgpu/nvidia/cuda/array.h"
 #include "simgpu/nvidia/cuda/mem.h"
 #include "simgpu/nvidia/cuda/share.h"
 
@@ -464,4 +465,59 @@ CUresult cuMemImportFromShareableHandle(CUmemGenericAllocationHandle_v1 *ret, vo
 	memcpy(&p->prop, share.prop, sizeof(p->prop));
 	*ret = (uintptr_t)p;
 	return CUDA_SUCCESS;
+}
+
+/* ---- arrays ---- */
+
+struct sim_mapped {
+	struct phys *phys;
+	CUarrayMapInfo_v1 info;      /* the part of the array */
+	struct sim_mapped *next;
+};
+
+CUresult sim_phys_map_array(struct sim_mapped **list, const CUarrayMapInfo_v1 *info)
+{
+	struct sim_mapped *m = malloc(sizeof(*m));
+	struct phys *p;
+
+	if (!m)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	pthread_mutex_lock(&lock);
+	p = phys_of(info->memHandle.memHandle);
+	if (p) {
+		p->mappings++;
+		*m = (struct sim_mapped){ p, *info, *list };
+		*list = m;
+	}
+	pthread_mutex_unlock(&lock);
+	if (!p)
+		free(m);
+	return p ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
+static bool same_part(const CUarrayMapInfo_v1 *a, const CUarrayMapInfo_v1 *b)
+{
+	return a->subresourceType == b->subresourceType && memcmp(&a->subresource, &b->subresource, sizeof(a->subresource)) == 0;
+}
+
+bool sim_phys_unmap_array(struct sim_mapped **list, const CUarrayMapInfo_v1 *info)
+{
+	bool any = false;
+
+	pthread_mutex_lock(&lock);
+	while (*list) {
+		struct sim_mapped *m = *list;
+
+		if (info && !same_part(&m->info, info)) {
+			list = &m->next;
+			continue;
+		}
+		*list = m->next;
+		m->phys->mappings--;
+		drop(m->phys);
+		free(m);
+		any = true;
+	}
+	pthread_mutex_unlock(&lock);
+	return any;
 }
