@@ -86,9 +86,9 @@ struct pen_adapter {
 	/* The API's own code for a refused allocation. Mandatory. */
 	int (*oom_code)(enum pen_denial why);
 	/*
-	 * Without NOTIFY: there is work in flight, and another tenant on the device. From now on pen_gate_watch() is to be called, soon and by
-	 * whatever thread, or the device would look taken until the application's next call. Not called again before that has
-	 * returned 0. NULL: nobody is there to call it.
+	 * Without NOTIFY: there is work in flight, and another tenant on the device. From now on pen_gate_watch() is to be called, at once and
+	 * by whatever thread, until it returns 0; else the device would look taken until the application's next call. Called again
+	 * before that only when somebody has begun to wait. NULL: nobody is there to look.
 	 */
 	void (*watch)(void *device_native);
 };

@@ -394,10 +394,26 @@ uint64_t pen_gate_watch(struct pen_gate *g)
 	atomic_store(&g->pending, 1);
 	pen_gate_drain(g);
 	pen_gate_lock(g);
-	g->watched = g->nothers && g->nflight;
-	uint64_t next = g->watched ? next_look(g, now) : 0;
+	uint64_t next = 0;
+	g->watched = PEN_GATE_UNWATCHED;
+	if (g->nothers && g->nflight) {
+		g->watched = PEN_GATE_WATCHED;
+		next = next_look(g, now);
+	} else if (g->nothers && now - PEN_MIN(now, g->st.last_progress_ns) < PEN_GATE_LINGER_NS) {
+		g->watched = PEN_GATE_LINGERS;
+		next = PEN_GATE_WATCH_NS;
+	}
 	pen_gate_unlock(g);
 	return next;
+}
+
+bool pen_gate_needs_watch(struct pen_gate *g)
+{
+	if (!g->ad->watch || !g->nothers || !g->nflight || g->watched == PEN_GATE_WATCHED ||
+	    (g->watched == PEN_GATE_LINGERS && !somebody_wants(g)))
+		return false;
+	g->watched = PEN_GATE_WATCHED;
+	return true;
 }
 
 /* Until something was retired, or @bound_ns. @kick_seen: value of g->kick before the last look. */

@@ -55,7 +55,7 @@ static void gate_after_fork(struct pen_gate *g)
 	g->active = g->warm_up = false;
 	g->attached = 0;
 	g->nforeign = g->nothers = 0;
-	g->watched = false;
+	g->watched = PEN_GATE_UNWATCHED;
 	g->units_set = 0;
 	atomic_store(&g->missing_since_ns, 0);
 	atomic_store(&g->mem_bytes, 0);

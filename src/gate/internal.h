@@ -25,6 +25,7 @@
 #define PEN_GATE_RESEND_NS UINT64_C(50000000)      /* ... and asked for again after this */
 #define PEN_GATE_POLL_NS UINT64_C(20000)           /* without NOTIFY: marks are looked at this often on the way */
 #define PEN_GATE_WATCH_NS UINT64_C(1000000)         /* ... and by a watcher this often if nobody waits for their end */
+#define PEN_GATE_LINGER_NS UINT64_C(20000000)      /* a watcher stays on for so long: waking it costs each burst a system call */
 #define PEN_GATE_TAIL_NS UINT64_C(100000)          /* a tail without a mark is given so much more than twice its estimate */
 #define PEN_GATE_EST_MAX_NS UINT64_C(100000000000) /* 100 s: keeps the credit word in range */
 #define PEN_GATE_WORK 16                           /* batches taken to the adapter at once */
@@ -89,6 +90,9 @@ struct pen_gate_queue_full {
 
 struct pen_gate_costs;
 
+/* LINGERS: pen_gate_watch() is being called, but found nothing in flight: it may be a moment late for what comes now. */
+enum pen_gate_watched { PEN_GATE_UNWATCHED, PEN_GATE_LINGERS, PEN_GATE_WATCHED };
+
 struct pen_gate {
 	struct pen_gate_hot *hot;            /* wiped in a forked child */
 	const struct pen_adapter *_Atomic ad;   /* an observer's is replaced once, before there is a queue */
@@ -136,7 +140,7 @@ struct pen_gate {
 	uint16_t foreign[PEN_SEATS];         /* taken seats, own tenant's included, from the terms */
 	uint32_t nforeign;
 	uint32_t nothers;                    /* of them, other tenants' */
-	bool watched;                        /* adapter->watch was called, and pen_gate_watch() has not returned 0 */
+	enum pen_gate_watched watched;
 };
 
 static inline struct pen_gate_queue_full *pen_gate_full(struct pen_gate_queue *q)
@@ -258,6 +262,7 @@ void pen_gate_look(struct pen_gate *g, uint64_t now_ns);       /* polls marks wh
 void pen_gate_look_at(struct pen_gate *g, struct pen_gate_queue_full *q);   /* polls one queue while marks are done */
 void pen_gate_edges(struct pen_gate *g, struct pen_gate_queue_full *only);  /* marks for tails; NULL = of all queues */
 void pen_gate_wait_own(struct pen_gate *g, uint64_t bound_ns, uint32_t kick_seen);
+bool pen_gate_needs_watch(struct pen_gate *g);   /* after an admission, lock held: adapter->watch is to be called */
 /* Everything of @q up to @seq is complete. Lock held. */
 void pen_gate_synced(struct pen_gate_queue_full *q, uint64_t seq, uint64_t now_ns, bool exact);
 

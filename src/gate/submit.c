@@ -11,6 +11,7 @@ struct call {
 	struct pen_gate_queue_full *q;
 	const struct pen_gate_cmd *cmd;
 	uint64_t est_ns;             /* of the whole command */
+	uint64_t bytes_left;         /* of what is not submitted */
 	uint32_t slices, first;      /* all; those already submitted */
 	bool no_wait;
 	bool flushed;
@@ -211,6 +212,7 @@ static void open_batch(struct call *k, const struct pen_admit_decision *d, uint6
 static void count_command(struct call *k, const struct pen_admit_decision *d)
 {
 	struct pen_ledger_client *c = pen_gate_account(k->g);
+	k->bytes_left -= PEN_MIN(d->bytes, k->bytes_left);
 	if (!k->first)
 		pen_count(&c->commands, 1);
 	if (d->slices < k->slices)
@@ -235,17 +237,15 @@ static void ask(struct call *k, const struct pen_admit_view *v, struct pen_admit
 	uint32_t wave = PEN_MAX(k->cmd->wave, 1u);
 	struct pen_admit_cmd c = {
 		.est_ns = est ? est : 1,
-		.bytes = k->cmd->bytes / k->slices * left,
+		.bytes = k->bytes_left,
 		.slices = left,
 		.wave = wave,
 		.unknown = k->cmd->cost && !pen_cost_known(k->cmd->cost),
 		/* Behind something that cannot run a command is not in flight, and must not keep its thread from what lets it run. */
 		.no_wait = k->no_wait || parks(k),
 	};
-	if (left == k->slices) {
+	if (left == k->slices)
 		c.est_ns = k->est_ns;
-		c.bytes = k->cmd->bytes;
-	}
 	k->g->warm_up |= c.unknown && k->cmd->kind == PEN_CMD_KERNEL;
 	pen_admit_step(&k->g->st, &k->g->lim, v, &c, d);
 }
@@ -303,8 +303,7 @@ static int admit(struct call *k)
 	if (r < 0)
 		pen_gate_settle(g);
 	atomic_store_explicit(&g->dev->signal->inflight_ns, g->st.inflight_ns, memory_order_relaxed);
-	bool watch = g->ad->watch && g->nothers && g->nflight && !g->watched;
-	g->watched |= watch;
+	bool watch = pen_gate_needs_watch(g);
 	pen_gate_unlock(g);
 	if (watch)
 		g->ad->watch(g->native);
@@ -417,6 +416,7 @@ int pen_gate_submit(struct pen_gate_queue *q, const struct pen_gate_cmd *cmd)
 		.q = full,
 		.cmd = cmd,
 		.est_ns = pen_clamp(est, PEN_COST_FLOOR_NS, PEN_GATE_EST_MAX_NS),
+		.bytes_left = cmd->bytes,
 		.slices = slices,
 		.no_wait = (cmd->flags & (PEN_CMD_NO_WAIT | PEN_CMD_NOT_RUNNABLE)) || (g->ad->in_callback && g->ad->in_callback()),
 	};

@@ -500,6 +500,24 @@ static void test_destroy_without_mark(void **state)
 	rig_close(&r);
 }
 
+static void test_pieces_add_up(void **state)
+{
+	(void)state;
+	struct rig r;
+	struct fake_board *b = board_alone();
+	b->base[0].rate_cap_bytes_s = 10 * PEN_GIB;   /* pieces of one burst */
+	b->base[0].burst_ns = 50 * PEN_US;
+	fake_board_publish(b, 0);
+	rig_open(&r, b, 0, 0);
+	struct fake_cmd c = { .dur_ns = 100000, .slices = 7 };
+	struct pen_gate_cmd cmd = { .native = &c, .est_ns = 100000, .bytes = 3000001, .slices = 7, .wave = 1, .kind = PEN_CMD_COPY };
+	assert_int_equal(pen_gate_submit(r.q, &cmd), 0);
+	finish_queue(r.q);
+	assert_true(r.dev->executed > 1);
+	assert_int_equal(atomic_load(&account(&r)->bytes), 3000001);
+	rig_close(&r);
+}
+
 static _Atomic uint32_t watch_asked;
 
 static void on_watch(void *native)
@@ -682,7 +700,7 @@ static void test_threads(void **state)
 	cmocka_unit_test(test_flush_before_wait), cmocka_unit_test(test_callback), \
 	cmocka_unit_test(test_capture), cmocka_unit_test(test_refused_submit), \
 	cmocka_unit_test(test_stopped), cmocka_unit_test(test_edge_and_poll), \
-	cmocka_unit_test(test_no_marks), cmocka_unit_test(test_destroy_without_mark), cmocka_unit_test(test_watch), \
+	cmocka_unit_test(test_no_marks), cmocka_unit_test(test_destroy_without_mark), cmocka_unit_test(test_watch), cmocka_unit_test(test_pieces_add_up), \
 	cmocka_unit_test(test_blocking), cmocka_unit_test(test_destroy_in_flight), \
 	cmocka_unit_test(test_out_of_order), cmocka_unit_test(test_threads), \
 	SUITE_TESTS_ACCOUNT, SUITE_TESTS_MANY
