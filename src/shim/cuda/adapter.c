@@ -364,4 +364,5 @@ const struct pen_adapter pen_cu_adapter = {
 	.capturing = capturing,
 	.in_callback = in_callback,
 	.oom_code = oom_code,
+	.watch = pen_cu_watch,
 };

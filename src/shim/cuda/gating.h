@@ -206,11 +206,17 @@ struct pen_cu_gating {
 	struct pen_cu_device *device;
 	_Atomic uint32_t contexts;       /* records of living contexts */
 	_Atomic uint32_t waiting;        /* threads inside a wait of the driver */
+	_Atomic uint32_t watch, listed;  /* watch.c: its gate is to be looked at; it is in the list */
+	struct pen_cu_gating *next_watched;
 	_Atomic uint64_t wave_ns;        /* what a full device of threads of an unknown kernel takes, from those that are known; 0 = nothing known */
 	_Atomic uint32_t threads;        /* that the device holds at once; 0 = not asked yet */
 	struct pen_cost *_Atomic copy[8][64];   /* by direction and power of two */
 };
 struct pen_cu_gating *pen_cu_gating(struct pen_cu_device *d);   /* NULL: out of memory */
+
+/* ---- watch.c --------------------------------------------------------------------------------------------------- */
+
+void pen_cu_watch(void *device);   /* adapter slot: looks at the marks of this device until nothing is in flight */
 
 /* ---- copy.c ---------------------------------------------------------------------------------------------------- */
 
