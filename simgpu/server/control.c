@@ -220,6 +220,7 @@ static int serve(struct sim_proc *p, const struct sim_request *q, struct answer 
 	case SIM_OP_CHANNEL_DESTROY:
 		return serve_context(p, d, q, a);
 	case SIM_OP_HOST_DONE:
+		sim_catch_up(s);
 		sim_host_finish(p, q->id);
 		return 0;
 	case SIM_OP_CARD:

@@ -69,6 +69,20 @@ static void publish_all(struct sim_server *s)
 	}
 }
 
+/* All contexts that a fault of @bad takes with it: under MPS every one of the device. */
+static void fail_with(struct sim_ctx *bad)
+{
+	struct sim_server *s = bad->dev->server;
+	struct sim_proc *p;
+	struct sim_ctx *c;
+	int code = bad->fault;
+	bad->fault = 0;
+	TAILQ_FOREACH(p, &s->procs, link)
+		TAILQ_FOREACH(c, &p->contexts, link)
+			if (c == bad || (s->concurrent && c->dev == bad->dev))
+				sim_ctx_fail(c, code);
+}
+
 /* Contexts whose commands went wrong: not from within the model, which was at work then. */
 static void carry_out_faults(struct sim_server *s)
 {
@@ -79,11 +93,8 @@ static void carry_out_faults(struct sim_server *s)
 	s->faulted = false;
 	TAILQ_FOREACH(p, &s->procs, link)
 		TAILQ_FOREACH(c, &p->contexts, link)
-			if (c->fault) {
-				int code = c->fault;
-				c->fault = 0;
-				sim_ctx_fail(c, code);
-			}
+			if (c->fault)
+				fail_with(c);
 }
 
 static void pass(struct sim_server *s)
@@ -92,11 +103,12 @@ static void pass(struct sim_server *s)
 	uint64_t now = pen_mono_ns();
 	TAILQ_FOREACH(p, &s->procs, link)
 		sim_take_commands(p, now);
-	sim_effects_finished(s);
-	sim_poll_words(s, now);
 	uint64_t model_now = sim_to_model(s, now);
 	for (unsigned i = 0; i < s->devs; i++)
 		sim_dev_run(&s->dev[i], model_now);
+	/* After that, so that what they end ends now and not when the models were last looked at. */
+	sim_effects_finished(s);
+	sim_poll_waits(s, now);
 	carry_out_faults(s);
 	publish_all(s);
 }

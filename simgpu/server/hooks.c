@@ -56,6 +56,20 @@ static bool translate(const struct sim_cmd *cmd, uint64_t seq, struct pen_model_
 	return false;
 }
 
+/* Within a device the model knows how to wait; a channel of another is looked at when something there has ended. */
+static void translate_wait(struct sim_chan *ch, const struct sim_cmd *cmd, struct pen_model_cmd *ret)
+{
+	struct sim_chan *other = sim_chan_find(ch->ctx->proc, (uint64_t)(uintptr_t)cmd->wait_seq.channel);
+	if (!other || cmd->wait_seq.seq <= other->done) {
+		ret->kind = PEN_MODEL_NOP;
+	} else if (other->ctx->dev != ch->ctx->dev) {
+		ret->kind = PEN_MODEL_EXTERNAL;
+	} else {
+		ret->wait.channel = pen_model_channel_id(other->model);
+		ret->wait.seq -= other->skipped;
+	}
+}
+
 static void skip(struct sim_chan *ch)
 {
 	ch->skipped++;
@@ -79,18 +93,8 @@ static void take_one(struct sim_chan *ch, uint64_t now_ns)
 		return;
 	}
 	bool good = translate(cmd, ch->taken, &for_model);
-	if (good && cmd->kind == SIM_WAIT_SEQ) {
-		/* A channel of another device cannot be waited for: nothing of the sort is there in hardware either. */
-		struct sim_chan *other = sim_chan_find(ch->ctx->proc, (uint64_t)(uintptr_t)cmd->wait_seq.channel);
-		if (!other || other->ctx->dev != ch->ctx->dev)
-			for_model.kind = PEN_MODEL_NOP;
-		else if (for_model.wait.seq <= other->skipped)
-			for_model.kind = PEN_MODEL_NOP;
-		else {
-			for_model.wait.channel = pen_model_channel_id(other->model);
-			for_model.wait.seq -= other->skipped;
-		}
-	}
+	if (good && cmd->kind == SIM_WAIT_SEQ)
+		translate_wait(ch, cmd, &for_model);
 	if (at_ns > now_ns)
 		at_ns = now_ns;
 	if (!good || pen_model_submit(ch->model, &for_model, sim_to_model(s, at_ns), NULL) < 0) {
@@ -159,10 +163,14 @@ static void fail_later(struct sim_chan *ch, int result)
 	ch->ctx->dev->server->faulted = true;
 }
 
-/* Looks at the word that a channel waits for. Return: it need not wait any longer. */
-static bool try_word(struct sim_chan *ch, const struct sim_cmd *cmd)
+/* Looks at what a channel waits for, a word or another device's channel. Return: it need not wait any longer. */
+static bool try_wait(struct sim_chan *ch, const struct sim_cmd *cmd)
 {
 	uint64_t word = 0;
+	if (cmd->kind == SIM_WAIT_SEQ) {
+		struct sim_chan *other = sim_chan_find(ch->ctx->proc, (uint64_t)(uintptr_t)cmd->wait_seq.channel);
+		return !other || other->done >= cmd->wait_seq.seq;
+	}
 	sim_batch_flush(ch->ctx->proc);
 	int r = sim_read(ch->ctx->proc->pid, cmd->word.address, &word, cmd->word.bytes);
 	if (r < 0) {
@@ -175,10 +183,10 @@ static bool try_word(struct sim_chan *ch, const struct sim_cmd *cmd)
 static void put_host(struct sim_proc *p, uint64_t token)
 {
 	uint32_t put = atomic_load_explicit(&p->page->host_put, memory_order_relaxed);
+	sim_batch_flush(p);   /* the function may look at what was stamped before it */
 	p->page->host[put % SIM_CHANNELS] = token;
 	atomic_store_explicit(&p->page->host_put, put + 1, memory_order_release);
 	atomic_fetch_add(&p->page->host_event, 1);
-	sim_batch_flush(p);   /* the function may look at what was stamped before it */
 	pen_futex_wake(&p->page->host_event, 1);
 }
 
@@ -190,14 +198,18 @@ static void on_start(void *user, const struct pen_model_event *e)
 	struct sim_proc *p = ch->ctx->proc;
 
 	switch (cmd->kind) {
+	case SIM_WAIT_SEQ:
 	case SIM_WAIT_WORD:
-		if (try_word(ch, cmd)) {
+		if (e->cmd->kind != PEN_MODEL_EXTERNAL)
+			break;
+		if (try_wait(ch, cmd)) {
 			(void)pen_model_finish(ch->model);
 			break;
 		}
 		ch->polled = true;
 		ch->polled_since_ns = pen_mono_ns();
 		s->poll_due_ns = 0;
+		s->crossing += cmd->kind == SIM_WAIT_SEQ;
 		TAILQ_INSERT_TAIL(&s->polled, ch, poll);
 		break;
 	case SIM_HOST:
@@ -258,6 +270,8 @@ static bool on_end(void *user, const struct pen_model_event *e)
 	default:
 		break;
 	}
+	if (s->crossing)
+		s->poll_due_ns = 0;
 	ch->ended_ns = at_ns;
 	ch->done++;
 	sim_publish(ch);
@@ -268,35 +282,45 @@ const struct pen_model_hooks sim_hooks = { .start = on_start, .end = on_end };
 
 /* ---- what the model waits for ---- */
 
-/* A few us while it is fresh; a gate that stays shut for long is looked at less often. */
-static uint64_t poll_period(uint64_t waited_ns)
+void sim_unpoll(struct sim_chan *ch)
 {
+	struct sim_server *s = ch->ctx->dev->server;
+	if (!ch->polled)
+		return;
+	ch->polled = false;
+	s->crossing -= ch->cmd[ch->done % SIM_RING].kind == SIM_WAIT_SEQ;
+	TAILQ_REMOVE(&s->polled, ch, poll);
+}
+
+/* A few us while it is fresh; a gate that stays shut for long is looked at less often. Channels need no clock: on_end() tells. */
+static uint64_t poll_period(const struct sim_chan *ch, uint64_t now_ns)
+{
+	uint64_t waited_ns = now_ns - ch->polled_since_ns;
+	if (ch->cmd[ch->done % SIM_RING].kind == SIM_WAIT_SEQ)
+		return PEN_NEVER;
 	return waited_ns < PEN_MS ? 5 * PEN_US : waited_ns < 10 * PEN_MS ? 10 * PEN_US : 25 * PEN_US;
 }
 
-void sim_poll_words(struct sim_server *s, uint64_t now_ns)
+void sim_poll_waits(struct sim_server *s, uint64_t now_ns)
 {
 	struct sim_chan *ch, *next;
-	if (TAILQ_EMPTY(&s->polled)) {
-		s->poll_due_ns = PEN_NEVER;
-		return;
-	}
+	uint64_t period = PEN_NEVER;
 	if (now_ns < s->poll_due_ns)
 		return;
-	uint64_t period = 25 * PEN_US;
+	s->poll_due_ns = PEN_NEVER;
 	for (ch = TAILQ_FIRST(&s->polled); ch; ch = next) {
 		next = TAILQ_NEXT(ch, poll);
-		const struct sim_cmd *cmd = &ch->cmd[ch->done % SIM_RING];
-		if (try_word(ch, cmd)) {
-			TAILQ_REMOVE(&s->polled, ch, poll);
-			ch->polled = false;
+		if (try_wait(ch, &ch->cmd[ch->done % SIM_RING])) {
+			sim_unpoll(ch);
 			(void)pen_model_finish(ch->model);
 			continue;
 		}
-		uint64_t mine = poll_period(now_ns - ch->polled_since_ns);
+		uint64_t mine = poll_period(ch, now_ns);
 		period = mine < period ? mine : period;
 	}
-	s->poll_due_ns = now_ns + period;
+	/* What was finished may have changed what others wait for: then it is due already. */
+	if (period != PEN_NEVER && now_ns + period < s->poll_due_ns)
+		s->poll_due_ns = now_ns + period;
 }
 
 void sim_effects_finished(struct sim_server *s)

@@ -153,9 +153,9 @@ static void wake_all(struct sim_chan *ch)
 static void abandon(struct sim_chan *ch)
 {
 	struct sim_server *s = ch->ctx->dev->server;
-	if (ch->polled)
-		TAILQ_REMOVE(&s->polled, ch, poll);
-	ch->polled = false;
+	sim_unpoll(ch);
+	if (s->crossing)
+		s->poll_due_ns = 0;
 	if (ch->job)
 		sim_effect_forget(s, ch->job);
 	ch->job = NULL;

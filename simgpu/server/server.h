@@ -149,6 +149,7 @@ struct sim_server {
 	/* the engine's */
 	struct sim_chans to_publish, polled;
 	uint64_t poll_due_ns;
+	unsigned crossing;                     /* of @polled: those that wait for another device's channel */
 	bool faulted;
 	_Atomic int jobs_done;                 /* a worker has finished something */
 	struct sim_lateness late;              /* publishing after the moment at which it was due */
@@ -185,7 +186,8 @@ void sim_publish(struct sim_chan *ch);             /* have its `done` told, afte
 /* ---- hooks.c: what the models tell ---- */
 extern const struct pen_model_hooks sim_hooks;     /* without its user */
 void sim_take_commands(struct sim_proc *p, uint64_t now_ns);   /* out of the rings whose bits are set */
-void sim_poll_words(struct sim_server *s, uint64_t now_ns);
+void sim_poll_waits(struct sim_server *s, uint64_t now_ns);
+void sim_unpoll(struct sim_chan *ch);
 void sim_effects_finished(struct sim_server *s);
 void sim_host_finish(struct sim_proc *p, uint64_t token);
 

@@ -343,6 +343,8 @@ CUresult sim_launch_check(const struct sim_launch *l);
 /* Puts the parameters together as the device takes them; @ret of SIM_PARAMS_MAX bytes. */
 CUresult sim_launch_params(CUfunction f, void *const *params, void *const *extra, unsigned char *ret, size_t *ret_bytes);
 CUresult sim_launch_push(CUstream s, const struct sim_launch *l, const unsigned char *params, size_t param_bytes);
+CUresult sim_function_attribute(const struct sim_card *c, const struct CUfunc_st *f, CUfunction_attribute a, int *v);
+CUresult sim_function_set_attribute(const struct sim_card *c, CUfunction f, CUfunction_attribute a, int v);
 /* Blocks of a kernel that a unit holds at once. */
 uint32_t sim_occupancy(const struct sim_card *c, const struct CUfunc_st *f, uint32_t threads, size_t dynamic_smem);
 

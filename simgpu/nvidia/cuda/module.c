@@ -18,8 +18,10 @@ CUresult sim_image_read(CUmodule m, const void *image)
 	return sim_image_ptx(m, image);
 }
 
-static void free_module(CUmodule m)
+void sim_module_free(CUmodule m)
 {
+	if (m->library)
+		sim_library_forget(m->library, m);
 	for (uint32_t i = 0; i < m->functions; i++) {
 		m->function[i]->tag = 0;
 		free(m->function[i]->name);
@@ -44,12 +46,24 @@ CUresult sim_module_load(CUcontext ctx, const void *image, CUmodule *ret)
 
 	if (!m)
 		return CUDA_ERROR_OUT_OF_MEMORY;
-	m->ctx = ctx->root;
 	r = sim_image_read(m, image);
+	if (r) {
+		sim_module_free(m);
+		return r;
+	}
+	return sim_module_enter(m, ctx, ret);
+}
+
+/* A module that was read comes into a context: its variables get memory. It goes on failure. */
+CUresult sim_module_enter(CUmodule m, CUcontext ctx, CUmodule *ret)
+{
+	CUresult r = CUDA_SUCCESS;
+
+	m->ctx = ctx->root;
 	for (uint32_t i = 0; i < m->globals && !r; i++)
 		r = sim_heap_alloc(m->ctx, m->global[i].bytes, &m->global[i].address);
 	if (r) {
-		free_module(m);
+		sim_module_free(m);
 		return r;
 	}
 	m->tag = SIM_TAG_MODULE;
@@ -72,7 +86,7 @@ void sim_module_unload(CUmodule m)
 	if (*at)
 		*at = m->next;
 	pthread_mutex_unlock(&ctx->lock);
-	free_module(m);
+	sim_module_free(m);
 }
 
 void sim_modules_end(CUcontext ctx)
@@ -91,6 +105,8 @@ CUresult cuModuleLoadData(CUmodule *ret, const void *image)
 	CUcontext ctx;
 	CUresult r = sim_enter(&ctx);
 
+	if (!r)
+		r = sim_unsafe();
 	if (!r && (!ret || !image))
 		r = CUDA_ERROR_INVALID_VALUE;
 	return r ? r : sim_module_load(ctx, image, ret);
@@ -151,6 +167,8 @@ CUresult cuModuleLoad(CUmodule *ret, const char *path)
 	CUcontext ctx;
 	CUresult r = sim_enter(&ctx);
 
+	if (!r)
+		r = sim_unsafe();
 	if (r)
 		return r;
 	if (!ret || !path)
@@ -170,6 +188,8 @@ CUresult cuModuleUnload(CUmodule m)
 	CUcontext ctx;
 	CUresult r = sim_enter(&ctx);
 
+	if (!r)
+		r = sim_unsafe();
 	if (!r)
 		r = check(m);
 	if (r)
@@ -262,7 +282,8 @@ CUresult cuModuleGetGlobal_v2(CUdeviceptr *p, size_t *bytes, CUmodule m, const c
 
 CUresult sim_function_get(CUcontext ctx, CUfunction f, CUfunction *ret)
 {
-	(void)ctx;
+	if (f && f->tag == SIM_TAG_KERNEL)
+		return sim_kernel_function((CUkernel)f, ctx, ret);
 	if (!f || f->tag != SIM_TAG_FUNCTION)
 		return CUDA_ERROR_INVALID_HANDLE;
 	*ret = f;

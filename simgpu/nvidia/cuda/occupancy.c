@@ -31,16 +31,10 @@ static CUresult enter(CUfunction f, CUfunction *ret, CUcontext *ctx)
 	return r ? r : sim_function_get(*ctx, f, ret);
 }
 
-CUresult cuFuncGetAttribute(int *v, CUfunction_attribute a, CUfunction f)
+CUresult sim_function_attribute(const struct sim_card *c, const struct CUfunc_st *f, CUfunction_attribute a, int *v)
 {
-	CUcontext ctx;
-	CUresult r = enter(f, &f, &ctx);
-
-	if (r)
-		return r;
 	if (!v)
 		return CUDA_ERROR_INVALID_VALUE;
-	const struct sim_card *c = &ctx->device->card;
 	switch (a) {
 	case CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK:
 		*v = f->max_threads ? (int)f->max_threads : 1024;
@@ -69,14 +63,16 @@ CUresult cuFuncGetAttribute(int *v, CUfunction_attribute a, CUfunction f)
 	return CUDA_SUCCESS;
 }
 
-CUresult cuFuncSetAttribute(CUfunction f, CUfunction_attribute a, int v)
+CUresult cuFuncGetAttribute(int *v, CUfunction_attribute a, CUfunction f)
 {
 	CUcontext ctx;
 	CUresult r = enter(f, &f, &ctx);
 
-	if (r)
-		return r;
-	const struct sim_card *c = &ctx->device->card;
+	return r ? r : sim_function_attribute(&ctx->device->card, f, a, v);
+}
+
+CUresult sim_function_set_attribute(const struct sim_card *c, CUfunction f, CUfunction_attribute a, int v)
+{
 	if (a == CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES) {
 		if (v < 0 || (uint32_t)v + f->smem_bytes > (c->smem_per_block_optin ? c->smem_per_block_optin : 49152))
 			return CUDA_ERROR_INVALID_VALUE;
@@ -89,6 +85,14 @@ CUresult cuFuncSetAttribute(CUfunction f, CUfunction_attribute a, int v)
 		return CUDA_ERROR_INVALID_VALUE;
 	}
 	return CUDA_SUCCESS;
+}
+
+CUresult cuFuncSetAttribute(CUfunction f, CUfunction_attribute a, int v)
+{
+	CUcontext ctx;
+	CUresult r = enter(f, &f, &ctx);
+
+	return r ? r : sim_function_set_attribute(&ctx->device->card, f, a, v);
 }
 
 CUresult cuFuncSetCacheConfig(CUfunction f, CUfunc_cache config)
