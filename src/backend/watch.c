@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Which devices there are is asked anew every few seconds (MIG is cut and joined, cards get lost), what they do each period. A driver
- * that goes away while we run (nvmlInit fails, or nothing answers) is tried again each period.
+ * that goes away while we run (nvmlInit fails, or nothing answers) is tried again, ever more rarely.
  *
  * A process may be in several of the library's lists (compute, graphics, MPS), each with all of its memory: the largest counts.
  * Xids come as events only; the last is remembered per device, and their number, since the same one may come twice.
@@ -24,6 +24,7 @@
 #define LOOK_AGAIN_NS UINT64_C(10000000000)
 #define EVENTS_A_LINE 64
 #define TRIES 4                 /* lists that grow while they are read */
+#define START_MAX_NS UINT64_C(10000000000)   /* between attempts to start: nvmlInit may run helpers of the driver's */
 
 struct device {
 	struct pen_nvml_device d;
@@ -43,6 +44,8 @@ struct process {
 struct watch {
 	const struct pen_nvml *nv;
 	bool started;
+	uint64_t start_at_ns, start_wait_ns;   /* not before; grows with each failure */
+	struct pen_err start_err;
 	nvmlEventSet_t events;
 	uint64_t looked_ns;
 	struct device dev[DEVICES];
@@ -298,11 +301,19 @@ static int end_line(FILE *out)
 	return fflush(out) || ferror(out) ? -EPIPE : 0;
 }
 
-static int start(struct watch *w, struct pen_err *err)
+static int start(struct watch *w, uint64_t now_ns, uint64_t period_ns)
 {
-	int r = pen_nvml_start(w->nv, err);
-	if (r < 0)
+	if (now_ns < w->start_at_ns)
+		return w->start_err.code;
+	int r = pen_nvml_start(w->nv, &w->start_err);
+	if (r < 0) {
+		w->start_wait_ns = w->start_wait_ns ? w->start_wait_ns * 2 : period_ns;
+		if (w->start_wait_ns > START_MAX_NS)
+			w->start_wait_ns = START_MAX_NS;
+		w->start_at_ns = now_ns + w->start_wait_ns;
 		return r;
+	}
+	w->start_wait_ns = 0;
 	w->started = true;
 	w->looked_ns = 0;
 	w->events = NULL;
@@ -322,11 +333,10 @@ static void stop(struct watch *w)
 	pen_nvml_stop(w->nv);
 }
 
-static int print_line(FILE *out, struct watch *w, uint64_t now_ns)
+static int print_line(FILE *out, struct watch *w, uint64_t now_ns, uint64_t period_ns)
 {
-	struct pen_err err = PEN_ERR_INIT;
-	if (!w->started && start(w, &err) < 0) {
-		begin_line(out, err.text);
+	if (!w->started && start(w, now_ns, period_ns) < 0) {
+		begin_line(out, w->start_err.text);
 		return end_line(out);
 	}
 	if (!w->looked_ns || now_ns - w->looked_ns >= LOOK_AGAIN_NS) {
@@ -381,7 +391,7 @@ int pen_watch_run(FILE *out, unsigned period_ms)
 	uint64_t period = (uint64_t)period_ms * 1000000, due = pen_mono_ns();
 	do {
 		uint64_t now = pen_mono_ns();
-		if (print_line(out, &w, now) < 0)
+		if (print_line(out, &w, now, period) < 0)
 			return 0;   /* nobody reads */
 		due += period;
 		if (due < now)      /* late by more than a period (a call that took long): no burst to make up for it */

@@ -194,7 +194,8 @@ nvmlReturn_t nvmlSystemGetNVMLVersion(char *version, unsigned int length)
 
 nvmlReturn_t nvmlSystemGetCudaDriverVersion(int *version)
 {
-	NEED(version);   /* needs no nvmlInit, as documented */
+	ENTER();         /* the documentation says that it needs no nvmlInit; 550.163 says otherwise */
+	NEED(version);
 	*version = cuda_version();
 	return NVML_SUCCESS;
 }
