@@ -125,6 +125,11 @@ deb:   ## Debian packages of what is committed, into build-deb/ (lintian clean)
 	@tools/deps.sh build package
 	@tools/deb.sh build-deb
 
+.PHONY: bundle
+bundle:   ## one file for machines without Internet, for this release and architecture
+	@tools/deps.sh build package
+	@tools/bundle.sh build-deb
+
 .PHONY: clean
 clean:   ## remove every build directory
 	rm -rf $(BUILD) build-asan build-tsan build-clang build-fuzz build-aarch64 build-deb
