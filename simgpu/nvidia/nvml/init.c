@@ -83,7 +83,8 @@ static void forked(void)
 	sim_nv.server = NULL;
 	sim_nv.devices = 0;
 	users = 0;
-	found = ready = false;
+	found = false;
+	ready = false;
 }
 
 nvmlReturn_t nvmlInitWithFlags(unsigned int flags)

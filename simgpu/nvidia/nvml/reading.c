@@ -221,7 +221,7 @@ nvmlReturn_t nvmlDeviceGetDetailedEccErrors(nvmlDevice_t d, nvmlMemoryErrorType_
 nvmlReturn_t nvmlDeviceGetMemoryErrorCounter(nvmlDevice_t d, nvmlMemoryErrorType_t type, nvmlEccCounterType_t counter,
 					     nvmlMemoryLocation_t where, unsigned long long *count)
 {
-	unsigned long long total;
+	unsigned long long total = 0;
 	nvmlReturn_t r = nvmlDeviceGetTotalEccErrors(d, type, counter, &total);
 	NEED(count);
 	*count = where == NVML_MEMORY_LOCATION_DRAM ? total : 0;

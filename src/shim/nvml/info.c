@@ -14,7 +14,8 @@ static struct view view_of(struct pen_nv_device *d, uint64_t real_total, uint64_
 	struct pen_mem_view m;
 	pen_nv_door()->mem_view(d->gate, &m);
 	bool unlimited = m.limit_bytes == UINT64_MAX;
-	struct view v = { .total = unlimited ? real_total : PEN_MIN(m.limit_bytes, real_total) };
+	struct view v;
+	v.total = PEN_MIN(m.limit_bytes, real_total);
 	v.used = PEN_MIN(m.used_bytes, v.total);   /* a limit may have been lowered below what is in use */
 	v.free = v.total - v.used;
 	if (unlimited)
@@ -29,8 +30,8 @@ static nvmlReturn_t memory_v1(nvmlReturn_t (*real)(nvmlDevice_t, nvmlMemory_t *)
 		return NVML_ERROR_FUNCTION_NOT_FOUND;
 	nvmlMemory_t m = { 0 };
 	nvmlReturn_t r = real(device, memory ? &m : NULL);
-	if (r)
-		return r;
+	if (r || !memory)
+		return r ? r : NVML_ERROR_INVALID_ARGUMENT;
 	r = pen_nv_gate(device, &d);
 	if (r)
 		return r;
@@ -56,8 +57,8 @@ nvmlReturn_t pen_nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t device, nvmlMemory_v2_t
 		return NVML_ERROR_FUNCTION_NOT_FOUND;
 	nvmlMemory_v2_t m = { .version = memory ? memory->version : 0 };
 	nvmlReturn_t r = REAL(nvmlDeviceGetMemoryInfo_v2)(device, memory ? &m : NULL);
-	if (r)
-		return r;
+	if (r || !memory)
+		return r ? r : NVML_ERROR_INVALID_ARGUMENT;
 	r = pen_nv_gate(device, &d);
 	if (r)
 		return r;
