@@ -57,7 +57,8 @@ class Simulated(CudaDevice):
     """A server of our own with one card. @options go to it as they are."""
 
     def __init__(self, bench, card, version=DRIVER, options=()):
-        self.socket = os.path.join(bench.tmp, f'simgpu-{card}')
+        bench.serial += 1
+        self.socket = os.path.join(bench.tmp, f'simgpu-{bench.serial}')
         super().__init__(bench, f'{SIMULATED}, {card}, driver {version}', standin(bench, version),
                          {'PENSTOCK_SIMGPU': self.socket})
         self.log = open(self.socket + '.log', 'w+', encoding='utf-8')

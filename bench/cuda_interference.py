@@ -9,6 +9,9 @@ anew each round: urgent alone natively, and under Penstock twice (A/A control); 
 Penstock; each neighbour alone. R is what the neighbour has begun and cannot stop: a kernel, a graph, or a piece of a
 copy. What a neighbour keeps is set against the ideal of time-sharing: its rate alone, times the part of the time that
 the urgent one leaves by the server's count.
+
+Copies really move the bytes, which the host cannot do at a card's rate and for its own work besides: with them the card
+is four times slower than its file says, requests come four times less often, and all times are four times as long.
 """
 import statistics
 
@@ -19,6 +22,7 @@ from stats import Report, interval, pooled, quantile, quantile_ratio, table
 URGENT, INTERVAL_MS = 'h2d:602112,k:2..113x40,d2h:4000', 12
 LIMIT, KEEPS = 1.05, 0.88
 PIECE = 1 << 20   # bytes of a copy that go at once
+COPY_SCALE = 4
 LATENCY, BEST_EFFORT = ['--class', 'latency'], ['--class', 'besteffort']
 CONTRACTS = {'native': (None, None), 'penstock': (LATENCY, BEST_EFFORT)}
 
@@ -38,9 +42,10 @@ class Neighbour:
 
 
 def neighbours(pcie_bytes_per_s):
-    piece_us = PIECE / pcie_bytes_per_s * 1e6
-    return [Neighbour('5ms', 'k:5000', (), 5000, 5000), Neighbour('copies', 'h2d:67108864', (), piece_us, piece_us),
-            Neighbour('graphs', 'k:50x40', ('--graph',), 2000, 50)]
+    """(scale of the card's times, neighbours at that scale)"""
+    piece_us = COPY_SCALE * PIECE / pcie_bytes_per_s * 1e6
+    return ((1, [Neighbour('5ms', 'k:5000', (), 5000, 5000), Neighbour('graphs', 'k:50x40', ('--graph',), 2000, 50)]),
+            (COPY_SCALE, [Neighbour('copies', 'h2d:67108864', (), piece_us, piece_us)]))
 
 
 class Samples:
@@ -52,16 +57,17 @@ class Samples:
 
 
 def busy(device, pids):
+    """Time of the model, which the scale stretches."""
     return sum(p['busy_ns'] for p in cuda.truth_processes(device.truth()) if p['pid'] in pids)
 
 
-def rounds(bench, device, arrivals, others):
+def rounds(bench, device, arrivals, others, scale):
     """Blocks of all arms: spans by tag, and the tenants that ran them."""
     urgent = {k: Tenant(bench, device, f'urgent-{k}', cuda.Load(bench, URGENT),
-                        ['--mode', arrivals, '--interval-ms', str(INTERVAL_MS)], c[0])
+                        ['--mode', arrivals, '--interval-ms', str(INTERVAL_MS * scale)], c[0])
               for k, c in CONTRACTS.items()}
     found = {(n.name, k): n.start(bench, device, k) for n in others for k in CONTRACTS}
-    spans, duty, block_s = {}, [], 3.0 if bench.full else 1.5
+    spans, duty, block_s = {}, [], (3.0 if bench.full else 1.5) * min(2, scale)   # full: 1000 requests in each arm
     for r in range(9 if bench.full else 2):
         todo = [('alone', 'native', None), ('alone', 'penstock', None), ('again', 'penstock', None)]
         todo += [('both', k, n.name) for n in others for k in CONTRACTS]
@@ -75,7 +81,7 @@ def rounds(bench, device, arrivals, others):
             spans[tag] = (what, k, name, *together(tenants, block_s if what != 'neighbour' else 1.0, tag,
                                                    seed=1000 + r))
             if what == 'alone' and k == 'native':
-                duty.append((busy(device, pids) - before) / (spans[tag][4] - spans[tag][3]))
+                duty.append(scale * (busy(device, pids) - before) / (spans[tag][4] - spans[tag][3]))
     for t in [*urgent.values(), *found.values()]:
         t.quit()
     return urgent, found, spans, statistics.mean(duty)
@@ -98,19 +104,19 @@ def run(bench, card, arrivals):
     report = Report(bench.name, bench.out, bench.full)
     around = Surroundings(bench, report)
     bench.penstock()
-    device = cuda.Simulated(bench, card)
-    others = neighbours(cuda.pcie_bytes_per_s(card))
-    around.say('device', device.name)
     around.say('urgent', f'{URGENT}, {arrivals} every {INTERVAL_MS} ms')
-    urgent, found, spans, duty = rounds(bench, device, arrivals, others)
-    s = collect(urgent, found, spans)
+    for scale, others in neighbours(cuda.pcie_bytes_per_s(card)):
+        note = f', times x {scale}' if scale > 1 else ''
+        device = cuda.Simulated(bench, card, options=('--scale', str(scale)))
+        around.say('device' if scale == 1 else 'device, with copies', device.name + note)
+        urgent, found, spans, duty = rounds(bench, device, arrivals, others, scale)
+        device.close()
+        conclude(report, bench, collect(urgent, found, spans), others, duty, note)
     around.finish()
-    device.close()
-    conclude(report, bench, s, others, duty)
     report.save()
 
 
-def conclude(report, bench, s, others, duty):
+def conclude(report, bench, s, others, duty, note):
     q, qname = (0.99, 'P99') if bench.full else (0.9, 'P90')
     base = s.latency['alone', 'penstock', None]
 
@@ -122,8 +128,8 @@ def conclude(report, bench, s, others, duty):
             row('alone again, penstock (A/A)', ('again', 'penstock', None))]
     rows += [row(f'beside {n.name}, {k}', ('both', k, n.name)) for n in others for k in CONTRACTS]
     table(['urgent, us', 'n', 'P50', 'P90', 'P99', 'max', f'{qname}/alone'], rows)
-    report.figure(f'A/A control, {qname}', *quantile_ratio(s.latency['again', 'penstock', None], base, q))
-    report.figure(f'alone under Penstock / alone natively, {qname}',
+    report.figure(f'A/A control, {qname}{note}', *quantile_ratio(s.latency['again', 'penstock', None], base, q))
+    report.figure(f'alone under Penstock / alone natively, {qname}{note}',
                   *quantile_ratio(base, s.latency['alone', 'native', None], q))
     print(f'the urgent tenant alone uses {100 * duty:.1f} % of the device')
     rows = []

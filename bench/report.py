@@ -16,7 +16,8 @@ from stats import number
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..')
 PAGE = os.path.join(ROOT, 'docs/BENCHMARKS.md')
 BEGIN, END = '<!-- results: begin (bench/report.py) -->\n', '<!-- results: end -->\n'
-CONDITIONS = ('machine', 'load average at start', 'scheduling class, all arms', 'device', 'CPU time of other processes', 'warning')
+CONDITIONS = ('machine', 'load average at start', 'scheduling class, all arms', 'device', 'device, with copies',
+              'CPU time of other processes', 'warning')
 
 
 def read(path):

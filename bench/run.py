@@ -44,7 +44,7 @@ BENCHES |= {
 for card in ('T4', 'A100-40'):
     for arrivals in ('periodic', 'poisson'):
         BENCHES[f'cuda-interference-{card.lower()}-{arrivals}'] = (
-            lambda b, c=card, a=arrivals: cuda_interference.run(b, c, a), 1, 6, 'simulated accelerator, Penstock')
+            lambda b, c=card, a=arrivals: cuda_interference.run(b, c, a), 1.2, 9, 'simulated accelerator, Penstock')
 
 
 def chosen(name):
