@@ -340,7 +340,11 @@ static void old(void **state)
 	assert_int_equal(nv.nvmlInit_v2(), NVML_SUCCESS);
 	assert_int_equal(nv.nvmlDeviceGetMemoryInfo(device(0), &m), NVML_SUCCESS);
 	assert_true(m.total == 4 * GIB);
-	assert_int_equal(nv.nvmlDeviceGetMemoryInfo_v2(device(0), &m2), NVML_ERROR_FUNCTION_NOT_FOUND);
+	assert_int_equal(nv.nvmlDeviceGetMemoryInfo_v2(device(0), &m2), NVML_SUCCESS);
+	assert_true(m2.total == 4 * GIB && m2.version == PEN_NV_VERSION(nvmlMemory_v2_t, 2));
+	m2.version = 3;
+	assert_int_equal(nv.nvmlDeviceGetMemoryInfo_v2(device(0), &m2), NVML_ERROR_ARGUMENT_VERSION_MISMATCH);
+	assert_int_equal(nv.nvmlDeviceGetMemoryInfo_v2(device(0), NULL), NVML_ERROR_INVALID_ARGUMENT);
 	assert_int_equal(nv.nvmlDeviceGetComputeRunningProcesses_v3(device(0), &n, v), NVML_SUCCESS);
 	assert_int_equal(n, 1);
 	assert_int_equal(nv.nvmlDeviceGetNumGpuCores(device(0), &n), NVML_ERROR_FUNCTION_NOT_FOUND);

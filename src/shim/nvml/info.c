@@ -50,11 +50,24 @@ nvmlReturn_t pen_nvmlDeviceGetConfComputeProtectedMemoryUsage(nvmlDevice_t devic
 	return memory_v1(REAL(nvmlDeviceGetConfComputeProtectedMemoryUsage), device, memory);
 }
 
+/* A driver before 510 has the first form only; the contract's numbers fit into both. */
+static nvmlReturn_t memory_v2_of_v1(nvmlDevice_t device, nvmlMemory_v2_t *memory)
+{
+	nvmlMemory_t m = { 0 };
+	nvmlReturn_t r = memory_v1(REAL(nvmlDeviceGetMemoryInfo), device, memory ? &m : NULL);
+	if (r)
+		return r;
+	if (memory->version != PEN_NV_VERSION(nvmlMemory_v2_t, 2))
+		return NVML_ERROR_ARGUMENT_VERSION_MISMATCH;
+	*memory = (nvmlMemory_v2_t){ .version = memory->version, .total = m.total, .free = m.free, .used = m.used };
+	return NVML_SUCCESS;
+}
+
 nvmlReturn_t pen_nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t device, nvmlMemory_v2_t *memory)
 {
 	struct pen_nv_device *d;
 	if (!REAL(nvmlDeviceGetMemoryInfo_v2))
-		return NVML_ERROR_FUNCTION_NOT_FOUND;
+		return memory_v2_of_v1(device, memory);
 	nvmlMemory_v2_t m = { .version = memory ? memory->version : 0 };
 	nvmlReturn_t r = REAL(nvmlDeviceGetMemoryInfo_v2)(device, memory ? &m : NULL);
 	if (r || !memory)
