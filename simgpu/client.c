@@ -32,6 +32,7 @@ struct sim {
 
 struct sim_context {
 	struct sim *sim;
+	_Atomic unsigned users;         /* itself, and its channels, which may be destroyed after it */
 	uint64_t id;
 	unsigned dev;
 	_Atomic int32_t *status;
@@ -248,9 +249,15 @@ int sim_context_create(struct sim *s, unsigned dev, struct sim_context **ret)
 		free(c);
 		return r;
 	}
-	*c = (struct sim_context){ .sim = s, .id = reply.id, .dev = dev, .status = &s->page->status[reply.index] };
+	*c = (struct sim_context){ .sim = s, .users = 1, .id = reply.id, .dev = dev, .status = &s->page->status[reply.index] };
 	*ret = c;
 	return 0;
+}
+
+static void put_context(struct sim_context *c)
+{
+	if (atomic_fetch_sub(&c->users, 1) == 1)
+		free(c);
 }
 
 void sim_context_destroy(struct sim_context *c)
@@ -258,7 +265,7 @@ void sim_context_destroy(struct sim_context *c)
 	if (!c)
 		return;
 	(void)ask(c->sim, &(struct sim_request){ .op = SIM_OP_CONTEXT_DESTROY, .dev = c->dev, .id = c->id }, NULL, NULL, NULL);
-	free(c);
+	put_context(c);
 }
 
 int sim_context_status(const struct sim_context *c)
@@ -284,6 +291,7 @@ int sim_channel_create(struct sim_context *c, int priority, uint32_t units, stru
 		free(ch);
 		return r;
 	}
+	atomic_fetch_add(&c->users, 1);
 	ch->context = c;
 	ch->id = reply.id;
 	ch->index = reply.index;
@@ -298,6 +306,7 @@ void sim_channel_destroy(struct sim_channel *ch)
 	(void)ask(ch->context->sim, &(struct sim_request){ .op = SIM_OP_CHANNEL_DESTROY, .dev = ch->context->dev, .id = ch->id },
 		  NULL, NULL, NULL);
 	munmap(ch->ring, sizeof(*ch->ring));
+	put_context(ch->context);
 	free(ch);
 }
 

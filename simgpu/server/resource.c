@@ -256,6 +256,8 @@ void sim_chan_destroy(struct sim_chan *ch)
 {
 	struct sim_server *s = ch->ctx->dev->server;
 	abandon(ch);
+	/* Who still waits need not any longer: what was in it has been dropped. */
+	atomic_store(&ch->ring->done, atomic_load(&ch->ring->tail));
 	wake_all(ch);
 	if (ch->to_publish)
 		TAILQ_REMOVE(&s->to_publish, ch, publish);

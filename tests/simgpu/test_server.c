@@ -410,11 +410,13 @@ static void test_destroy_in_flight(void **state)
 	assert_int_equal(sim_context_create(sim, 0, &c), 0);
 	assert_int_equal(sim_channel_create(c, 0, 0, &one), 0);
 	assert_int_equal(sim_channel_create(c, 0, 0, &two), 0);
-	SUBMIT(one, linear(SIM_H2D, dev, dev, 64 * MIB), spin(40, 60 * PEN_S));
+	uint64_t last = SUBMIT(one, linear(SIM_H2D, dev, dev, 64 * MIB), spin(40, 60 * PEN_S));
 	SUBMIT(two, { .kind = SIM_WAIT_WORD, .word = { .address = A(&never), .value = 1, .cond = SIM_GEQ, .bytes = 4 } });
 	sim_channel_destroy(two);               /* ends by itself, or with its context */
 	sim_context_destroy(c);
 	assert_int_equal(free_bytes(), before);
+	wait_for(one, last);                    /* dropped: nobody waits for it for ever */
+	sim_channel_destroy(one);
 	uint64_t a = 0;
 	RUN(ch, spin(40, 1000), stamp(&a));     /* the device is free */
 	free(dev);
