@@ -458,6 +458,9 @@ static int check_capture(void)
 		return -1;
 	TRY(cu.cuStreamCreate(&s, CU_STREAM_NON_BLOCKING));
 	TRY(cu.cuStreamCreate(&o.stream, CU_STREAM_NON_BLOCKING));
+	/* the first launch of a kernel loads it, which is nothing to do while recording */
+	TRY(launch_add(cu.cuLaunchKernel, s, v.b, v.b, v.c, N));
+	TRY(cu.cuStreamSynchronize(s));
 	if (pthread_create(&t, NULL, other_thread, &o))
 		return not_ok("no thread");
 	for (unsigned round = 0; round < 5 && !failed; round++)
