@@ -10,7 +10,18 @@
 #define CELL 48
 
 static const char *const head[] = { "NAME", "CLASS", "STATE", "MEMORY", "LIMIT", "SHARE", "COMPUTE", "P99", "TARGET",
-				    "PIDS", "DEVICE" };
+				    "PIDS", "DEVICE", "POD" };   /* the last one where an orchestrator has made a tenant */
+
+/* Namespace, pod and container, as far as they are known. */
+static void name_pod(const json_t *tenant, char *buf, size_t n)
+{
+	const json_t *labels = json_object_get(tenant, "labels");
+	const char *pod = pen_json_str(labels, "pod"), *container = pen_json_str(labels, "container");
+	if (*pod)
+		snprintf(buf, n, "%s/%s/%s", pen_json_str(labels, "namespace"), pod, container);
+	else
+		snprintf(buf, n, "%s%s%s", pen_json_str(labels, "pod_uid"), *container ? "/" : "", container);
+}
 
 static void add_row(struct pen_table *t, const json_t *tenant, const json_t *dev, bool wide)
 {
@@ -30,9 +41,12 @@ static void add_row(struct pen_table *t, const json_t *tenant, const json_t *dev
 	}
 	const char *sla = pen_json_str(contract, "sla");
 	const char *key = dev ? pen_json_str(dev, "key") : "";
-	const char *cells[] = { pen_json_str(tenant, "name"), pen_json_str(contract, "class"),
-				pen_json_str(tenant, "state"), mem, limit, share, pen_json_str(contract, "compute"), p99,
-				strcmp(sla, "none") ? sla : "", pids, wide ? key : NULL };
+	const char *state = json_is_true(json_object_get(tenant, "lapsed")) ? "lapsed" : pen_json_str(tenant, "state");
+	char pod[600];
+	name_pod(tenant, pod, sizeof(pod));
+	const char *cells[] = { pen_json_str(tenant, "name"), pen_json_str(contract, "class"), state, mem, limit, share,
+				pen_json_str(contract, "compute"), p99, strcmp(sla, "none") ? sla : "", pids,
+				wide ? key : NULL, pod };
 	char cut[24];
 	if (!wide) {
 		snprintf(cut, sizeof(cut), "%s", key);
@@ -56,9 +70,12 @@ static bool wanted(const char *name, const struct names *names)
 
 static void print_table(const struct pen_cli *cli, const json_t *tenants)
 {
-	struct pen_table *t = pen_table_create(PEN_ARRAY_LEN(head));
 	size_t i, k;
 	json_t *tenant, *dev;
+	bool pods = false;
+	json_array_foreach(tenants, i, tenant)
+		pods |= *pen_json_str(tenant, "owner") != 0;
+	struct pen_table *t = pen_table_create(PEN_ARRAY_LEN(head) - !pods);
 	pen_table_row(t, head);
 	json_array_foreach(tenants, i, tenant) {
 		json_t *devices = json_object_get(tenant, "devices");

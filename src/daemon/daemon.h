@@ -204,6 +204,10 @@ json_t *pen_services_status(struct pen_daemon *d);
 void pen_owner_keep(struct pen_daemon *d, const struct pen_tenant *t);   /* the store knows owner, note and labels */
 /* What the store knows of the owner of a tenant that is restored. @n borrows from d->notes. */
 void pen_owner_restore(struct pen_daemon *d, const char *tenant, struct pen_tenant_new *n);
+/* recover.c: what the store had not written yet when the daemon was killed. After the store has restored its own. */
+void pen_owner_recover(struct pen_daemon *d);
+int pen_owner_record(const struct pen_tenant *t, struct pen_err *err);
+void pen_owner_unrecord(const struct pen_tenant *t);
 void pen_note_restore(struct pen_daemon *d, const char *owner, const char *key, const char *text);
 
 /* ---- events.c ------------------------------------------------------------------------------------------------------------ */

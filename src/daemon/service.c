@@ -84,6 +84,7 @@ int pen_services_start(struct pen_daemon *d, struct pen_err *err)
 		return pen_err_sys(err, -ENOMEM, "integrations");
 	}
 	d->services = all;
+	pen_owner_recover(d);
 	for (size_t i = 0; i < PEN_ARRAY_LEN(table); i++) {
 		all->s[i] = (struct pen_service){ .d = d, .ops = table[i] };
 		all->n++;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Tenants of integrations. What the daemon itself keeps of them lies among the owner's notes, under "tenant/NAME". */
 #include "base/auto.h"
+#include "contract/text.h"
 #include "daemon/service_internal.h"
 #include "daemon/store.h"
 
@@ -149,6 +150,12 @@ int pen_service_tenant_label(struct pen_service *s, const char *name, const char
 		return -EINVAL;
 	if (!t->labels && !(t->labels = json_object()))
 		return -ENOMEM;
+	char clean[256];
+	if (value) {   /* it goes to terminals */
+		snprintf(clean, sizeof(clean), "%s", value);
+		pen_text_clean(clean);
+		value = clean;
+	}
 	const char *had = json_string_value(json_object_get(t->labels, key));
 	if (value ? had && !strcmp(had, value) : !had)
 		return 0;

@@ -130,6 +130,8 @@ int pen_tenant_dir_make(struct pen_daemon *d, struct pen_tenant *t, struct pen_e
 		r = pen_attach_listen(d, t, err);
 	if (r == 0 && !*t->owner)
 		r = make_seat(t, err);
+	if (r == 0 && *t->owner)
+		r = pen_owner_record(t, err);
 	if (r == 0)
 		r = give_to_owner(t, err);
 	if (r < 0)
@@ -141,6 +143,8 @@ void pen_tenant_dir_remove(struct pen_tenant *t)
 {
 	static const char *const files[] = { "seat/d/" PEN_ATTACH_SOCK, "seat/d/" PEN_TOKEN_FILE, PEN_ATTACH_SOCK, PEN_TOKEN_FILE };
 	static const char *const dirs[] = { "seat/d", "seat", "" };
+	if (*t->owner)
+		pen_owner_unrecord(t);
 	if (t->listen_ev)
 		event_free(t->listen_ev);
 	t->listen_ev = NULL;

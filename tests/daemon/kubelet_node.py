@@ -20,11 +20,14 @@ def tenant_dir(answer):
 
 
 class Node:
-    """`profiles`: lines of YAML; `more`: lines of the section. With start=False the daemon is started by the test."""
+    """`profiles`: lines of YAML; `more`: lines of the section. With start=False the daemon is started by the test; with absent=True
+    the kubelet's directory is not there."""
 
-    def __init__(self, profiles=PROFILE, more='', cards=None, start=True, top='', **daemon):
+    def __init__(self, profiles=PROFILE, more='', cards=None, start=True, top='', absent=False, **daemon):
         self.dir = tempfile.mkdtemp(prefix='pk-')
         self.kubelet_dir = self.dir + '/k'
+        if not absent:
+            os.mkdir(self.kubelet_dir)
         self.kubelet = kubelet_standin.Kubelet(self.kubelet_dir)
         self.probe = self.dir + '/probe'
         self.set_cards(CARDS if cards is None else cards)

@@ -155,6 +155,7 @@ class Kubelet:
         self.silent = 0          # ... are never answered
         self.watches = True      # opens ListAndWatch
         self.deaf = 0            # ... not for the first so many
+        self.name = 'kubelet.sock'
         self.events = queue.Queue()
         self.server = None
         self.plugins = {}        # resource -> Plugin, the one of the last Register
@@ -204,7 +205,7 @@ class Kubelet:
         handlers = {'Register': grpc.unary_unary_rpc_method_handler(
             self._register, request_deserializer=M['RegisterRequest'].FromString, response_serializer=M['Empty'].SerializeToString)}
         self.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler('v1beta1.Registration', handlers),))
-        assert self.server.add_insecure_port('unix://' + os.path.join(self.dir, 'kubelet.sock'))
+        assert self.server.add_insecure_port('unix://' + os.path.join(self.dir, self.name))
         self.started = time.monotonic()
         self.server.start()
         return self

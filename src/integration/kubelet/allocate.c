@@ -34,6 +34,8 @@ static int read_ids(struct pen_kube_plugin *p, char *const *ids, size_t n, const
 	const struct pen_kube_card *c = pen_kube_card(p->k, card);
 	if (!c || c->lost)
 		return pen_err_x(err, -ENODEV, "%s: card %u is not there", p->resource, card);
+	if (slots & ~pen_kube_slots_known(p, c))
+		return pen_err_x(err, -ENODEV, "%s: card %u has no such slot (%s%s)", p->resource, card, ids[0], n > 1 ? ", ..." : "");
 	*ret_card = c;
 	*ret_slots = slots;
 	return 0;

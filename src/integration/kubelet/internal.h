@@ -100,6 +100,7 @@ bool pen_kube_plugin_socket_is_there(const struct pen_kube_plugin *p);
 
 /* ---- slots.c: lists and messages ------------------------------------------------------------------------------------ */
 
+uint64_t pen_kube_slots_known(const struct pen_kube_plugin *p, const struct pen_kube_card *c);
 /* Of the slots that a plugin has on a card: those that exist, and of them those that are healthy. */
 void pen_kube_slots(struct pen_kube_plugin *p, const struct pen_kube_card *c, uint64_t *ret_all, uint64_t *ret_healthy);
 /* Messages, malloc'ed. Return: their length; -ENOMEM. */
@@ -204,6 +205,7 @@ ssize_t pen_kube_read_file(const char *path, size_t max, char **ret_text);
 struct pen_kube_watch;
 int pen_kube_watch_create(struct pen_kube *k, const char *dir, struct pen_kube_watch **ret_watch);
 void pen_kube_watch_destroy(struct pen_kube_watch *w);
+bool pen_kube_watch_is_on(const struct pen_kube_watch *w);   /* NULL is fine */
 
 /* ---- kubelet.c -------------------------------------------------------------------------------------------------------------- */
 

@@ -271,6 +271,9 @@ static void metrics(void *self, FILE *out)
 static json_t *plugin_json(struct pen_kube_plugin *p)
 {
 	unsigned slots = 0, healthy_slots = 0, leased = 0;
+	int watchers = 0;
+	const struct pen_kube_stream *s;
+	DL_COUNT(p->streams, s, watchers);
 	for (size_t i = 0; i < p->k->n_cards; i++) {
 		uint64_t all, healthy;
 		pen_kube_slots(p, &p->k->card[i], &all, &healthy);
@@ -278,10 +281,10 @@ static json_t *plugin_json(struct pen_kube_plugin *p)
 		healthy_slots += (unsigned)__builtin_popcountll(healthy);
 		leased += (unsigned)__builtin_popcountll(pen_kube_leased(p->k, p->resource, p->k->card[i].n));
 	}
-	return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:i}", "resource", p->resource, "profile", p->profile.contract.name,
+	return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:i, s:i}", "resource", p->resource, "profile", p->profile.contract.name,
 			 "state", pen_kube_state_name(p->state), "socket", p->endpoint, "registrations",
 			 (json_int_t)p->registrations, "lists", (json_int_t)p->lists, "slots", (int)slots, "healthy",
-			 (int)healthy_slots, "leased", (int)leased);
+			 (int)healthy_slots, "leased", (int)leased, "watchers", watchers);
 }
 
 static json_t *lease_json(const struct pen_kube_lease *l)
@@ -311,8 +314,8 @@ static json_t *status(void *self)
 		snprintf(name, sizeof(name), "g%u", k->card[i].n);
 		json_object_set_new(cards, name, json_string(k->card[i].key));
 	}
-	return json_pack("{s:b, s:s, s:b, s:o, s:o, s:o}", "enabled", k->serves, "directory", k->dir, "checkpoint",
-			 k->checkpoint.known, "resources", resources, "cards", cards, "leases", leases);
+	return json_pack("{s:b, s:s, s:b, s:b, s:o, s:o, s:o}", "enabled", k->serves, "directory", k->dir, "directory_watched",
+			 pen_kube_watch_is_on(k->watch), "checkpoint", k->checkpoint.known, "resources", resources, "cards", cards, "leases", leases);
 }
 
 const struct pen_integration pen_kubelet_integration = {

@@ -28,16 +28,20 @@ static uint64_t lowest(uint64_t mask, unsigned n)
 	return out;
 }
 
+uint64_t pen_kube_slots_known(const struct pen_kube_plugin *p, const struct pen_kube_card *c)
+{
+	/* Beyond the count, after it was lowered: only as long as somebody has them. */
+	return first(pen_kube_slots_on(&p->profile, c)) | pen_kube_leased(p->k, p->resource, c->n) |
+	       pen_kube_checkpointed(p->k, p->resource, c->n);
+}
+
 void pen_kube_slots(struct pen_kube_plugin *p, const struct pen_kube_card *c, uint64_t *ret_all, uint64_t *ret_healthy)
 {
 	struct pen_kube *k = p->k;
-	unsigned count = pen_kube_slots_on(&p->profile, c);
 	uint64_t held = pen_kube_leased(k, p->resource, c->n), believed = pen_kube_checkpointed(k, p->resource, c->n);
-	/* Beyond the count, after it was lowered: only as long as somebody has them. */
-	uint64_t all = first(count) | held | believed, had = held | believed;
-	uint64_t free_ones = first(count) & ~had;
+	uint64_t had = held | believed, free_ones = pen_kube_slots_known(p, c) & ~had;
 	struct pen_contract one;
-	*ret_all = all;
+	*ret_all = had | free_ones;
 	*ret_healthy = 0;
 	if (c->lost || (!c->present && pen_service_probed(k->s)))
 		return;

@@ -147,6 +147,11 @@ int pen_kube_watch_create(struct pen_kube *k, const char *dir, struct pen_kube_w
 	return 0;
 }
 
+bool pen_kube_watch_is_on(const struct pen_kube_watch *w)
+{
+	return w && w->wd >= 0;
+}
+
 void pen_kube_watch_destroy(struct pen_kube_watch *w)
 {
 	if (!w)
