@@ -94,25 +94,44 @@ static bool fits(struct pen_gate *g, uint64_t bytes)
 	return v.used_bytes <= v.limit_bytes && bytes <= v.limit_bytes - v.used_bytes;
 }
 
-/* What pools and graphs keep unused is found out, and made to go, before a denial: denials are counted. */
+/* Before a denial, since those are counted. */
+bool pen_cu_make_room(struct pen_cu_device *d, uint64_t bytes)
+{
+	struct pen_gate *g = pen_cu_gate(d);
+	if (!g || !bytes || !keeps_unused(d) || fits(g, bytes))
+		return false;
+	pen_cu_mem_settle(d, false);
+	if (!fits(g, bytes))
+		pen_cu_mem_settle(d, true);
+	return true;
+}
+
 int pen_cu_charge(struct pen_cu_device *d, uint64_t bytes)
 {
 	struct pen_gate *g = pen_cu_gate(d);
 	if (!g)
 		return -ENOMEM;
-	if (!bytes || !keeps_unused(d))
-		return pen_gate_mem_reserve(g, bytes);
-	bool trimmed = !fits(g, bytes);
-	if (trimmed) {
-		pen_cu_mem_settle(d, false);
-		if (!fits(g, bytes))
-			pen_cu_mem_settle(d, true);
-	}
+	bool tried = pen_cu_make_room(d, bytes);
 	int r = pen_gate_mem_reserve(g, bytes);
-	if (r == 0 || trimmed)
+	if (r == 0 || tried || !keeps_unused(d))
 		return r;
 	pen_cu_mem_settle(d, true);   /* more was lent than there is just now */
 	return pen_gate_mem_reserve(g, bytes);
+}
+
+bool pen_cu_recharge(struct pen_gate *g, uint64_t was, uint64_t now, bool must)
+{
+	if (now < was)
+		pen_gate_mem_refund(g, was - now, true);
+	if (now <= was)
+		return true;
+	if (pen_gate_mem_reserve(g, now - was) == 0)
+		pen_gate_mem_refund(g, 0, false);   /* bytes, but no object of their own */
+	else if (must)
+		pen_gate_mem_force(g, now - was);
+	else
+		return false;
+	return true;
 }
 
 void pen_cu_mem_synced(struct pen_cu_device *d)
@@ -156,14 +175,8 @@ struct pen_cu_block *pen_cu_block_new(uint64_t bytes, CUresult *ret)
 /* The bytes become @bytes. */
 static bool settle(struct pen_cu_block *b, uint64_t bytes)
 {
-	struct pen_gate *g = b->device->gate;
-	if (bytes > b->bytes) {
-		if (pen_cu_charge(b->device, bytes - b->bytes) < 0)
-			return false;
-		pen_gate_mem_refund(g, 0, false);   /* one object, reserved twice */
-	} else if (bytes < b->bytes) {
-		pen_gate_mem_refund(g, b->bytes - bytes, true);
-	}
+	if (bytes != b->bytes && !pen_cu_recharge(b->device->gate, b->bytes, bytes, false))
+		return false;
 	b->bytes = bytes;
 	return true;
 }

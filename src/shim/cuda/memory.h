@@ -50,6 +50,10 @@ static inline const void *pen_cu_key(unsigned long long number)
 
 /* Charges a device. What pools hold without need is counted back first. 0; -ENOMEM. */
 int pen_cu_charge(struct pen_cu_device *d, uint64_t bytes);
+/* Before a charge that seems not to fit: what pools and graphs keep unused is made to go. True: it was. */
+bool pen_cu_make_room(struct pen_cu_device *d, uint64_t bytes);
+/* A charge of @was bytes becomes one of @now, with the same objects. @must: also above the contract. False: it is not allowed. */
+bool pen_cu_recharge(struct pen_gate *g, uint64_t was, uint64_t now, bool must);
 /* The current context's device has the bytes and a record of them. NULL and success: nothing to charge it on, go on without. */
 struct pen_cu_block *pen_cu_block_new(uint64_t bytes, CUresult *ret);
 /* The driver has made it: settles at @bytes, and from now on it is found. False: the contract does not allow it; undo, then drop. */

@@ -12,7 +12,6 @@
 
 #include "base/auto.h"
 
-#include <errno.h>
 #include <stdlib.h>
 
 #define NODE_BYTES UINT64_C(2097152)   /* what the driver maps for a node is whole pages of the device; an estimate */
@@ -120,7 +119,6 @@ static void settle(struct pen_cu_device *d)
 {
 	struct pen_cu_graph_memory *m = &d->graph_memory;
 	struct pen_gate *g = pen_cu_gate(d);
-	uint64_t more = 0, less = 0;
 	if (!g)
 		return;
 	pen_forklock_take(&m->lock);
@@ -131,17 +129,10 @@ static void settle(struct pen_cu_device *d)
 	if (number > m->applied) {
 		uint64_t target = holds + m->waiting;
 		m->applied = number;
-		more = target > m->charged ? target - m->charged : 0;
-		less = target < m->charged ? m->charged - target : 0;
+		pen_cu_recharge(g, m->charged, target, true);
 		m->charged = target;
 	}
 	pen_forklock_give(&m->lock);
-	if (less)
-		pen_gate_mem_refund(g, less, true);
-	if (more && pen_gate_mem_reserve(g, more) == 0)
-		pen_gate_mem_refund(g, 0, false);
-	else if (more)
-		pen_gate_mem_force(g, more);
 }
 
 void pen_cu_graphs_settle(struct pen_cu_device *d, bool trim)

@@ -13,7 +13,6 @@
 #include "base/auto.h"
 #include "shim/cuda/gating.h"
 
-#include <errno.h>
 #include <stdlib.h>
 
 struct pen_cu_pool {
@@ -24,6 +23,7 @@ struct pen_cu_pool {
 	_Atomic bool used;
 	uint32_t process;
 	uint32_t blocks;
+	uint32_t growing;                 /* requests that are with the driver: what they make it grow by they settle themselves */
 	uint64_t live, charged;
 	uint64_t ticket, applied;
 };
@@ -107,13 +107,14 @@ static void trim(CUmemoryPool id)
 }
 
 /*
- * Reads what it holds and charges that. @must: more than the contract allows is taken all the same, for it is there already;
- * else false says so, with the charge as it was.
+ * Reads what it holds and charges that. @must: more than the contract allows is taken all the same, for it is there already, unless a
+ * request is with the driver that may be undone; else false says so, with the charge as it was.
  */
 static bool pool_settle(struct pen_cu_pool *p, bool must)
 {
 	struct pen_cu_device *d = atomic_load(&p->device);
 	struct pen_gate *g = d ? pen_cu_gate(d) : NULL;
+	bool fits = true;
 	if (!g)
 		return true;
 	pen_forklock_take(&p->lock);
@@ -123,51 +124,49 @@ static bool pool_settle(struct pen_cu_pool *p, bool must)
 	pen_forklock_give(&p->lock);
 	if (!here)
 		return true;
-	uint64_t holds = reserved_bytes(id), more = 0, less = 0;
+	uint64_t holds = reserved_bytes(id);
+	/* The gate may let us wait a little; it is no call of the driver. */
 	pen_forklock_take(&p->lock);
-	if (number > p->applied) {
-		uint64_t target = PEN_MAX(holds, p->live);
+	uint64_t target = PEN_MAX(holds, p->live);
+	if (number > p->applied && target != p->charged && !(must && p->growing && target > p->charged)) {
 		p->applied = number;
-		more = target > p->charged ? target - p->charged : 0;
-		less = target < p->charged ? p->charged - target : 0;
-		p->charged = target;
+		fits = pen_cu_recharge(g, p->charged, target, must);
+		p->charged = fits ? target : p->charged;
 	}
 	pen_forklock_give(&p->lock);
-	if (less)
-		pen_gate_mem_refund(g, less, true);
-	if (!more)
-		return true;
-	if (pen_gate_mem_reserve(g, more) == 0) {
-		pen_gate_mem_refund(g, 0, false);   /* bytes, but no object of their own */
-		return true;
-	}
-	if (must) {
-		pen_gate_mem_force(g, more);
-		return true;
-	}
-	pen_forklock_take(&p->lock);
-	p->charged -= PEN_MIN(more, p->charged);
-	pen_forklock_give(&p->lock);
-	return false;
+	return fits;
 }
 
-static int pool_reserve(struct pen_cu_pool *p, uint64_t bytes)
+static bool reserve_once(struct pen_cu_pool *p, struct pen_gate *g, uint64_t bytes)
+{
+	pen_forklock_take(&p->lock);
+	uint64_t need = p->live + bytes > p->charged ? p->live + bytes - p->charged : 0;
+	bool ok = bytes <= UINT64_MAX - p->live && (!g || pen_gate_mem_reserve(g, need) == 0);
+	if (ok) {
+		p->blocks++;
+		p->growing++;
+		p->live += bytes;
+		p->charged += need;
+	}
+	pen_forklock_give(&p->lock);
+	return ok;
+}
+
+static bool pool_reserve(struct pen_cu_pool *p, uint64_t bytes)
 {
 	struct pen_cu_device *d = atomic_load(&p->device);
-	pen_forklock_take(&p->lock);
-	p->blocks++;
-	p->live += bytes;
-	uint64_t need = p->live > p->charged ? p->live - p->charged : 0;
-	p->charged += need;
-	pen_forklock_give(&p->lock);
-	if (!d || pen_cu_charge(d, need) == 0)
-		return 0;
-	pen_forklock_take(&p->lock);
-	p->blocks--;
-	p->live -= bytes;
-	p->charged -= PEN_MIN(need, p->charged);
-	pen_forklock_give(&p->lock);
-	return -ENOMEM;
+	struct pen_gate *g = d ? pen_cu_gate(d) : NULL;
+	if (d && !g)
+		return false;
+	if (!g)
+		return reserve_once(p, g, bytes);
+	bool trimmed = pen_cu_make_room(d, bytes);
+	if (reserve_once(p, g, bytes))
+		return true;
+	if (trimmed)
+		return false;
+	pen_cu_mem_settle(d, true);
+	return reserve_once(p, g, bytes);
 }
 
 void pen_cu_pool_freed(struct pen_cu_pool *p, uint64_t bytes)
@@ -274,6 +273,13 @@ static bool settle_grown(struct pen_cu_pool *p)
 	return pool_settle(p, false);
 }
 
+static void grown(struct pen_cu_pool *p)
+{
+	pen_forklock_take(&p->lock);
+	p->growing--;
+	pen_forklock_give(&p->lock);
+}
+
 static CUresult take(const struct request *q)
 {
 	if (pen_cu_thread.depth || !q->dptr || !q->bytes || recorded(q->stream, q->per_thread))
@@ -282,7 +288,7 @@ static CUresult take(const struct request *q)
 	if (!p)
 		return run(q);   /* no such stream, pool or context: the driver says so */
 	struct pen_cu_block *b = calloc(1, sizeof(*b));
-	if (!b || pool_reserve(p, q->bytes) < 0) {
+	if (!b || !pool_reserve(p, q->bytes)) {
 		free(b);
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	}
@@ -291,15 +297,18 @@ static CUresult take(const struct request *q)
 	b->pool = p;
 	b->process = pen_forklock_process();
 	CUresult r = run(q);
+	if (r == CUDA_SUCCESS && settle_grown(p) && pen_cu_block_keep(b, q->bytes, &pen_cu_blocks, pen_cu_key(*q->dptr))) {
+		grown(p);
+		return r;
+	}
 	if (r == CUDA_SUCCESS) {
-		if (settle_grown(p) && pen_cu_block_keep(b, q->bytes, &pen_cu_blocks, pen_cu_key(*q->dptr)))
-			return r;
 		(void)PEN_CU_INSIDE((q->per_thread ? REAL(cuMemFreeAsync_ptsz) : REAL(cuMemFreeAsync))(*q->dptr, q->stream));
 		r = CUDA_ERROR_OUT_OF_MEMORY;
 	}
 	pen_cu_block_drop(b);
 	if (r == CUDA_ERROR_OUT_OF_MEMORY)
 		trim(p->id);
+	grown(p);
 	pool_settle(p, true);
 	return r;
 }

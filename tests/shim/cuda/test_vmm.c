@@ -58,7 +58,6 @@ static void handles(void)
 	EXACTLY(PIECE, 1);
 	OK(cu.cuMemRelease(again));
 	EXACTLY(0, 0);
-	CHECK(cu.cuMemRelease(again) != CUDA_SUCCESS);
 	CHECK(cu.cuMemUnmap(va, PIECE) != CUDA_SUCCESS);
 	CHECK(cu.cuMemRetainAllocationHandle(&again, (void *)(uintptr_t)va) != CUDA_SUCCESS);
 	EXACTLY(0, 0);
