@@ -107,6 +107,29 @@ __attribute__((unused)) static CUfunction cu_function(CUmodule m, const char *na
 	return f;
 }
 
+/*
+ * A gate that streams wait at, so that what a test measures in device time does not hang on how fast the host was to submit it:
+ * hold the streams, give them their work, open.
+ */
+static CUdeviceptr cu_gate_word;
+static uint32_t cu_gate_turn;
+
+__attribute__((unused)) static void cu_hold(CUstream s)
+{
+	void *p;
+
+	if (!cu_gate_word) {
+		OK(cuMemHostAlloc(&p, 4096, CU_MEMHOSTALLOC_DEVICEMAP));
+		OK(cuMemHostGetDevicePointer_v2(&cu_gate_word, p, 0));
+	}
+	OK(cuStreamWaitValue32(s, cu_gate_word, cu_gate_turn + 1, CU_STREAM_WAIT_VALUE_GEQ));
+}
+
+__attribute__((unused)) static void cu_open(void)
+{
+	__atomic_store_n((uint32_t *)(uintptr_t)cu_gate_word, ++cu_gate_turn, __ATOMIC_SEQ_CST);
+}
+
 __attribute__((unused)) static size_t cu_free_bytes(void)
 {
 	size_t f, t;

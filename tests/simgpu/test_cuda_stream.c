@@ -93,6 +93,8 @@ static void test_wait_event(void **state)
 	(void)state;
 	OK(cuStreamCreate(&a, CU_STREAM_NON_BLOCKING));
 	OK(cuStreamCreate(&b, CU_STREAM_NON_BLOCKING));
+	cu_hold(a);
+	cu_hold(b);
 	busy(a, 5000);
 	busy(b, 100);
 	record(free_b, b);
@@ -100,6 +102,7 @@ static void test_wait_event(void **state)
 	OK(cuStreamWaitEvent(b, end_a, 0));
 	busy(b, 10);
 	record(end_b, b);
+	cu_open();
 	OK(cuCtxSynchronize());
 	if (!cu_null()) {
 		assert_true(earlier(free_b, end_a));
@@ -118,6 +121,8 @@ static void test_legacy_stream(void **state)
 	(void)state;
 	OK(cuStreamCreate(&block, CU_STREAM_DEFAULT));
 	OK(cuStreamCreate(&nonblock, CU_STREAM_NON_BLOCKING));
+	cu_hold(block);
+	cu_hold(nonblock);
 	busy(block, 3000);
 	record(first, block);
 	busy(NULL, 3000);
@@ -126,6 +131,7 @@ static void test_legacy_stream(void **state)
 	record(other, nonblock);
 	busy(block, 10);
 	record(after, block);
+	cu_open();
 	OK(cuCtxSynchronize());
 	if (!cu_null()) {
 		assert_true(between(first, legacy) >= 3.0f);
@@ -148,9 +154,11 @@ static void *per_thread(void *arg)
 
 	OK(cuCtxSetCurrent(cu_context));
 	OK(cuStreamIsCapturing_ptsz(NULL, &status));
-	pthread_barrier_wait(&barrier);
+	OK(cuStreamWaitValue32_ptsz(NULL, cu_gate_word, cu_gate_turn + 1, CU_STREAM_WAIT_VALUE_GEQ));
 	OK(cuLaunchKernel_ptsz(spin, 1, 1, 1, 32, 1, 1, 0, NULL, args, NULL));
 	OK(cuEventRecord_ptsz(e, NULL));
+	pthread_barrier_wait(&barrier);   /* both have submitted */
+	pthread_barrier_wait(&barrier);   /* and the gate is open */
 	OK(cuStreamSynchronize(CU_STREAM_PER_THREAD));
 	OK(cuEventQuery(e));
 	return NULL;
@@ -163,11 +171,15 @@ static void test_per_thread_stream(void **state)
 	float ms;
 
 	(void)state;
-	pthread_barrier_init(&barrier, NULL, 2);
+	cu_hold(CU_STREAM_PER_THREAD);   /* makes the gate's word */
+	pthread_barrier_init(&barrier, NULL, 3);
 	for (long i = 0; i < 2; i++) {
 		thread_event[i] = event(0);
 		pthread_create(&t[i], NULL, per_thread, (void *)i);
 	}
+	pthread_barrier_wait(&barrier);
+	cu_open();
+	pthread_barrier_wait(&barrier);
 	for (int i = 0; i < 2; i++)
 		pthread_join(t[i], NULL);
 	/* Beside each other, they end less than one kernel apart. */

@@ -67,6 +67,7 @@ CUresult sim_graph_block_make(struct sim_device *d, size_t bytes, struct sim_gra
 void sim_graph_block_ref(struct sim_graph_block *b);
 void sim_graph_block_unref(struct sim_graph_block *b);
 CUresult sim_graph_block_launch(struct sim_graph_block *b, bool again);   /* @again: what was not freed since is freed now */
+bool sim_graph_block_is_live(const struct sim_graph_block *b);
 CUresult sim_graph_block_prepare(struct sim_graph_block *b);              /* pages; out of memory */
 bool sim_graph_block_free(CUdeviceptr p);                                 /* false: no such allocation */
 bool sim_graph_block_is(CUdeviceptr p);

@@ -38,6 +38,10 @@ static CUresult memory(CUgraphExec e, bool launch)
 	bool again = e->flags & CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
 	CUresult r = CUDA_SUCCESS;
 
+	/* All or nothing: what is still allocated from the launch before is found before anything is allocated. */
+	for (uint32_t i = 0; i < e->steps && launch && !again; i++)
+		if (e->step[i].node->block && sim_graph_block_is_live(e->step[i].node->block))
+			return CUDA_ERROR_INVALID_VALUE;
 	for (uint32_t i = 0; i < e->steps && !r; i++)
 		if (e->step[i].node->block)
 			r = launch ? sim_graph_block_launch(e->step[i].node->block, again) : sim_graph_block_prepare(e->step[i].node->block);

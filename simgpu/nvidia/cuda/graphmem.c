@@ -134,7 +134,7 @@ static void set_free(struct sim_graph_block *b)
 	unref(b);
 }
 
-/* What the last launch left allocated is an error, unless it was to be freed by itself. */
+/* What the launch before left allocated is an error, unless it was to be freed by itself. */
 CUresult sim_graph_block_launch(struct sim_graph_block *b, bool again)
 {
 	struct count *c = &counts[b->device->id];
@@ -154,6 +154,15 @@ CUresult sim_graph_block_launch(struct sim_graph_block *b, bool again)
 	}
 	pthread_mutex_unlock(&lock);
 	return r;
+}
+
+bool sim_graph_block_is_live(const struct sim_graph_block *b)
+{
+	pthread_mutex_lock(&lock);
+	bool live = b->live;
+
+	pthread_mutex_unlock(&lock);
+	return live;
 }
 
 bool sim_graph_block_is(CUdeviceptr p)
