@@ -21,6 +21,8 @@
 	X("scale", 'x', "X", "real time is X times the model's: 10 = ten times slower than the card") \
 	X("memory", 'M', "BYTES", "memory of each device, in place of the card's: 4G") \
 	X("spin", 'p', "US", "wake up this long before an event and burn the rest; default 60") \
+	X("nice", 'n', "N", "of the thread that is the device; default -15, where that is permitted") \
+	X("realtime", 'r', NULL, "that thread goes before all others (SCHED_RR), where that is permitted: for benchmarks") \
 	X("workers", 'w', "N", "threads that move clients' bytes; 1 to 4, default 1") \
 	X("foreground", 'f', NULL, "stay; without it the server goes to the background once it is ready") \
 	X("help", 'h', NULL, "this list") \
@@ -29,10 +31,11 @@
 struct options {
 	const char *socket, *cards[SIM_DEVICES];
 	unsigned n;
-	bool concurrent, foreground;
+	bool concurrent, foreground, realtime;
 	double slice_ms, scale;
 	uint64_t memory_bytes, spin_us;
 	unsigned workers;
+	int nice;
 };
 
 static void print_help(void)
@@ -92,9 +95,16 @@ static int take_option(struct options *o, int code, const char *arg, struct pen_
 		r = number("spin", arg, 0, 1000000, &v, err);
 		o->spin_us = (uint64_t)v;
 		break;
+	case 'n':
+		r = number("nice", arg, -20, 19, &v, err);
+		o->nice = (int)v;
+		break;
 	case 'w':
 		r = number("workers", arg, 1, 4, &v, err);
 		o->workers = (unsigned)v;
+		break;
+	case 'r':
+		o->realtime = true;
 		break;
 	default:
 		o->foreground = true;
@@ -239,6 +249,8 @@ static int setup(struct sim_server *s, const struct options *o, struct pen_err *
 	TAILQ_INIT(&s->to_publish);
 	TAILQ_INIT(&s->polled);
 	s->scale = o->scale;
+	s->nice = o->nice;
+	s->realtime = o->realtime;
 	s->concurrent = o->concurrent;
 	s->start_ns = pen_mono_ns();
 	s->spin_ns = o->spin_us * PEN_US;
@@ -294,9 +306,18 @@ static int go_behind(int *ret_ready)
 	return -1;
 }
 
+/* Where the kernel groups by session, a thread's nice counts within its session only. One of our own is raised as well. */
+static void favour_session(int nice)
+{
+	pen_auto_fclose FILE *f = getsid(0) == getpid() ? fopen("/proc/self/autogroup", "we") : NULL;
+	if (f)
+		fprintf(f, "%d", nice);
+}
+
 static int run(struct sim_server *s, const struct options *o, struct pen_err *err)
 {
 	pthread_t engine;
+	favour_session(o->nice);
 	if (sim_workers_start(s, o->workers) < 0 || sim_engine_start(s, &engine) < 0)
 		return pen_err_x(err, -EAGAIN, "cannot start threads");
 	int r = sim_control_run(s, o->socket, err);
@@ -309,7 +330,7 @@ static int run(struct sim_server *s, const struct options *o, struct pen_err *er
 
 int main(int argc, char **argv)
 {
-	struct options o = { .scale = 1, .spin_us = 60, .workers = 1 };
+	struct options o = { .scale = 1, .spin_us = 60, .workers = 1, .nice = -15 };
 	struct pen_err err = PEN_ERR_INIT;
 	static struct sim_server server;   /* too large for a stack */
 

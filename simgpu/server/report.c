@@ -84,7 +84,7 @@ static uint64_t quantile(const struct sim_lateness *l, uint64_t ppm)
 static json_t *lateness_json(const struct sim_server *s)
 {
 	const struct sim_lateness *l = &s->late;
-	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "count", (json_int_t)l->count,
+	return json_pack("{s:i, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "nice", s->nice, "realtime", s->realtime, "count", (json_int_t)l->count,
 			 "mean_ns", (json_int_t)(l->count ? l->sum_ns / l->count : 0),
 			 "p50_ns", (json_int_t)quantile(l, 500000), "p99_ns", (json_int_t)quantile(l, 990000),
 			 "most_ns", (json_int_t)l->most_ns, "effects", (json_int_t)s->late_effects,

@@ -135,6 +135,8 @@ struct sim_server {
 	double scale;                          /* real ns of one of the model's */
 	bool concurrent;
 	uint64_t start_ns, spin_ns;
+	int nice;                              /* of the engine's thread: what was asked for, then what it has */
+	bool realtime;                         /* the same: SCHED_RR */
 	int bell_fd;
 	struct sim_bell *bell;
 	unsigned devs;

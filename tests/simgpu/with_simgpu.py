@@ -5,10 +5,18 @@
 Waits for the server's line that says it is ready, sets PENSTOCK_SIMGPU, runs the program, ends the server. The exit code is the
 program's; 99 if the server did not come up or went away. Without --card it has a T4. Only the Python standard library.
 """
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+
+
+def of_its_own():
+    """In the server: a session of its own, so that it may be scheduled before the programs on it, and no longer life than ours."""
+    os.setsid()
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)    # PR_SET_PDEATHSIG
 
 
 def main():
@@ -20,7 +28,8 @@ def main():
         server += ['--card', 'T4']
     with tempfile.TemporaryDirectory(prefix='simgpu-') as folder:
         path = os.path.join(folder, 'sock')
-        with subprocess.Popen(server + ['--socket', path, '--foreground'], stdout=subprocess.PIPE, text=True) as p:
+        with subprocess.Popen(server + ['--socket', path, '--foreground'], stdout=subprocess.PIPE, text=True,
+                              preexec_fn=of_its_own) as p:
             try:
                 if 'ready' not in p.stdout.readline():
                     print('the device server did not come up', flush=True)
