@@ -34,7 +34,8 @@ class Readme(unittest.TestCase):
         os.chmod(self.dir, 0o700)
         self.env = dict(os.environ, LC_ALL='C.UTF-8', XDG_RUNTIME_DIR=self.dir, HOME=self.dir,
                         PENSTOCK_SOCKET=os.path.join(self.dir, 'penstock', 'penstock.sock'),
-                        PATH=os.path.join(BUILD, 'src', 'cli') + ':' + os.environ['PATH'])
+                        PATH=os.path.join(BUILD, 'src', 'cli') + ':' + os.path.join(SOURCE, 'simgpu') + ':' + os.environ['PATH'],
+                        BUILD=BUILD)
         pocl = '/etc/OpenCL/vendors/pocl.icd'
         if os.path.exists(pocl):
             self.env['OCL_ICD_VENDORS'] = pocl   # other drivers of this machine are not what is tested
@@ -43,7 +44,7 @@ class Readme(unittest.TestCase):
         found = blocks(name)
         self.assertGreaterEqual(len(found), 4, name)
         for line, text in found:
-            if 'hashcat' in text and not shutil.which('hashcat'):
+            if any(tool in text and not shutil.which(tool) for tool in ('hashcat', 'ffmpeg')):
                 continue
             with self.subTest(f'{name}:{line}'):
                 r = subprocess.run(['bash', '-euc', text], cwd=self.dir, env=self.env, stdin=subprocess.DEVNULL,
