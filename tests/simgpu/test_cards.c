@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Card files: the parser's errors, and the cards that are shipped, against what is published. Argument: their folder. */
+/*
+ * Card files: the parser's errors, and the cards that are shipped, against what is published. Arguments: their folder, and
+ * docs/SIMGPU.md, which must name every key and every kernel that computes.
+ */
 #include "model/card.h"
+#include "simgpu/builtin.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -12,7 +16,7 @@
 
 #include <cmocka.h>
 
-static const char *folder;
+static const char *folder, *manual;
 
 /* Every key once, with a source. */
 static const char whole[] =
@@ -161,13 +165,36 @@ static void test_shipped(void **state)
 	}
 }
 
+static void test_documented(void **state)
+{
+	(void)state;
+	static char text[65536];
+	FILE *f = fopen(manual, "re");
+	assert_non_null(f);
+	text[fread(text, 1, sizeof(text) - 1, f)] = 0;
+	fclose(f);
+	static const char *const names[] = {
+#define X(field, key, type, least, largest, needed, what) "`" key "`",
+		PEN_CARD_FIELDS(X)
+#undef X
+#define X(id, name, what) "| `" name "` |",
+		SIM_BUILTINS(X)
+#undef X
+	};
+	for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (!strstr(text, names[i]))
+			fail_msg("%s is not in %s", names[i], manual);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_good),
 		cmocka_unit_test(test_bad),
 		cmocka_unit_test(test_shipped),
+		cmocka_unit_test(test_documented),
 	};
 	folder = argc > 1 ? argv[1] : ".";
+	manual = argc > 2 ? argv[2] : "docs/SIMGPU.md";
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
