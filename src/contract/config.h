@@ -35,6 +35,12 @@
 #define PEN_RATES(X) X(CAP, cap)
 #define PEN_MODES(X) X(EXCLUSIVE, exclusive) X(CORUN, corun)
 
+/* What is done about processes that belong to no tenant. */
+#define PEN_UNKNOWNS(X) X(REPORT, report) X(STOP, stop)
+
+#define PEN_X_(id, name) PEN_UNKNOWN_##id,
+enum pen_unknown { PEN_UNKNOWNS(PEN_X_) PEN_UNKNOWN_MAX_ };
+#undef PEN_X_
 #define PEN_X_(id, name) PEN_ORDER_##id,
 enum pen_order { PEN_ORDERS(PEN_X_) PEN_ORDER_MAX_ };
 #undef PEN_X_
@@ -52,6 +58,7 @@ const char *pen_order_name(enum pen_order v);
 const char *pen_share_name(enum pen_share v);
 const char *pen_rate_name(enum pen_rate v);
 const char *pen_mode_name(enum pen_mode v);
+const char *pen_unknown_name(enum pen_unknown v);
 /* Length of a turn under this policy where none is configured. */
 uint64_t pen_share_quantum_ns(enum pen_share v);
 
@@ -125,6 +132,10 @@ struct pen_config {
 	char textfile[PEN_CONFIG_PATH_MAX + 1]; /* "" = none */
 	uint64_t textfile_interval_ns;
 	char cdi_dir[PEN_CONFIG_PATH_MAX + 1];  /* "" = as the kind of daemon has it */
+	uint64_t audit_period_ns;
+	enum pen_unknown audit_unknown;
+	char audit_known[PEN_CONFIG_PATH_MAX + 1];   /* files, with ':' between them; "" = none */
+	uint64_t audit_allowance;                    /* bytes of a process */
 	char shim_dir[PEN_CONFIG_PATH_MAX + 1]; /* "" = lib/penstock beside the program */
 	bool kube_enabled;
 	char kube_domain[128];
@@ -170,6 +181,15 @@ struct pen_config {
 	X(retention_max_size, "retention.max_size", max_size, retention_max_size, false, "256M", \
 	  N_("a size from 1M to 1T"), \
 	  N_("size of the database above which the oldest rows go")) \
+	X(audit_period, "audit.period", period, audit_period_ns, false, "1s", N_("a time from 100ms to 1m"), \
+	  N_("how often the vendor's library is asked which process uses how much of a device")) \
+	X(audit_unknown, "audit.unknown_processes", unknown, audit_unknown, false, "report", N_("report or stop"), \
+	  N_("processes that use a device and belong to no tenant: reported, or also ended, which needs a daemon that runs as root")) \
+	X(audit_known, "audit.known", path_list_or_none, audit_known, false, "none", \
+	  N_("none, or absolute paths with : between them, at most 255 bytes"), \
+	  N_("programs that may use a device without a contract, such as a display server: neither reported nor ended")) \
+	X(audit_allowance, "audit.allowance", reserve, audit_allowance, false, "1G", N_("a size such as 512M, or 0"), \
+	  N_("memory that each process may have beside what its tenant was charged (contexts, modules) without being reported")) \
 	X(shim_dir, "shim_dir", path_or_auto, shim_dir, false, "auto", N_("auto, or an absolute path of at most 255 bytes"), \
 	  N_("directory of the libraries that containers get; auto: lib/penstock beside the daemon")) \
 	X(textfile, "metrics.textfile", path_or_none, textfile, false, "none", N_("none, or an absolute path of at most 255 bytes"), \

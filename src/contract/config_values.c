@@ -13,6 +13,8 @@
 
 #define TICK_MIN PEN_MS
 #define TICK_MAX (100 * PEN_MS)
+#define PERIOD_MIN (100 * PEN_MS)
+#define PERIOD_MAX (60 * PEN_S)
 #define QUANTUM_MIN PEN_MS
 #define QUANTUM_MAX PEN_S
 #define DB_SIZE_MIN PEN_MIB
@@ -49,6 +51,7 @@ CHOICE(order, enum pen_order, PEN_ORDER_MAX_, pen_order_name, PEN_ORDERS)
 CHOICE(share, enum pen_share, PEN_SHARE_MAX_, pen_share_name, PEN_SHARES)
 CHOICE(rate, enum pen_rate, PEN_RATE_MAX_, pen_rate_name, PEN_RATES)
 CHOICE(mode, enum pen_mode, PEN_RUN_MAX_, pen_mode_name, PEN_MODES)
+CHOICE(unknown, enum pen_unknown, PEN_UNKNOWN_MAX_, pen_unknown_name, PEN_UNKNOWNS)
 static const char *level_name(enum pen_log_level v);
 CHOICE(level, enum pen_log_level, PEN_LOG_MAX_, level_name, LEVELS)
 #undef PEN_X_
@@ -81,6 +84,16 @@ int pen_value_parse_tick(void *member, const char *s, const char **why)
 }
 
 void pen_value_format_tick(const void *member, char *buf, size_t n)
+{
+	pen_exact_duration(buf, n, *(const uint64_t *)member);
+}
+
+int pen_value_parse_period(void *member, const char *s, const char **why)
+{
+	return parse_between(pen_parse_duration, s, PERIOD_MIN, PERIOD_MAX, member, why);
+}
+
+void pen_value_format_period(const void *member, char *buf, size_t n)
 {
 	pen_exact_duration(buf, n, *(const uint64_t *)member);
 }
@@ -215,6 +228,19 @@ void pen_value_format_path_list(const void *member, char *buf, size_t n)
 }
 
 /* YAML's own words for it, and those that people type. */
+int pen_value_parse_path_list_or_none(void *member, const char *s, const char **why)
+{
+	if (strcmp(s, "none"))
+		return pen_value_parse_path_list(member, s, why);
+	*(char *)member = 0;
+	return 0;
+}
+
+void pen_value_format_path_list_or_none(const void *member, char *buf, size_t n)
+{
+	snprintf(buf, n, "%s", *(const char *)member ? (const char *)member : "none");
+}
+
 int pen_value_parse_toggle(void *member, const char *s, const char **why)
 {
 	static const char *const words[] = { "false", "true", "no", "yes", "off", "on" };

@@ -42,7 +42,8 @@ void pen_yaml_put_scalar(FILE *out, const char *s);
 #define PEN_VALUE_KINDS(X) \
 	X(name) X(device) X(class) X(priority) X(bytes_range) X(share_range) X(rate_cap) X(units) X(sla) X(duty) \
 	X(path) X(listen) X(unix_group) X(level) X(tick) X(days) X(max_size) X(order) X(share) X(rate) X(mode) \
-	X(quantum) X(reserve) X(toggle) X(domain) X(lease) X(pods) X(path_list) X(path_or_auto) X(path_or_none) X(interval)
+	X(quantum) X(reserve) X(toggle) X(domain) X(lease) X(pods) X(path_list) X(path_or_auto) X(path_or_none) X(interval) \
+	X(period) X(unknown) X(path_list_or_none)
 
 #define PEN_X_(kind) \
 	pen_value_parse_fn pen_value_parse_##kind; \

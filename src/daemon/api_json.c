@@ -51,6 +51,7 @@ static json_t *client_json(struct pen_daemon *d, const struct pen_seat *s)
 			      busy_name[PEN_BUSY_STATE(word)], "stale", pen_seat_stale(d, s));
 	json_object_set_new(o, "comm", printable_string(s->client->comm, sizeof(s->client->comm)));
 	set_u64(o, "charged_bytes", atomic_load_explicit(&c->charged_bytes, memory_order_relaxed));
+	json_object_set_new(o, "mem_device_bytes", pen_audit_client_json(s));
 	set_u64(o, "device_ns", atomic_load_explicit(&c->device_ns, memory_order_relaxed));
 	set_u64(o, "objects", atomic_load_explicit(&c->objects, memory_order_relaxed));
 	json_object_set_new(o, "hold", hold_json(s));
@@ -110,6 +111,7 @@ static json_t *place_json(struct pen_daemon *d, const struct pen_place *p)
 		set_u64(o, "mem_denied_bytes", atomic_load_explicit(&p->ledger->denied_bytes, memory_order_relaxed));
 		set_u64(o, "denials_lent", atomic_load_explicit(&p->ledger->denials_lent, memory_order_relaxed));
 	}
+	pen_audit_place_json(p, o);
 	uint64_t limit = pen_place_mem_limit(p);
 	json_object_set_new(o, "mem_limit_bytes", limit == PEN_UNLIMITED ? json_null() : pen_json_u64(limit));
 	set_u64(o, "share_ppm_1s", p->share_ppm_1s);

@@ -63,7 +63,7 @@ static json_t *apis_json(const struct pen_device *dev)
 
 static json_t *device_json(struct pen_daemon *d, const struct pen_device *dev)
 {
-	uint64_t guaranteed = 0, used = 0, ppm = 0;
+	uint64_t guaranteed = 0, used = 0, overhead = 0, ppm = 0;
 	int tenants = 0;
 	for (const struct pen_tenant *t = d->tenants; t; t = t->hh.next) {
 		if (!(t->covers >> dev->index & 1))
@@ -73,8 +73,10 @@ static json_t *device_json(struct pen_daemon *d, const struct pen_device *dev)
 		guaranteed += c->memory.guaranteed;
 		ppm += c->cls == PEN_CLASS_LATENCY ? PEN_MAX((uint64_t)c->duty_ppm, c->compute.guaranteed) :
 						     c->compute.guaranteed;
-		if (t->place[dev->index])
+		if (t->place[dev->index]) {
 			used += pen_place_mem_used(t->place[dev->index]);
+			overhead += t->place[dev->index]->overhead_bytes;
+		}
 	}
 	char id[20];
 	snprintf(id, sizeof(id), "%016llx", (unsigned long long)dev->id);
@@ -90,8 +92,10 @@ static json_t *device_json(struct pen_daemon *d, const struct pen_device *dev)
 	json_object_set_new(o, "mem_reserve_bytes", pen_json_u64(dev->policy.reserve));
 	json_object_set_new(o, "mem_guaranteed_bytes", pen_json_u64(guaranteed));
 	json_object_set_new(o, "mem_used_bytes", pen_json_u64(used));
+	json_object_set_new(o, "mem_overhead_bytes", pen_json_u64(overhead));
 	json_object_set_new(o, "compute_guaranteed_ppm", pen_json_u64(ppm));
 	json_object_set_new(o, "busy_ppm", pen_json_u64(dev->busy_ppm));
+	json_object_set_new(o, "audit", pen_audit_json(d, dev));
 	return o;
 }
 

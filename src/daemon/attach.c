@@ -343,6 +343,8 @@ static int on_device(struct pen_daemon *d, struct pen_client *c, const struct pe
 		return refuse_device(d, c, m->key, r, "too many devices that discovery did not find");
 	if (pen_seat_of(c, dev))
 		return refuse_device(d, c, m->key, -EALREADY, "the process has a seat already");
+	if (dev->state == PEN_DEVICE_LOST)
+		return refuse_device(d, c, m->key, -ENODEV, "the device is lost");
 	struct pen_err err = PEN_ERR_INIT;
 	struct pen_place *p;
 	r = pen_attach_place(d, c, dev, -1, &p, &err);

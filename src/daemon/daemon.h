@@ -105,8 +105,8 @@ uint64_t pen_place_mem_limit(const struct pen_place *p);
 struct pen_verdict {
 	uint16_t rank;
 	uint32_t entitled_ppm;
-	uint64_t mem_taken_bytes;   /* guaranteed, or used if that is more */
-	uint64_t mem_limit_bytes;   /* by contracts; PEN_UNLIMITED: none */
+	uint64_t mem_taken_bytes;   /* guaranteed, or used with its overhead if that is more */
+	uint64_t mem_limit_bytes;   /* by contracts, overhead and all; PEN_UNLIMITED: none */
 };
 struct pen_verdict pen_place_verdict(struct pen_daemon *d, const struct pen_place *p);
 bool pen_seat_stale(struct pen_daemon *d, const struct pen_seat *s);
@@ -185,6 +185,7 @@ void pen_tick_now(struct pen_daemon *d, struct pen_device *dev);
 void pen_tick_stop(struct pen_daemon *d);
 const char *pen_tick_sched_name(int sched);
 /* lend.c, under the table's lock: limits of memory. */
+uint64_t pen_lend_shown(const struct pen_table_tenant *t);   /* what contracts let it have, overhead and all: what programs are shown */
 bool pen_lend_lower(struct pen_table_device *dev);    /* true: publish, then raise, then publish again */
 void pen_lend_raise(struct pen_table_device *dev);
 void pen_lend_answer(struct pen_table_device *dev);   /* whoever waited for more may look at its terms */
@@ -216,7 +217,8 @@ void pen_note_restore(struct pen_daemon *d, const char *owner, const char *key, 
 	X(STARTED, "started") X(STOPPED, "stopped") X(ALERT, "alert") X(CONFIG, "config")                     \
 	X(DEVICE, "device") X(TENANT_CREATED, "tenant-created") X(TENANT_WAITING, "tenant-waiting")           \
 	X(TENANT_CHANGED, "tenant-changed") X(TENANT_ENDED, "tenant-ended") X(REFUSED, "refused")             \
-	X(MEMORY_REFUSED, "memory-refused") X(INTEGRATION, "integration")                                     \
+	X(MEMORY_REFUSED, "memory-refused") X(INTEGRATION, "integration") X(AUDIT, "audit")                   \
+	X(DEVICE_LOST, "device-lost")                                                                         \
 	X(CLIENT_ATTACHED, "client-attached") X(CLIENT_GONE, "client-gone") X(CLIENT_STALE, "client-stale")
 enum pen_event_kind {
 #define X(id, name) PEN_EVENT_##id,
@@ -249,6 +251,8 @@ void pen_place_recent(const struct pen_place *p, struct pen_recent *ret);   /* r
 #define PEN_PROBE_LIMIT_MS 20000
 int pen_probe_start(struct pen_daemon *d);        /* calls pen_daemon_probed() in the end, whatever comes */
 bool pen_probe_running(const struct pen_daemon *d);
+/* Path of the program. Return: 0; -ENOENT, -ENAMETOOLONG. */
+int pen_probe_find(const struct pen_daemon *d, char *buf, size_t n);
 void pen_probe_free(struct pen_daemon *d);
 void pen_daemon_probed(struct pen_daemon *d);     /* main.c */
 void pen_config_contracts(struct pen_daemon *d);   /* reload.c: those of the configuration come into force */

@@ -52,7 +52,7 @@ void pen_device_configure(struct pen_daemon *d, struct pen_device *dev)
 	t->id = dev->id;
 	t->mem_bytes = dev->mem_bytes;
 	t->units = dev->units;
-	t->drained = dev->state == PEN_DEVICE_DRAINED;
+	t->drained = dev->state == PEN_DEVICE_DRAINED || dev->state == PEN_DEVICE_LOST;
 	pen_unlock(&d->table->lock);
 	pen_services_poke(d, PEN_SERVICE_DEVICES);
 }
@@ -165,6 +165,7 @@ void pen_device_free_all(struct pen_daemon *d)
 		if (!dev)
 			continue;
 		d->device[i] = NULL;
+		pen_audit_free(dev);
 		munmap(dev->table, sizeof(*dev->table));
 		free(dev);
 	}
@@ -207,6 +208,7 @@ int pen_place_get(struct pen_daemon *d, struct pen_tenant *t, struct pen_device 
 	p->device = dev;
 	p->slot = (uint32_t)r;
 	p->terms_fd = p->ledger_fd = -1;
+	p->audit.sm_util = p->audit.enc_util = p->audit.dec_util = PEN_READING_NONE;
 	struct pen_page_id id = page_id(d, dev, p->slot);
 	struct pen_err err = PEN_ERR_INIT;
 	void *map;
@@ -279,6 +281,7 @@ void pen_place_publish(struct pen_daemon *d, struct pen_place *p)
 	v->terms = p->terms;
 	v->ledger = p->ledger;
 	v->mem_absent_bytes = p->ledger ? 0 : pen_place_mem_held(p);
+	v->mem_overhead_bytes = p->overhead_bytes;
 	v->used = true;
 	pen_unlock(&d->table->lock);
 	pen_tick_now(d, p->device);
@@ -378,8 +381,8 @@ struct pen_verdict pen_place_verdict(struct pen_daemon *d, const struct pen_plac
 {
 	const struct pen_table_tenant *t = &p->device->table->tenant[p->slot];
 	pen_lock(&d->table->lock);
-	struct pen_verdict v = { .rank = t->rank, .entitled_ppm = t->entitled_ppm, .mem_taken_bytes = t->mem_taken,
-				 .mem_limit_bytes = t->mem_most };
+	struct pen_verdict v = { .rank = t->rank, .entitled_ppm = t->entitled_ppm, .mem_limit_bytes = pen_lend_shown(t),
+				 .mem_taken_bytes = t->mem_taken + PEN_MIN(t->mem_overhead_bytes, UINT64_MAX - t->mem_taken) };
 	pen_unlock(&d->table->lock);
 	return v;
 }

@@ -18,24 +18,12 @@
  * them once that daemon's lease has lapsed (PEN_TERMS_LENT), and nothing is lent anew before (pen_table.lend_after_ns).
  *
  * Where nothing is guaranteed to anybody, or the size of the device is not known, limits are the contracts' caps.
+ *
+ * What the audit finds (audit.h) is taken off before: from the device what no tenant has and all overheads, from each
+ * tenant's guarantee and cap its own overhead. So everything here is in the units of the ledgers, and the law holds for true bytes.
  */
 #include "base/auto.h"
 #include "daemon/daemon.h"
-
-/* What a tenant counts at cannot be more than it once was allowed and has not given back, whatever it writes into its ledger. */
-static void look_at_use(struct pen_table_tenant *t)
-{
-	const struct pen_contract *c = &t->contract;
-	uint64_t used = t->ledger ? atomic_load(&t->ledger->mem_used_bytes) : t->mem_absent_bytes;
-	if (!t->mem_known) {
-		t->mem_known = true;
-		t->mem_limit = PEN_MIN(c->memory.guaranteed, c->memory.cap);
-		t->mem_ceiling = c->memory.cap;
-	}
-	uint64_t bounded = PEN_MIN(used, t->mem_ceiling);
-	t->mem_ceiling = PEN_MAX(t->mem_limit, bounded);
-	t->mem_taken = PEN_MAX(c->memory.guaranteed, bounded);
-}
 
 static uint64_t plus(uint64_t a, uint64_t b)
 {
@@ -47,9 +35,37 @@ static uint64_t less(uint64_t a, uint64_t b)
 	return a > b ? a - b : 0;
 }
 
+/* Guarantee and cap, in the units of the ledger. */
+static struct pen_range64 memory_of(const struct pen_table_tenant *t)
+{
+	const struct pen_range64 *m = &t->contract.memory;
+	return (struct pen_range64){ .guaranteed = less(m->guaranteed, t->mem_overhead_bytes),
+				     .cap = m->cap == PEN_UNLIMITED ? PEN_UNLIMITED : less(m->cap, t->mem_overhead_bytes) };
+}
+
+uint64_t pen_lend_shown(const struct pen_table_tenant *t)
+{
+	return PEN_MIN(plus(t->mem_most, t->mem_overhead_bytes), t->contract.memory.cap);
+}
+
+/* What a tenant counts at cannot be more than it once was allowed and has not given back, whatever it writes into its ledger. */
+static void look_at_use(struct pen_table_tenant *t)
+{
+	struct pen_range64 m = memory_of(t);
+	uint64_t used = t->ledger ? atomic_load(&t->ledger->mem_used_bytes) : t->mem_absent_bytes;
+	if (!t->mem_known) {
+		t->mem_known = true;
+		t->mem_limit = PEN_MIN(m.guaranteed, m.cap);
+		t->mem_ceiling = m.cap;
+	}
+	uint64_t bounded = PEN_MIN(used, t->mem_ceiling);
+	t->mem_ceiling = PEN_MAX(t->mem_limit, bounded);
+	t->mem_taken = PEN_MAX(m.guaranteed, bounded);
+}
+
 static bool borrows(const struct pen_table_tenant *t)
 {
-	return t->mem_may && t->mem_most > t->contract.memory.guaranteed;
+	return t->mem_may && t->mem_most > memory_of(t).guaranteed;
 }
 
 /* A new word in the ledger is a wish, and at most that: bounded by what contracts let the tenant have. */
@@ -80,20 +96,20 @@ static bool look(const struct pen_table_device *dev, struct pot *pot, uint64_t p
 	bool must = false;
 	for (unsigned i = 0; i < pot->n; i++) {
 		struct pen_table_tenant *t = pot->tenant[i];
-		const struct pen_range64 *m = &t->contract.memory;
-		uint64_t others = promised - m->guaranteed;
+		struct pen_range64 m = memory_of(t);
+		uint64_t others = promised - m.guaranteed;
 		bool bound = dev->mem_bytes && promised;
-		uint64_t rest = PEN_MAX(m->guaranteed, less(pot->total, others));
-		t->mem_most = bound ? PEN_MIN(m->cap, rest) : m->cap;
-		t->mem_bound = bound && m->cap > m->guaranteed;
+		uint64_t rest = PEN_MAX(m.guaranteed, less(pot->total, others));
+		t->mem_most = bound ? PEN_MIN(m.cap, rest) : m.cap;
+		t->mem_bound = bound && m.cap > m.guaranteed;
 		look_at_wish(t);
-		if (!bound || m->cap <= m->guaranteed) {
-			t->mem_limit = m->cap;
+		if (!bound || m.cap <= m.guaranteed) {
+			t->mem_limit = m.cap;
 			continue;
 		}
 		if (!t->mem_may)
 			t->mem_lent = false;
-		must |= t->mem_limit > t->mem_most || t->mem_limit < m->guaranteed || (borrows(t) && !t->mem_lent);
+		must |= t->mem_limit > t->mem_most || t->mem_limit < m.guaranteed || (borrows(t) && !t->mem_lent);
 	}
 	return must || (dev->mem_bytes && promised && kept(pot, true) > pot->total);
 }
@@ -154,10 +170,13 @@ static bool lower(struct pot *pot)
 
 static void gather(struct pen_table_device *dev, struct pot *pot)
 {
-	*pot = (struct pot){ .total = less(dev->mem_bytes, dev->policy.reserve), .elsewhere = dev->promised_bytes };
-	for (unsigned i = 0; i < PEN_TENANT_SLOTS; i++)
-		if (dev->tenant[i].used)
-			pot->tenant[pot->n++] = &dev->tenant[i];
+	*pot = (struct pot){ .total = less(dev->mem_bytes, plus(dev->policy.reserve, dev->mem_outside_bytes)), .elsewhere = dev->promised_bytes };
+	for (unsigned i = 0; i < PEN_TENANT_SLOTS; i++) {
+		if (!dev->tenant[i].used)
+			continue;
+		pot->tenant[pot->n++] = &dev->tenant[i];
+		pot->total = less(pot->total, dev->tenant[i].mem_overhead_bytes);
+	}
 	for (unsigned i = 0; i < pot->n; i++) {
 		look_at_use(pot->tenant[i]);
 		pot->tenant[i]->mem_may = pot->tenant[i]->attached && dev->lends;
@@ -170,7 +189,7 @@ bool pen_lend_lower(struct pen_table_device *dev)
 	gather(dev, &pot);
 	uint64_t promised = pot.elsewhere, wishes = 0;
 	for (unsigned i = 0; i < pot.n; i++)
-		promised = plus(promised, pot.tenant[i]->contract.memory.guaranteed);
+		promised = plus(promised, memory_of(pot.tenant[i]).guaranteed);
 	bool must = look(dev, &pot, promised);
 	for (unsigned i = 0; i < pot.n; i++)
 		wishes |= pot.tenant[i]->mem_wish;
@@ -178,7 +197,8 @@ bool pen_lend_lower(struct pen_table_device *dev)
 		return false;
 	for (unsigned i = 0; i < pot.n; i++) {
 		struct pen_table_tenant *t = pot.tenant[i];
-		t->mem_next = t->contract.memory.cap <= t->contract.memory.guaranteed ? t->mem_limit : PEN_MIN(t->mem_taken, t->mem_most);
+		struct pen_range64 m = memory_of(t);
+		t->mem_next = m.cap <= m.guaranteed ? t->mem_limit : PEN_MIN(t->mem_taken, t->mem_most);
 	}
 	uint64_t left = less(pot.total, kept(&pot, false));
 	if (!meet_wishes(dev, &pot, &left) && !must)

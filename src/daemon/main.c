@@ -10,10 +10,12 @@
 #include "base/log.h"
 #include "board/feature.h"
 #include "contract/text.h"
+#include "daemon/child.h"
 #include "daemon/daemon.h"
 #include "daemon/http.h"
 #include "daemon/service.h"
 #include "daemon/store.h"
+#include "daemon/watch.h"
 
 #include <errno.h>
 #include <event2/event.h>
@@ -79,6 +81,7 @@ static void on_second(evutil_socket_t fd, short what, void *arg)
 	struct pen_daemon *d = arg;
 	(void)fd, (void)what;
 	pen_meter_second(d);
+	pen_watch_second(d);
 	if (d->opt.is_private && !d->had_tenant && pen_mono_ns() - d->started_ns > PRIVATE_UNUSED_NS)
 		pen_daemon_quit(d, "nobody needed it");
 }
@@ -95,6 +98,7 @@ void pen_daemon_probed(struct pen_daemon *d)
 	pen_http_unpark(d);
 	pen_tenant_admit_waiting(d);
 	pen_services_poke(d, PEN_SERVICE_DEVICES | PEN_SERVICE_TENANTS);
+	pen_watch_begin(d);
 }
 
 /* ---- start ------------------------------------------------------------------------------------------------------ */
@@ -269,6 +273,8 @@ static void finish(struct pen_daemon *d)
 	pen_services_stop(d);
 	pen_tick_stop(d);
 	pen_probe_free(d);
+	pen_watch_free(d);
+	pen_child_finish(d);
 	for (size_t i = 0; i < PEN_ARRAY_LEN(evs); i++)
 		free_event(evs[i]);
 	/* A private daemon's tenants end with it; a directory left behind would make programs fail closed. */

@@ -145,7 +145,7 @@ static void meter_device(struct pen_daemon *d, struct pen_device *dev)
 static void maybe_resume(struct pen_daemon *d, struct pen_tenant *t)
 {
 	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++)
-		if (t->place[i] && pen_place_mem_held(t->place[i]) > t->contract.memory.cap)
+		if (t->place[i] && pen_place_mem_held(t->place[i]) + t->place[i]->overhead_bytes > t->contract.memory.cap)
 			return;
 	t->stop_alloc = false;
 	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++)

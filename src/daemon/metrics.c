@@ -4,6 +4,7 @@
 #include "daemon/api.h"
 #include "daemon/service_internal.h"
 #include "daemon/store.h"
+#include "daemon/watch.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -66,9 +67,20 @@ static double limit_or_none(const struct pen_place *p)
 	return limit == PEN_UNLIMITED ? (double)NAN : (double)limit;
 }
 
+static double percent(int32_t v)
+{
+	return v == PEN_READING_NONE ? (double)NAN : (double)v / 100;
+}
+
 /* name, type, help, expression of p (place), t (its totals), v (the verdict). One list: what is printed is what is described. */
 #define PLACE_METRICS(X)                                                                                                \
 	X("memory_used_bytes", "gauge", "device memory charged to the tenant", (double)pen_place_mem_used(p))          \
+	X("memory_overhead_bytes", "gauge", "device memory of its processes beside that: contexts, modules, decode surfaces",      \
+	  (double)p->overhead_bytes)                                                                                    \
+	X("decoder_ratio", "gauge", "use of the device's decoder by its processes, as its library says; it is not gated",    \
+	  percent(p->audit.dec_util))                                                                                   \
+	X("encoder_ratio", "gauge", "use of the device's encoder by its processes, as its library says; it is not gated",    \
+	  percent(p->audit.enc_util))                                                                                   \
 	X("memory_limit_bytes", "gauge", "device memory that the tenant may have", limit_or_none(p))                   \
 	X("denials_total", "counter", "allocations denied", (double)(p->ledger ? atomic_load(&p->ledger->denials) : 0)) \
 	X("denials_lent_total", "counter", "of those: what is left is promised to or used by others",                   \
@@ -143,32 +155,63 @@ static void put_response(const struct out *o)
 	put_place(o->f, "response_missed_total", p, NULL, NULL, p->ledger ? (double)atomic_load(&p->ledger->response.missed) : 0);
 }
 
+static const struct pen_reading_device *reading_of(const struct pen_device *dev)
+{
+	static const struct pen_reading_device none = { .gpu_util = PEN_READING_NONE, .enc_util = PEN_READING_NONE, .dec_util = PEN_READING_NONE,
+							.temperature_c = PEN_READING_NONE, .power_mw = PEN_READING_NONE };
+	return dev->audit && dev->audit->last ? dev->audit->last : &none;
+}
+
+static double scaled(int32_t v, double unit)
+{
+	return v == PEN_READING_NONE ? (double)NAN : (double)v * unit;
+}
+
+/* As above, of a device: dev, a (its audit; NULL where nothing is watched), r (the last reading). */
+#define DEVICE_METRICS(X)                                                                                               \
+	X("device_busy_ratio", "part of the last second in which a tenant had commands on the device", (double)dev->busy_ppm / 1e6) \
+	X("device_memory_bytes", "memory of the device", (double)dev->mem_bytes)                                        \
+	X("device_lost", "1: the device is lost", (double)(dev->state == PEN_DEVICE_LOST))                              \
+	X("device_unknown_processes", "processes that use the device and belong to no tenant", a ? (double)a->n_unknown : (double)NAN) \
+	X("device_outside_bytes", "memory that no tenant has: other processes', and the driver's own", a ? (double)a->outside.bytes : (double)NAN) \
+	X("device_unexplained_bytes", "of that: of no process", a ? (double)a->unexplained_bytes : (double)NAN)          \
+	X("device_used_bytes", "memory in use, as the device's library says", r->has_used ? (double)r->mem_used_bytes : (double)NAN) \
+	X("device_utilization_ratio", "time in which a kernel ran, as the device's library says", percent(r->gpu_util)) \
+	X("device_decoder_ratio", "use of the decoder; it is not gated", percent(r->dec_util))                          \
+	X("device_encoder_ratio", "use of the encoder; it is not gated", percent(r->enc_util))                          \
+	X("device_temperature_celsius", "temperature", scaled(r->temperature_c, 1))                                     \
+	X("device_power_watts", "power", scaled(r->power_mw, 1e-3))
+
+static void put_device(FILE *f, const char *name, const struct pen_device *dev, double v)
+{
+	if (isnan(v))
+		return;
+	fprintf(f, "penstock_%s{", name);
+	put_label(f, "device", dev->key);
+	fprintf(f, "} %.17g\n", v);
+}
+
 static void put_devices(const struct out *o)
 {
-	head(o->f, "device_busy_ratio", "gauge", "part of the last second in which a tenant had commands on the device");
-	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++) {
-		const struct pen_device *dev = o->d->device[i];
-		if (!dev)
-			continue;
-		fputs("penstock_device_busy_ratio{", o->f);
-		put_label(o->f, "device", dev->key);
-		fprintf(o->f, "} %.17g\n", (double)dev->busy_ppm / 1e6);
+#define X(name, help, value)                                                    \
+	head(o->f, name, "gauge", help);                                        \
+	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++) {                     \
+		const struct pen_device *dev = o->d->device[i];                 \
+		const struct pen_audit *a = dev ? dev->audit : NULL;            \
+		const struct pen_reading_device *r = dev ? reading_of(dev) : NULL; \
+		(void)a, (void)r; /* not every value needs both */              \
+		if (dev)                                                        \
+			put_device(o->f, name, dev, (value));                   \
 	}
-	head(o->f, "device_memory_bytes", "gauge", "memory of the device");
-	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++) {
-		const struct pen_device *dev = o->d->device[i];
-		if (!dev)
-			continue;
-		fputs("penstock_device_memory_bytes{", o->f);
-		put_label(o->f, "device", dev->key);
-		fprintf(o->f, "} %.17g\n", (double)dev->mem_bytes);
-	}
+	DEVICE_METRICS(X)
+#undef X
 }
 
 static void put_daemon(const struct out *o)
 {
 	const struct pen_table *t = o->d->table;
 	struct pen_store_stats s = { 0 };
+	struct pen_watch_status w;
 	if (o->d->store)
 		pen_store_stats(o->d->store, &s);
 	const struct {
@@ -179,6 +222,8 @@ static void put_daemon(const struct out *o)
 		{ "ticks_late_total", "counter", "ticks that began a whole tick too late", (double)atomic_load(&t->late) },
 		{ "tick_longest_seconds", "gauge", "longest tick so far", (double)atomic_load(&t->longest_ns) / 1e9 },
 		{ "tenants", "gauge", "contracts in force or waiting", (double)HASH_COUNT(o->d->tenants) },
+		{ "watch_restarts_total", "counter", "times that the process which watches devices was started again",
+		  pen_watch_status(o->d, &w) ? (double)w.restarts : 0 },
 		{ "store_rows_written_total", "counter", "rows written to the database", (double)s.written },
 		{ "store_rows_dropped_total", "counter", "rows dropped because the disk did not follow", (double)s.dropped },
 		{ "store_errors_total", "counter", "failed transactions", (double)s.errors },

@@ -13,6 +13,7 @@
 #include "board/peer.h"
 #include "board/proto.h"
 #include "contract/config.h"
+#include "daemon/audit.h"
 #include "daemon/options.h"
 #include "daemon/table.h"
 
@@ -27,6 +28,7 @@ struct pen_http;
 struct pen_store;
 struct pen_events;
 struct pen_probe;
+struct pen_watch;
 struct pen_tick;
 struct pen_daemon;
 struct pen_usage_row;
@@ -45,7 +47,7 @@ enum pen_tenant_state {
 
 #define PEN_DEVICE_STATES(X)                                                \
 	X(OK, "ok")                                                         \
-	X(LOST, "lost")             /* the probe does not find it any more */ \
+	X(LOST, "lost")             /* the audit says so: gone, or in error until it is reset */ \
 	X(DRAINED, "drained")                                               \
 	X(UNPROBED, "unprobed")     /* known only from what a tenant said */
 enum pen_device_state {
@@ -91,6 +93,9 @@ struct pen_place {
 	struct pen_usage_row *usage;           /* ring of PEN_USAGE_MINUTES, made when the first minute is over */
 	unsigned usage_n;
 	uint64_t minute_nr, minute_peak_bytes;
+	uint64_t overhead_bytes;               /* in force: what it has on the device beside its allocations */
+	uint64_t overhead_peak_bytes;
+	struct pen_place_audit audit;
 	uint64_t lent_denials, lent_denied_ns; /* refused for what others were promised or use: seen so far, last time */
 	bool square;                           /* memory to be squared again */
 };
@@ -105,6 +110,8 @@ struct pen_seat {
 	bool shown, told_stale;
 	bool kept;                             /* the store knows it */
 	uint64_t kept_bytes;                   /* what it counts at if it is not back after a restart */
+	unsigned audit_readings;               /* that came since it was taken, up to a few */
+	bool audit_listed;                     /* its process was on the last one's list */
 	uint64_t below_since_ns, below_bytes;  /* the charge is below that: since when, and the highest since then */
 	struct pen_seat *sibling;              /* next of the client */
 };
@@ -138,6 +145,7 @@ struct pen_client {
 	struct pen_peer peer;
 	struct event *read_ev, *death_ev, *timer_ev;
 	char comm[16];
+	uint64_t cgroup;                       /* hash, as the audit found it; 0 = not looked for */
 	bool greeted;
 	uint32_t want_adopts, n_adopts;
 	struct pen_adopt *adopt;
@@ -163,7 +171,7 @@ struct pen_tenant {
 	char *note;                            /* of the owner; NULL = none */
 	json_t *labels;                        /* object of texts for people; NULL = none */
 	pid_t watch_pid;
-	uint64_t watch_start;
+	uint64_t watch_start, watch_cgroup;    /* watch_cgroup: as of a client */
 	int watch_pidfd;
 	struct event *watch_ev;
 	uint8_t token[PEN_TOKEN_BYTES];
@@ -202,6 +210,8 @@ struct pen_device {
 	struct pen_table_device *table;
 	uint64_t sample_busy_ns, sample_seen_ns;
 	uint32_t busy_ppm;
+	struct pen_audit *audit;               /* NULL: no reading yet */
+	int32_t xid;                           /* error code of the last reading; 0 or PEN_READING_NONE = none */
 };
 
 struct pen_daemon {
@@ -220,10 +230,12 @@ struct pen_daemon {
 	struct pen_store *store;
 	struct pen_http *http;
 	struct pen_probe *probe;
+	struct pen_watch *watch;
+	pid_t dying[8];                        /* helpers that were killed and are not gone yet */
 	struct pen_services *services;         /* integrations; NULL = none are served */
 	json_t *notes;                         /* integration -> key -> text */
 	struct event *second_ev, *term_ev, *int_ev, *hup_ev, *square_ev, *adopt_ev, *linger_ev, *rest_ev;
-	bool had_tenant, quitting, restored, probed;   /* probed: discovery has spoken */
+	bool had_tenant, quitting, restored, probed, told_cannot_stop;   /* probed: discovery has spoken */
 	double started;
 	uint64_t started_ns, start_time;       /* start_time: as of a peer, in the kernel's ticks */
 	uint8_t boot[16];

@@ -5,23 +5,20 @@
  */
 #include "base/auto.h"
 #include "base/log.h"
+#include "daemon/child.h"
 #include "daemon/daemon.h"
 
 #include <errno.h>
 #include <event2/event.h>
-#include <fcntl.h>
-#include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
+#include <unistd.h>
 
 #define PROBE_MAX 65536
 
 struct pen_probe {
-	pid_t pid;
-	int fd;
+	struct pen_child child;
 	struct event *read_ev, *limit_ev;
 	size_t len;
 	char text[PROBE_MAX];
@@ -42,12 +39,7 @@ void pen_probe_free(struct pen_daemon *d)
 		event_free(p->read_ev);
 	if (p->limit_ev)
 		event_free(p->limit_ev);
-	if (p->fd >= 0)
-		close(p->fd);
-	if (p->pid > 0) {
-		kill(p->pid, SIGKILL);
-		waitpid(p->pid, NULL, 0);   /* killed: returns at once */
-	}
+	pen_child_end(d, &p->child);
 	free(p);
 }
 
@@ -123,8 +115,7 @@ static void on_limit(evutil_socket_t fd, short what, void *arg)
 	finish(d);
 }
 
-/* Beside this program in the build tree and where `make install` puts it. */
-static int find_probe(const struct pen_daemon *d, char *buf, size_t n)
+int pen_probe_find(const struct pen_daemon *d, char *buf, size_t n)
 {
 	if (d->opt.probe)
 		return snprintf(buf, n, "%s", d->opt.probe) < (int)n ? 0 : -ENAMETOOLONG;
@@ -148,42 +139,21 @@ static int find_probe(const struct pen_daemon *d, char *buf, size_t n)
 int pen_probe_start(struct pen_daemon *d)
 {
 	char path[1024];
-	int r = d->probe ? -EALREADY : find_probe(d, path, sizeof(path));
+	int r = d->probe ? -EALREADY : pen_probe_find(d, path, sizeof(path));
 	if (r < 0)
 		return r;
-	int ends[2];
-	if (pipe2(ends, O_CLOEXEC) < 0)
-		return -errno;
-	pen_auto_close int in = ends[0], out = ends[1];
 	struct pen_probe *p = calloc(1, sizeof(*p));
 	if (!p)
 		return -ENOMEM;
-	p->fd = -1;
-
-	posix_spawn_file_actions_t fa;
-	posix_spawn_file_actions_init(&fa);
-	posix_spawn_file_actions_adddup2(&fa, out, STDOUT_FILENO);
-	/* The layer must not act in the probe, whatever environment the daemon was started in. */
-	unsetenv("OPENCL_LAYERS");
-	unsetenv(PEN_TENANT_ENV);
+	p->child = (struct pen_child)PEN_CHILD_INIT;
 	char *const argv[] = { path, NULL };
-	posix_spawnattr_t attr;
-	posix_spawnattr_init(&attr);
-	sigset_t none;
-	sigemptyset(&none);
-	posix_spawnattr_setsigmask(&attr, &none);
-	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK);
-	r = -posix_spawn(&p->pid, path, &fa, &attr, argv, environ);
-	posix_spawnattr_destroy(&attr);
-	posix_spawn_file_actions_destroy(&fa);
+	r = pen_child_start(&p->child, argv, false);
 	if (r < 0) {
 		free(p);
 		return r;
 	}
 	d->probe = p;
-	fcntl(in, F_SETFL, O_NONBLOCK);
-	p->read_ev = event_new(d->base, in, EV_READ | EV_PERSIST, on_read, d);
-	p->fd = PEN_TAKE_FD(in);
+	p->read_ev = event_new(d->base, p->child.out, EV_READ | EV_PERSIST, on_read, d);
 	/* The limit is for the whole run: a probe that prints a byte now and then must not go on for ever. */
 	struct timeval limit = { .tv_sec = PEN_PROBE_LIMIT_MS / 1000 };
 	p->limit_ev = evtimer_new(d->base, on_limit, d);

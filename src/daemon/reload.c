@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "daemon/daemon.h"
 #include "daemon/store.h"
+#include "daemon/watch.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -93,6 +94,8 @@ int pen_daemon_reload(struct pen_daemon *d, struct pen_diff *ret_diff, struct pe
 			  diff.v[i].restart ? " (after a restart)" : "");
 	pen_config_contracts(d);
 	pen_services_configure(d);
+	pen_audit_reload(d);
+	pen_watch_configure(d);
 	*ret_diff = diff;
 	return 0;
 }

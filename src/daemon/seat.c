@@ -44,6 +44,7 @@ static void seat_into(struct pen_client *c, struct pen_place *p, struct pen_seat
 	c->seats = s;
 	p->device->seat[s->seat] = s;
 	p->clients_used |= PEN_LEDGER_BIT(s->index);
+	pen_audit_seat(p->tenant->daemon, p);
 }
 
 static void seat_finish(struct pen_seat *s)
@@ -404,5 +405,6 @@ void pen_seat_release(struct pen_daemon *d, struct pen_seat *s)
 		atomic_store(&s->signal->busy, PEN_BUSY_NEXT(word, PEN_BUSY_IDLE));
 	}
 	pen_futex_wake(&s->signal->busy, PEN_SEATS * PEN_LEDGER_CLIENTS);
+	pen_audit_seat(d, s->place);
 	seat_finish(s);
 }

@@ -26,6 +26,7 @@ struct pen_table_tenant {
 	struct pen_terms_page *terms;
 	struct pen_ledger_page *ledger;      /* NULL: known from before a restart, not back yet */
 	uint64_t mem_absent_bytes;           /* without a ledger: charged to those that are not back */
+	uint64_t mem_overhead_bytes;         /* on the device beside its charges; below, what is not said otherwise has it taken off */
 	/* out */
 	uint16_t rank;
 	uint32_t entitled_ppm;
@@ -63,6 +64,7 @@ struct pen_table_device {
 	/* in */
 	struct pen_device_policy policy;
 	uint64_t id, mem_bytes, fds_epoch;
+	uint64_t mem_outside_bytes;          /* in use by no tenant */
 	uint64_t promised_bytes;             /* guaranteed by contracts in force whose tenants have no place here yet */
 	uint32_t units;
 	bool drained;

@@ -48,6 +48,7 @@ static int admit_on(struct pen_daemon *d, struct pen_device *dev, const struct p
 		    const struct pen_tenant *self, bool against_contracts_alone, struct pen_err *err)
 {
 	bool look = c->memory.guaranteed && !against_contracts_alone;
+	static const struct pen_contract nobody = { .name = "(no tenant)" };   /* what no contract explains is taken all the same */
 	pen_auto_free const struct pen_contract **held = calloc(HASH_COUNT(d->tenants) + 1, sizeof(*held));
 	pen_auto_free uint64_t *taken = calloc(HASH_COUNT(d->tenants) + 1, sizeof(*taken));
 	if (!held || !taken)
@@ -61,6 +62,10 @@ static int admit_on(struct pen_daemon *d, struct pen_device *dev, const struct p
 			continue;
 		taken[n] = p && look ? pen_place_verdict(d, p).mem_taken_bytes : 0;
 		held[n++] = &t->contract;
+	}
+	if (look && dev->audit && dev->audit->outside.bytes) {
+		taken[n] = dev->audit->outside.bytes;
+		held[n++] = &nobody;
 	}
 	uint64_t reserve = PEN_MIN(dev->policy.reserve, dev->mem_bytes);
 	struct pen_capacity cap = { .memory = dev->mem_bytes ? dev->mem_bytes : PEN_UNLIMITED,
@@ -124,9 +129,10 @@ static int admit_everywhere(struct pen_daemon *d, const struct pen_contract *c, 
 	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++) {
 		struct pen_err e = PEN_ERR_INIT;
 		struct pen_device *dev = d->device[i];
-		if (!dev || dev->state == PEN_DEVICE_LOST || !pen_contract_means(c, dev))
+		if (!dev || !pen_contract_means(c, dev))
 			continue;
-		int r = admit_on(d, dev, c, self, false, &e);
+		int r = dev->state == PEN_DEVICE_LOST ? pen_err_x(&e, -EAGAIN, "device: '%s' is lost", dev->key) :
+							 admit_on(d, dev, c, self, false, &e);
 		if (r == 0)
 			covers |= UINT64_C(1) << i;
 		else if (!why || r == -EAGAIN)   /* of several reasons one that waiting can mend */
@@ -406,7 +412,7 @@ static int check_memory(struct pen_tenant *t, const struct pen_contract *c, bool
 	*ret_below = false;
 	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++) {
 		/* After a restart: also what a process that is not back is known to hold. */
-		uint64_t used = t->place[i] ? pen_place_mem_held(t->place[i]) : 0;
+		uint64_t used = t->place[i] ? pen_place_mem_held(t->place[i]) + t->place[i]->overhead_bytes : 0;
 		if (used <= c->memory.cap)
 			continue;
 		*ret_below = true;

@@ -177,7 +177,8 @@ static void write_own(const struct pen_table_device *dev, const struct pen_table
 	v->flags = t->stop_flags | (dev->drained ? PEN_TERMS_STOP : 0) | (t->mem_bound ? PEN_TERMS_LENT : 0) |
 		   (t->mem_bound && !dev->lends ? PEN_TERMS_LENDS_SOON : 0);
 	v->mem_cap_bytes = t->mem_limit;
-	v->mem_limit_bytes = t->mem_most;
+	v->mem_limit_bytes = pen_lend_shown(t);
+	v->mem_overhead_bytes = t->mem_overhead_bytes;
 	v->mem_contract_bytes = c->memory.cap;
 	v->mem_guaranteed_bytes = c->memory.guaranteed;
 	v->share_guaranteed_ppm = p->guaranteed_ppm;

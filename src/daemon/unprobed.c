@@ -48,6 +48,7 @@ void pen_unprobed_forget(struct pen_daemon *d, struct pen_device *dev)
 	pen_unlock(&d->table->lock);
 	d->device[dev->index] = NULL;
 	d->n_devices--;
+	pen_audit_free(dev);
 	munmap(dev->table, sizeof(*dev->table));
 	free(dev);
 }

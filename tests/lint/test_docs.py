@@ -77,6 +77,15 @@ class Docs(unittest.TestCase):
             for target in re.findall(r'`make ([a-z][a-z0-9-]+)', read(doc)):
                 self.assertIn(target, targets, doc)
 
+    def test_metrics_are_listed(self):
+        """API.md names every metric that metrics.c prints, and no other."""
+        source = read('src', 'daemon', 'metrics.c')
+        printed = set(re.findall(r'^\tX\("(\w+)"', source, re.M)) | set(re.findall(r'head\(o->f, "(\w+)"', source)) | \
+            set(re.findall(r'^\t\t\{ "(\w+)", "(?:counter|gauge)"', source, re.M))
+        listed = set(re.findall(r'`(\w+)`', read('docs', 'API.md').split('## Metrics')[1].split('\n## ')[0])) - {'penstock_'}
+        self.assertGreater(len(printed), 20)
+        self.assertEqual(printed, listed)
+
     def test_nothing_is_left_to_be_written(self):
         for doc in documents():
             self.assertNotRegex(read(doc), r'TODO|FIXME|TBD|XXX', doc)

@@ -51,13 +51,15 @@ static char *print(const struct pen_config *cfg)
 
 static const char full[] =
 	"state_dir: /s\nruntime_dir: /r\nsocket: /x/y.sock\ngroup: penstock\nlog_level: debug\ntick: 2ms\n"
-	"http:\n  listen: \"[::1]:80\"\nretention:\n  days: 7\n  max_size: 64M\nshim_dir: /l\nmetrics:\n  textfile: /m\n  interval: 5s\ncdi:\n  directory: /c\n"
+	"http:\n  listen: \"[::1]:80\"\nretention:\n  days: 7\n  max_size: 64M\n"
+	"audit:\n  period: 500ms\n  unknown_processes: stop\n  known: \"/usr/lib/xorg/Xorg:/a b\"\n  allowance: 2G\n"
+	"shim_dir: /l\nmetrics:\n  textfile: /m\n  interval: 5s\ncdi:\n  directory: /c\n"
 	"kubernetes:\n  enabled: true\n  resource_domain: edge.example\n  directory: /k\n  lease: 5m\n  pods: \"127.0.0.1:10255\"\n"
-	"  bundles: \"/a:/b\"\n  profiles:\n    # p.yaml:27\n    - name: vgpu-2g\n      device: T4\n      memory: 2G\n      compute: 25%\n"
+	"  bundles: \"/a:/b\"\n  profiles:\n    # p.yaml:32\n    - name: vgpu-2g\n      device: T4\n      memory: 2G\n      compute: 25%\n"
 	"      count: 3\n      cdi: \"nvidia.com/gpu=0\"\n  aliases:\n    nvidia.com/gpu: vgpu-2g\n"
 	"policy:\n  order: strict\n  share: fairshare\n  rate: cap\n  mode: corun\n  quantum: 4ms\n  reserve: 512M\n"
 	"devices:\n  - device: \"T4 #1\"\n    mode: exclusive\n    reserve: 1G\n"
-	"contracts:\n  # p.yaml:48\n  - name: cam\n    class: latency\n    memory: 1G..2G\n  # p.yaml:52\n  - name: train\n";
+	"contracts:\n  # p.yaml:53\n  - name: cam\n    class: latency\n    memory: 1G..2G\n  # p.yaml:57\n  - name: train\n";
 
 static void test_full_round_trip(void **state)
 {
@@ -78,7 +80,11 @@ static void test_full_round_trip(void **state)
 	assert_int_equal(cfg.policy_set_mask, (1u << PEN_POLICY_MAX_) - 1);
 	assert_int_equal(cfg.n_devices, 1);
 	assert_int_equal(cfg.n_contracts, 2);
-	assert_string_equal(cfg.contracts[0].origin, "p.yaml:48");
+	assert_string_equal(cfg.contracts[0].origin, "p.yaml:53");
+	assert_int_equal(cfg.audit_period_ns, 500 * PEN_MS);
+	assert_int_equal(cfg.audit_unknown, PEN_UNKNOWN_STOP);
+	assert_string_equal(cfg.audit_known, "/usr/lib/xorg/Xorg:/a b");
+	assert_int_equal(cfg.audit_allowance, 2 * PEN_GIB);
 	assert_true(cfg.kube_enabled);
 	assert_int_equal(cfg.kube_lease_ns, 300 * PEN_S);
 	assert_int_equal(cfg.n_profiles, 1);
@@ -197,6 +203,10 @@ static const struct bad_case bad_cases[] = {
 	{ "http:\n  http:\n    listen: none\n", -EINVAL, "p.yaml:2: http.http: unknown key; ..." },
 	{ "retention:\n  days: 0\n", -EINVAL, "p.yaml:2: retention.days: '0' is not valid; allowed: 1 to 3650" },
 	{ "retention:\n  days: 3651\n", -EINVAL, "p.yaml:2: retention.days: ..." },
+	{ "audit:\n  unknown_processes: kill\n", -EINVAL, "p.yaml:2: audit.unknown_processes: 'kill' is not valid; allowed: report or stop" },
+	{ "audit:\n  known: Xorg\n", -EINVAL, "p.yaml:2: audit.known: 'Xorg' is not valid; allowed: none, or absolute paths ..." },
+	{ "audit:\n  allowance: 9999T\n", -ERANGE, "p.yaml:2: audit.allowance: '9999T' is out of range; allowed: a size such as 512M, or 0" },
+	{ "audit:\n  period: 99ms\n", -ERANGE, "p.yaml:2: audit.period: '99ms' is out of range; allowed: a time from 100ms to 1m" },
 	{ "retention:\n  max_size: 1K\n", -ERANGE, "p.yaml:2: retention.max_size: '1K' is out of range; allowed: a size from 1M ..." },
 	{ "shim_dir: lib\n", -EINVAL, "p.yaml:1: shim_dir: 'lib' is not valid; allowed: auto, or ..." },
 	{ "metrics:\n  textfile: m\n", -EINVAL, "p.yaml:2: metrics.textfile: 'm' is not valid; allowed: none, or ..." },
@@ -243,7 +253,8 @@ static const struct bad_case bad_cases[] = {
 	  "p.yaml:4: kubernetes.aliases: 'nvidia.com/gpu' has an entry already" },
 	{ "kubernetes:\n  aliases:\n    penstock.io/a: a\n  profiles:\n    - name: a\n      memory: 1G\n", -EINVAL,
 	  "p.yaml:3: kubernetes.aliases: penstock.io/a: is the name of a profile itself" },
-	{ "audit:\n  unknown_process: report\n", -EINVAL, "p.yaml:1: audit: unknown key; ..." },
+	{ "audit:\n  unknown_process: report\n", -EINVAL, "p.yaml:2: audit.unknown_process: unknown key; ..." },
+	{ "auditor:\n  period: 1s\n", -EINVAL, "p.yaml:1: auditor: unknown key; ..." },
 	{ "tick: 5ms\ntack: 5ms\n", -EINVAL, "p.yaml:2: tack: unknown key; ..." },
 	{ "tick: 5ms\n\ntick: 5ms\n", -EINVAL, "p.yaml:3: tick: given twice, first in line 1" },
 	{ "policy:\n  mode: both\n", -EINVAL, "p.yaml:2: policy.mode: 'both' is not valid; allowed: exclusive or corun" },

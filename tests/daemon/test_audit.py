@@ -1,0 +1,610 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The audit: what a vendor's library says of processes, against the ledgers. On a probe that says what the test wants it to."""
+import atexit
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import fake
+from fake import Client, Daemon, wait_for
+
+MB = 1 << 20
+KEY = 'pci:0000:65:00.0'
+TOTAL = 1000 * MB
+CAP, MOST, OVERHEAD, FLAGS = 16, 160, 176, 8      # in struct pen_terms
+STOP = 2                                          # PEN_TERMS_STOP
+PROBE = '''#!{python}
+import json, os, select, signal, sys
+here = {here!r}
+with open(here + '/starts', 'a') as f:
+    f.write(json.dumps(sys.argv[1:]) + '\\n')
+if len(sys.argv) == 1:
+    print(open(here + '/devices').read())
+    sys.exit(0)
+with open(here + '/pid', 'w') as f:
+    f.write(str(os.getpid()))
+while not select.select([0], [], [], 0.02)[0]:
+    if os.path.exists(here + '/once'):
+        for line in open(here + '/once').readlines():
+            print(line, end='', flush=True)
+            select.select([0], [], [], 0.02)
+        os.unlink(here + '/once')
+    line = open(here + '/line').read()
+    if line == 'CRASH':
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if line == 'END':
+        sys.exit(3)
+    if line != 'HANG':
+        print(line, flush=True)
+'''
+
+
+class Probe:
+    """A penstock-probe whose lines the test writes. `api`: of its one device."""
+
+    def __init__(self, api='cuda', mem=TOTAL):
+        self.dir = tempfile.mkdtemp(prefix='pd-probe-')
+        self.path = self.dir + '/probe'
+        with open(self.path, 'w', encoding='ascii') as f:
+            f.write(PROBE.format(python=sys.executable, here=self.dir))
+        os.chmod(self.path, 0o700)
+        self.put('devices', json.dumps({'devices': [{'api': api, 'key': KEY, 'model': 'Card', 'mem_bytes': mem, 'units': 8}], 'backends': []}))
+        self.say()
+
+    def put(self, name, text):
+        with open(f'{self.dir}/{name}.new', 'w', encoding='utf-8') as f:
+            f.write(text)
+        os.rename(f'{self.dir}/{name}.new', f'{self.dir}/{name}')
+
+    def raw(self, text):
+        self.put('line', text)
+
+    def once(self, *readings):
+        """Each of them one time, in this order; then what it says from now on again. A reading: processes as of say()."""
+        self.put('once', ''.join(self.line(r) + '\n' for r in readings))
+        wait_for(lambda: not os.path.exists(self.dir + '/once'), 'them to be printed')
+
+    def say(self, *processes, **facts):
+        """From now on. A process: (pid, MiB or None, {more})."""
+        self.raw(self.line(processes, **facts))
+
+    def line(self, processes, **facts):
+        listed = []
+        for pid, mib, *more in processes:
+            listed.append({'pid': pid, **({} if mib is None else {'mem_bytes': mib * MB}), **(more[0] if more else {})})
+        if 'mem_used_bytes' not in facts:
+            facts['mem_used_bytes'] = sum(p.get('mem_bytes', 0) for p in listed)
+        return json.dumps({'schema': 'penstock-probe/watch/v1', 'devices': [{'key': KEY, 'lost': False, **facts, 'processes': listed}]})
+
+    def starts(self):
+        with open(self.dir + '/starts', encoding='utf-8') as f:
+            return [json.loads(line) for line in f]
+
+    def pid(self):
+        with open(self.dir + '/pid', encoding='ascii') as f:
+            return int(f.read())
+
+
+class Audited:
+    """A daemon with such a probe, watching."""
+
+    def __init__(self, config='', api='cuda', mem=TOTAL, **more):
+        self.probe = Probe(api, mem)
+        self.daemon = Daemon('--probe', self.probe.path, config='audit: {period: 100ms}\n' + config if 'audit' not in config else config, **more)
+
+    def __enter__(self):
+        self.daemon.create('first')
+        wait_for(lambda: self.device()['audit'], 'the first reading')
+        self.daemon.request('DELETE', '/v1/tenants/first')
+        return self.daemon, self.probe, self
+
+    def __exit__(self, *what):
+        self.daemon.__exit__(*what)
+        subprocess.run(['rm', '-r', self.probe.dir], check=True)
+
+    def device(self):
+        return (self.daemon.get('/v1/devices')['devices'] or [{'audit': None}])[0]
+
+    def audit(self):
+        return self.device()['audit']
+
+    def readings(self, n=6):
+        """Time passes: so many more lines have been printed and looked at. Each is 20 ms after the one before."""
+        for _ in range(n):
+            age = self.audit()['age_ns']
+            wait_for(lambda was=age: self.audit()['age_ns'] < was or self.audit()['age_ns'] < 5e6, 'a reading')
+            time.sleep(0.02)
+
+    def events(self, kind, since=0):
+        return [e for e in self.daemon.get(f'/v1/events?since={since}&limit=1000')['events'] if e['kind'] == kind]
+
+
+def attach(d, name, **fields):
+    return Client(d.create(name, **fields)[1]['dir']).attach(KEY, mem=TOTAL)
+
+
+def overhead(d, name):
+    return d.place(name)['mem_overhead_bytes'] // MB
+
+
+started = []
+
+
+@atexit.register
+def clean():
+    """Of a test that failed: nothing stays."""
+    for pid in started:
+        if not gone(pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+def client(d, name, before=None):
+    """A process that attaches for a tenant and does nothing more. Returns its pid."""
+    def run(say, where):
+        atexit.unregister(clean)
+        if before:
+            before()
+        Client(where).attach(KEY)
+        say('here')
+        signal.pause()
+    pid, out = fake.child(run, d.tenant(name)['dir'])
+    started.append(pid)
+    assert out.readline() == 'here\n'
+    out.close()
+    return pid
+
+
+def orphan(*argv, before=None):
+    """A process that descends from nobody here. Returns its pid."""
+    r, w = os.pipe()
+    if os.fork() == 0:
+        if os.fork() == 0:
+            os.setsid()
+            if before:
+                before()
+            os.write(w, str(os.getpid()).encode())
+            os.close(w)
+            os.execvp(argv[0], argv)
+        os._exit(0)
+    os.wait()
+    os.close(w)
+    pid = int(os.read(r, 20))
+    os.close(r)
+    started.append(pid)
+    return pid
+
+
+def gone(pid):
+    try:
+        with open(f'/proc/{pid}/stat', encoding='utf-8', errors='replace') as f:
+            return f.read().rsplit(')', 1)[1].split()[0] in 'ZX'
+    except OSError:
+        return True
+
+
+def end(*pids):
+    for pid in pids:
+        if not gone(pid):
+            os.kill(pid, signal.SIGKILL)
+        wait_for(lambda p=pid: gone(p), 'its end')
+
+
+# ---- overhead ---------------------------------------------------------------------------------------------------------
+
+
+def test_overhead():
+    """Learned, charged, shown apart; it follows neither one wrong reading nor a ledger that says more than there is."""
+    with Audited() as (d, probe, a):
+        c = attach(d, 'a', memory='600M')
+        c.charge(100 * MB)
+        probe.say((os.getpid(), 290))
+        wait_for(lambda: overhead(d, 'a'), 'an overhead')
+        assert overhead(d, 'a') == 192 and d.place('a')['mem_used_bytes'] == 100 * MB      # 190, in steps of 16
+        assert d.place('a')['mem_device_bytes'] == 290 * MB and d.place('a')['clients'][0]['mem_device_bytes'] == 290 * MB
+        assert (c.copy(CAP, '<Q'), c.copy(MOST, '<Q'), c.copy(OVERHEAD, '<Q')) == (408 * MB, 600 * MB, 192 * MB)
+        assert d.place('a')['mem_limit_bytes'] == 600 * MB and a.device()['mem_overhead_bytes'] == 192 * MB
+        assert 'penstock_memory_overhead_bytes{tenant="a"' in d.request('GET', '/metrics')[1]
+        epoch = c.terms.u64(fake.EPOCH_AT)
+        me = os.getpid()                                     # between two allocations of the tenant
+        probe.once(*([(me, mib)] for mib in (700, 700, 292, 700, 280, 1, 290, 700, 700)))
+        a.readings(2)
+        assert overhead(d, 'a') == 192 and c.terms.u64(fake.EPOCH_AT) == epoch
+        probe.say((os.getpid(), 50))                         # a ledger that is above it: managed memory that is not there
+        wait_for(lambda: overhead(d, 'a') == 0, 'less')
+        assert c.copy(CAP, '<Q') == 600 * MB
+        probe.say((os.getpid(), 150))
+        wait_for(lambda: overhead(d, 'a') == 64, 'more')
+        c.ref(fake.DETACH)
+        probe.say()
+        wait_for(lambda: overhead(d, 'a') == 0, 'none without a process')
+
+
+def test_estimate():
+    """A process that has just come has a context before a reading shows it: what others had is charged until one does."""
+    with Audited() as (d, probe, a):
+        attach(d, 'a')
+        probe.say((os.getpid(), 160))
+        wait_for(lambda: overhead(d, 'a') == 160, 'an overhead')
+        d.create('b')
+        pid = client(d, 'b')
+        seen = set()
+        wait_for(lambda: seen.add(overhead(d, 'b')) or 0 in seen, 'the estimate to end: it has no context')
+        assert 160 in seen, seen
+        probe.say((os.getpid(), 160), (pid, 300))
+        wait_for(lambda: overhead(d, 'b') == 304, 'what it has')
+        fake.kill_child(pid)
+        wait_for(lambda: overhead(d, 'b') == 0, 'none: its process is dead')
+
+
+def test_full():
+    """More than its limit leaves: nothing below zero, nothing more, and it is told once."""
+    with Audited() as (d, probe, a):
+        c = attach(d, 'a', memory='256M')
+        c.charge(200 * MB)
+        since = d.last_event()
+        probe.say((os.getpid(), 600))
+        e = d.wait_event('audit', since, 'a')
+        assert 'above its limit of 256M' in e['text'] and '400M' in e['text'], e
+        assert (c.copy(CAP, '<Q'), c.copy(MOST, '<Q')) == (0, 256 * MB)
+        a.readings()
+        assert len(a.events('audit', since)) == 1
+        assert d.request('PATCH', '/v1/tenants/a', {'set': {'memory': '500M'}})[0] == 409      # 600 are in use
+        assert d.request('PATCH', '/v1/tenants/a', {'set': {'memory': '800M'}})[0] == 200
+        assert c.copy(CAP, '<Q') == 400 * MB
+
+
+def test_much():
+    """More beside the ledger than processes are allowed is told: it may be a way around it. It is charged in any case."""
+    with Audited('audit: {period: 100ms, allowance: 200M}\n') as (d, probe, a):
+        attach(d, 'a')
+        probe.say((os.getpid(), 190))
+        wait_for(lambda: overhead(d, 'a'), 'an overhead')
+        a.readings()
+        assert not a.events('audit')
+        probe.say((os.getpid(), 390))
+        e = d.wait_event('audit', 0, 'a')
+        assert '400M' in e['text'] and 'allowance' in e['text'] and overhead(d, 'a') == 400
+        assert len(a.events('audit')) == 1
+
+
+def test_lent():
+    """What is lent is what is truly free: overheads and what no tenant has are taken off before."""
+    with Audited() as (d, probe, a):
+        kept = attach(d, 'kept', memory='300M..')
+        d.create('b')
+        probe.say((os.getpid(), 100), mem_used_bytes=150 * MB)
+        wait_for(lambda: overhead(d, 'kept') == 112 and a.audit()['mem_outside_bytes'] == 64 * MB, 'the audit')
+        free = 1000 - 64
+        assert kept.copy(MOST, '<Q') == free * MB, kept.copy(MOST, '<Q') // MB
+        pid = client(d, 'b')
+        assert d.place('b')['mem_limit_bytes'] == (free - 300) * MB
+        limits = kept.copy(CAP, '<Q') // MB + 112 + d.place('b')['mem_limit_bytes'] // MB
+        assert kept.copy(CAP, '<Q') >= (300 - 112) * MB and limits <= 2 * free
+        # a guarantee that only others' processes stand in the way of is not admitted, and says so
+        probe.say((os.getpid(), 100), mem_used_bytes=750 * MB)
+        wait_for(lambda: a.audit()['mem_outside_bytes'] == 656 * MB, 'more')
+        status, e = d.create('late', memory='200M')
+        assert status == 409 and "'(no tenant)' 656 MiB" in e['error']['message'], e
+        fake.kill_child(pid)
+
+
+# ---- whose process is it? ------------------------------------------------------------------------------------------------
+
+
+def test_descendants():
+    """A child of an attached process is its tenant's, and so is all that a watched process starts."""
+    with Audited() as (d, probe, a):
+        attach(d, 'a')
+        child = subprocess.Popen(['sleep', '1000'])
+        watched = subprocess.Popen(['sh', '-c', 'sleep 1000 & sleep 1000'], start_new_session=True)
+        task = f'/proc/{watched.pid}/task/{watched.pid}/children'
+        if not os.path.exists(task):
+            print('   the kernel does not list children')
+        grandchild = wait_for(lambda: [int(p) for p in open(task, encoding='ascii').read().split()], 'its children')[0]
+        d.create('b', pid=watched.pid)
+        pid = client(d, 'b')
+        probe.say((os.getpid(), 50), (child.pid, 70), (grandchild, 90), (pid, 100))
+        # this process is above all of them: the nearest one counts
+        wait_for(lambda: overhead(d, 'b') == 192 and overhead(d, 'a') == 128, 'all of them')
+        assert a.audit()['unknown_processes'] == 0
+        fake.kill_child(pid)
+        child.kill()
+        child.wait()
+        os.killpg(watched.pid, signal.SIGKILL)
+        watched.wait()
+
+
+def cgroup_folder():
+    """A folder of the kernel's in which a control group can be made, or None."""
+    for base in ('/sys/fs/cgroup', '/sys/fs/cgroup/pids', '/sys/fs/cgroup/unified'):
+        path = f'{base}/penstock-test-{os.getpid()}'
+        try:
+            if os.path.exists(base + '/cgroup.procs'):
+                os.mkdir(path)
+                return path
+        except OSError:
+            pass
+    return None
+
+
+def enter(path):
+    with open(path + '/cgroup.procs', 'w', encoding='ascii') as f:
+        f.write(str(os.getpid()))
+
+
+def test_container():
+    """A process in the control group of one tenant's clients is that tenant's; of two tenants' it is nobody's."""
+    group = cgroup_folder()
+    if not group:
+        print('   no control group can be made here')
+        return
+    with Audited() as (d, probe, a):
+        try:
+            members = []
+            for name in 'ab':
+                d.create(name)
+                members.append(client(d, name, before=lambda: enter(group)))
+                members.append(orphan('sleep', '1000', before=lambda: enter(group)))
+                probe.say((members[-1], 96))
+                if name == 'a':
+                    wait_for(lambda: overhead(d, 'a') == 96, 'its container')
+                    assert a.audit()['unknown_processes'] == 0
+                else:
+                    wait_for(lambda: a.audit()['unknown_processes'] == 1, 'nobody')
+        finally:
+            fake.kill_child(members[0])
+            end(*members[1::2])
+            for pid in members[2::2]:
+                fake.kill_child(pid)
+            wait_for(lambda: not open(group + '/cgroup.procs', encoding='ascii').read(), 'the group to be empty')
+            os.rmdir(group)
+
+
+def test_unknown():
+    """Processes of no tenant: told once, listed, not lent; what is configured as known is neither told nor listed."""
+    sleep = subprocess.run(['sh', '-c', 'command -v sleep'], capture_output=True, text=True, check=True).stdout.strip()
+    pid = orphan('sleep', '1000')
+    with Audited() as (d, probe, a):
+        since = d.last_event()
+        probe.say((pid, 100, {'sm_util': 30}))
+        e = d.wait_event('audit', since)
+        assert f'process {pid} (sleep) of user {os.getuid()}' in e['text'] and '100M' in e['text'], e
+        v, = a.audit()['unknown']
+        assert (v['pid'], v['comm'], v['mem_bytes'], v['sm_ppm'], v['sent']) == (pid, 'sleep', 100 * MB, 300000, None), v
+        assert a.audit()['mem_unknown_bytes'] == 100 * MB and a.audit()['mem_outside_bytes'] == 112 * MB
+        assert f'penstock_device_unknown_processes{{device="{KEY}"}} 1' in d.request('GET', '/metrics')[1]
+        a.readings()
+        assert len(a.events('audit', since)) == 1 and not gone(pid)
+        with open(d.config, 'w', encoding='utf-8') as f:
+            f.write(f'audit: {{period: 100ms, known: "/no/such:{sleep}"}}\n')
+        assert d.request('POST', '/v1/config/reload')[0] == 200
+        wait_for(lambda: a.audit()['unknown_processes'] == 0, 'it to be known')
+        assert a.audit()['mem_outside_bytes'] == 112 * MB
+        end(pid)
+        probe.say()
+        wait_for(lambda: a.audit()['mem_outside_bytes'] == 0, 'nothing')
+
+
+def test_private():
+    """A user's own daemon says nothing of other users' processes; it lends no memory of theirs either."""
+    pid = orphan('sleep', '1000')
+    probe = Probe()
+    probe.say((pid, 100))
+    d = Daemon('--probe', probe.path, config='audit: {period: 100ms}\n', private=True)
+    d.create('a')
+    wait_for(lambda: (d.get('/v1/devices')['devices'][0]['audit'] or {}).get('mem_outside_bytes'), 'a reading')
+    assert not [e for e in d.get('/v1/events')['events'] if e['kind'] == 'audit']
+    d.request('DELETE', '/v1/tenants/a')
+    assert d.proc.wait(fake.BOUND) == 0
+    d.close()
+    end(pid)
+    subprocess.run(['rm', '-r', probe.dir], check=True)
+
+
+def may_stop():
+    return os.getuid() == 0 and os.stat('/proc/self/ns/pid').st_ino == 0xEFFFFFFC
+
+
+def test_stop():
+    """Ended where that is configured: asked first, then made to; never what is above the daemon, nor a tenant's."""
+    stubborn = orphan(sys.executable, '-c', 'import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.pause()')
+    polite = orphan('sleep', '1000')
+    with Audited('audit: {period: 100ms, unknown_processes: stop}\n') as (d, probe, a):
+        with open(f'/proc/{stubborn}/status', encoding='ascii') as f:
+            wait_for(lambda: f.seek(0) or 'SigIgn:\t0000000000000000' not in f.read(), 'it to ignore the signal')
+        since = d.last_event()
+        probe.say((1, 10), (d.proc.pid, 10), (os.getpid(), 10), (polite, 10), (stubborn, 10))
+        if not may_stop():
+            assert 'only reported' in d.wait_event('alert', since)['text']
+            a.readings()
+            assert not gone(polite)
+            end(polite, stubborn)
+            return
+        wait_for(lambda: gone(polite), 'it to end')
+        assert not gone(stubborn)
+        wait_for(lambda: [v['sent'] for v in a.audit()['unknown'] if v['pid'] == stubborn] == ['SIGTERM'], 'to be shown')
+        wait_for(lambda: gone(stubborn), 'it to be ended')
+        said = [e['text'] for e in a.events('audit', since)]
+        assert any(f'process {polite} ' in t and 'SIGTERM' in t for t in said) and any(f'process {stubborn} ' in t and 'SIGKILL' in t for t in said)
+        assert any('process 1 ' in t and 'cannot be ended' in t for t in said), said
+        assert d.answers()
+        # one that is a tenant's by now is let alone
+        attach(d, 'a')
+        child = subprocess.Popen(['sleep', '1000'])
+        probe.say((os.getpid(), 10), (child.pid, 10))
+        a.readings(8)
+        assert child.poll() is None
+        child.kill()
+        child.wait()
+
+
+def test_reused_number():
+    """A number that another process has now is another process."""
+    with Audited() as (d, probe, a):
+        probe.say((999999, 500))                          # of nobody: gone before it is looked at
+        a.readings(2)
+        assert a.audit()['processes'] == 0 and a.audit()['mem_unexplained_bytes'] == 500 * MB
+
+
+def test_unexplained():
+    """Memory that no process is named for: told when it is much, and not lent."""
+    with Audited('audit: {period: 100ms, allowance: 100M}\n') as (d, probe, a):
+        since = d.last_event()
+        probe.say(mem_used_bytes=120 * MB)                # a driver's own, on a card of 1000M
+        a.readings(8)
+        assert not a.events('audit', since) and a.audit()['mem_outside_bytes'] == 128 * MB
+        probe.say(mem_used_bytes=700 * MB)
+        e = d.wait_event('audit', since)
+        assert '700M' in e['text'] and 'no process' in e['text'], e
+
+
+def test_not_told():
+    """What the library does not tell is null, no sample, and no zero that somebody is charged by."""
+    with Audited() as (d, probe, a):
+        c = attach(d, 'a', memory='600M')
+        c.charge(100 * MB)
+        probe.say((os.getpid(), None))
+        wait_for(lambda: a.audit()['processes'] == 1, 'it')
+        a.readings()
+        v = d.place('a')
+        assert v['mem_overhead_bytes'] == 0 and v['mem_device_bytes'] is None and v['dec_ppm'] is None and not a.audit()['complete']
+        assert 'penstock_decoder_ratio{' not in d.request('GET', '/metrics')[1]
+
+
+def test_decoder():
+    """Use of the coders is shown for each tenant: it is not gated."""
+    with Audited() as (d, probe, a):
+        attach(d, 'a')
+        child = subprocess.Popen(['sleep', '1000'])
+        probe.say((os.getpid(), 10, {'dec_util': 30, 'enc_util': 5, 'sm_util': 40}), (child.pid, 10, {'dec_util': 25}), dec_util=55, enc_util=5,
+                  gpu_util=77, temperature_c=61, power_mw=70000)
+        wait_for(lambda: d.place('a')['dec_ppm'] == 550000, 'the sum')
+        assert d.place('a')['enc_ppm'] == 50000 and d.place('a')['sm_ppm'] == 400000
+        v = a.audit()
+        assert (v['dec_ppm'], v['enc_ppm'], v['gpu_ppm'], v['temperature_c'], v['power_mw'], v['mem_ppm']) == (550000, 50000, 770000, 61, 70000, None)
+        text = d.request('GET', '/metrics')[1]
+        assert f'penstock_decoder_ratio{{tenant="a",device="{KEY}"}} 0.55' in text and f'penstock_device_power_watts{{device="{KEY}"}} 70' in text
+        child.kill()
+        child.wait()
+
+
+# ---- the device -----------------------------------------------------------------------------------------------------------
+
+
+def test_lost():
+    """A lost device: its tenants' next command fails, nobody is admitted, all are told; and back again."""
+    with Audited() as (d, probe, a):
+        c = attach(d, 'a')
+        since = d.last_event()
+        probe.say(lost=True)
+        assert 'No tenant is admitted' in d.wait_event('device-lost', since)['text']
+        assert 'next command fails' in d.wait_event('device-lost', since, 'a')['text']
+        assert a.device()['state'] == 'lost' and c.copy(FLAGS, '<I') & STOP
+        status, e = d.create('b')
+        assert status == 409 and 'lost' in e['error']['message'], e
+        assert d.create('b', wait=True)[0] == 202
+        c.ref(fake.DETACH)
+        c.ask(KEY)
+        assert c.take_seat() == -19                                   # ENODEV
+        assert len(a.events('device-lost', since)) == 2
+        probe.say()
+        wait_for(lambda: a.device()['state'] == 'ok', 'it to be found')
+        wait_for(lambda: d.tenant('b')['state'] == 'idle', 'the waiting one')
+        c.ask(KEY)
+        assert c.take_seat() == 0 and not c.copy(FLAGS, '<I') & STOP
+
+
+def test_error_codes():
+    """Errors that a program makes for itself are told; those after which the device must be reset take it out of use."""
+    with Audited() as (d, probe, a):
+        since = d.last_event()
+        probe.say(xid=31)
+        assert 'Xid 31' in d.wait_event('audit', since)['text']
+        a.readings(3)
+        assert a.device()['state'] == 'ok' and len(a.events('audit', since)) == 1
+        probe.say(xid=48)
+        assert 'Xid 48' in d.wait_event('alert', since)['text']
+        wait_for(lambda: a.device()['state'] == 'lost', 'the state')
+        probe.say()
+        a.readings(6)
+        assert a.device()['state'] == 'lost'                          # it answers, and cannot be trusted
+        assert d.request('POST', '/v1/config/reload')[0] == 200
+        assert a.device()['state'] == 'ok'
+        since = d.last_event()
+        probe.say(xid=77777)
+        assert '77777' in d.wait_event('audit', since)['text'] and a.device()['state'] == 'ok'
+
+
+# ---- the process that watches ------------------------------------------------------------------------------------------------
+
+
+def test_rubbish():
+    """Whatever is printed: the daemon goes on, with what is in range."""
+    with Audited() as (d, probe, a):
+        attach(d, 'a')
+        for p in ({'pid': -1, 'mem_bytes': 5}, {'pid': 1 << 40}, {'mem_bytes': 5}, {'pid': '7'}, 7, None, [], {'pid': 1.5},
+                  {'pid': os.getpid(), 'mem_bytes': -5, 'dec_util': 101}, {'pid': os.getpid(), 'mem_bytes': 1 << 62}, {'pid': os.getpid(), 'mem_bytes': 'x'}):
+            probe.raw(json.dumps({'schema': 'penstock-probe/watch/v1', 'devices': [7, {}, {'key': 5}, {'key': 'x' * 500}, {'key': 'no/such'},
+                                  {'key': KEY, 'mem_used_bytes': 'x', 'gpu_util': 1e9, 'xid': -4, 'power_mw': [], 'lost': 'yes', 'processes': [p]}]}))
+            a.readings(1)
+        probe.raw(json.dumps({'schema': 'penstock-probe/watch/v1', 'devices': [{'key': KEY, 'processes': [{'pid': n, 'mem_bytes': n} for n in range(1, 3000)]}]}))
+        a.readings(2)
+        assert d.answers() and overhead(d, 'a') == 0 and a.device()['state'] == 'ok'
+        assert a.audit()['left_out'] > 2000
+        since = d.last_event()
+        probe.raw('rubbish')
+        assert 'rubbish' in d.wait_event('alert', since)['text']
+        probe.say()
+        assert 'watched again' in d.wait_event('audit', since)['text']
+        probe.raw('x' * (2 << 20))                                    # a line without an end
+        wait_for(lambda: len(a.events('alert', since)) == 2, 'the alert')
+        assert d.answers()
+
+
+def test_crash_and_hang():
+    """It is started again, later each time, and one that hangs is ended. One daemon, one process that watches."""
+    with Audited() as (d, probe, a):
+        assert probe.starts() == [[], ['--watch', '100']]
+        for line, text in (('CRASH', 'signal 11'), ('END', 'ended with 3'), ('HANG', 'hangs')):
+            a.readings(12)                                             # after so many good ones the first wait is a second again
+            since, n, pid = d.last_event(), len(probe.starts()), probe.pid()
+            probe.raw(line)
+            e = d.wait_event('alert', since)
+            assert text in e['text'], e
+            wait_for(lambda p=pid: gone(p), 'its end')
+            probe.say()
+            assert 'watched again' in d.wait_event('audit', since)['text']
+            assert len(probe.starts()) == n + 1
+        assert 'penstock_watch_restarts_total 3' in d.request('GET', '/metrics')[1]
+        pid = probe.pid()
+        d.kill()                                                       # it notices by its standard input
+        wait_for(lambda: gone(pid), 'its end')
+        d.start()
+        wait_for(a.audit, 'a reading')
+
+
+def test_period():
+    """The configured period is what it is started with, at once after a reload too."""
+    with Audited() as (d, probe, a):
+        with open(d.config, 'w', encoding='utf-8') as f:
+            f.write('audit: {period: 250ms}\n')
+        d.request('POST', '/v1/config/reload')
+        wait_for(lambda: probe.starts()[-1] == ['--watch', '250'], 'the new period')
+        wait_for(a.audit, 'a reading')
+
+
+def test_nothing_to_watch():
+    probe = Probe(api='opencl')
+    with Daemon('--probe', probe.path) as d:
+        d.create('a')
+        assert d.get('/v1/devices')['devices'][0]['audit'] is None and d.get('/v1/devices')['devices'][0]['mem_overhead_bytes'] == 0
+        assert probe.starts() == [[]]
+    subprocess.run(['rm', '-r', probe.dir], check=True)
+
+
+if __name__ == '__main__':
+    fake.run(sys.modules[__name__])
