@@ -14,6 +14,7 @@ from arms import LIMITS, samples
 from harness import Skip, now, processes
 
 DRIVER = '13.0'
+NVML = {'11.4': 'nvml-470', '12.2': 'nvml-535', '13.0': 'nvml'}   # that came with it
 LIMIT_BYTES = 4 << 30   # the memory of arms.LIMITS
 SIMULATED = 'simulated accelerator'
 
@@ -90,7 +91,7 @@ class Simulated(CudaDevice):
 def standin(bench, version):
     """Folder of the stand-in libcuda.so.1; the one of libnvidia-ml.so.1 is beside it in the list."""
     driver = bench.library(f'simgpu/nvidia/cuda-{version}')
-    return f'{driver}:{bench.library("simgpu/nvidia/nvml", "libnvidia-ml.so.1")}'
+    return f'{driver}:{bench.library("simgpu/nvidia/" + NVML[version], "libnvidia-ml.so.1")}'
 
 
 class Load:
