@@ -81,6 +81,7 @@ struct pen_cu_device {
 	struct pen_cu_graph_memory {          /* memory_graph.c */
 		struct pen_forklock lock;
 		uint64_t waiting;             /* estimates of executable graphs that have not run yet */
+		uint64_t ran;                 /* of those that have */
 		uint64_t charged;             /* in all */
 		uint64_t ticket, applied;
 		uint64_t trims;

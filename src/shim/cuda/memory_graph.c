@@ -21,8 +21,9 @@
 struct part {
 	struct pen_cu_device *device;
 	uint64_t bytes;
-	uint64_t trims;        /* of the device when it ran last */
-	bool waiting;          /* its bytes are charged by themselves; under the device's lock */
+	uint64_t trims;        /* of the device when it ran last; this and the rest under the device's lock */
+	uint64_t waiting;      /* bytes that are charged by themselves, until the driver holds them */
+	bool ran;              /* what the driver holds stands for it */
 };
 
 struct exec {
@@ -79,28 +80,30 @@ static void add_graph(struct exec *e, CUgraph graph, unsigned depth)
 /* ---- the charge ------------------------------------------------------------------------------------------------------ */
 
 /* Charged by itself, beside what the driver holds already. */
-static bool wait_part(struct part *p)
+static bool wait_part(struct part *p, uint64_t bytes)
 {
 	struct pen_cu_graph_memory *m = &p->device->graph_memory;
-	if (pen_cu_charge(p->device, p->bytes) < 0)
+	if (pen_cu_charge(p->device, bytes) < 0)
 		return false;
 	pen_forklock_take(&m->lock);
-	p->waiting = true;
-	m->waiting += p->bytes;
-	m->charged += p->bytes;
+	p->waiting += bytes;
+	m->waiting += bytes;
+	m->charged += bytes;
 	pen_forklock_give(&m->lock);
 	atomic_store(&m->used, 1);
 	return true;
 }
 
-/* No longer: the charge itself is settled afterwards. */
-static void unwait_part(struct part *p)
+/* No longer: it runs (@ran), or is no more. The charge itself is settled afterwards. */
+static void unwait_part(struct part *p, bool ran)
 {
 	struct pen_cu_graph_memory *m = &p->device->graph_memory;
 	pen_forklock_take(&m->lock);
-	if (p->waiting)
-		m->waiting -= PEN_MIN(p->bytes, m->waiting);
-	p->waiting = false;
+	m->waiting -= PEN_MIN(p->waiting, m->waiting);
+	p->waiting = 0;
+	if (ran != p->ran)
+		m->ran += ran ? p->bytes : -p->bytes;
+	p->ran = ran;
 	p->trims = m->trims;
 	pen_forklock_give(&m->lock);
 }
@@ -147,7 +150,7 @@ CUresult pen_cuDeviceGraphMemTrim(CUdevice id)
 	PEN_CU_NESTED(cuDeviceGraphMemTrim, id);
 	struct pen_cu_device *d = pen_cu_device(id);
 	if (d) {
-		/* Before: who runs meanwhile is charged by itself. */
+		/* Before: who runs meanwhile looks whether it still has its memory. */
 		pen_forklock_take(&d->graph_memory.lock);
 		d->graph_memory.trims++;
 		pen_forklock_give(&d->graph_memory.lock);
@@ -164,7 +167,7 @@ static void end_exec(struct exec *e)
 {
 	bool here = e->process == pen_forklock_process();
 	for (uint32_t i = 0; i < e->n && here; i++) {
-		unwait_part(&e->part[i]);
+		unwait_part(&e->part[i], false);
 		pen_gate_mem_refund(e->part[i].device->gate, 0, false);
 		settle(e->part[i].device);
 	}
@@ -186,7 +189,7 @@ static struct exec *begin_exec(CUgraph graph, CUresult *ret)
 	add_graph(e, graph, 0);
 	pen_cu_thread.depth--;
 	uint32_t all = e->n;
-	for (e->n = 0; e->n < all && wait_part(&e->part[e->n]); e->n++)
+	for (e->n = 0; e->n < all && wait_part(&e->part[e->n], e->part[e->n].bytes); e->n++)
 		;
 	if (all && e->n == all) {
 		*ret = CUDA_SUCCESS;
@@ -274,6 +277,18 @@ CUresult pen_cuGraphExecDestroy(CUgraphExec exec)
 
 /* ---- a run ------------------------------------------------------------------------------------------------------------ */
 
+/* After a trim: what the driver does not hold any more of all that has run may have been this one's. */
+static uint64_t missing(struct part *p)
+{
+	struct pen_cu_graph_memory *m = &p->device->graph_memory;
+	pen_forklock_take(&m->lock);
+	bool trimmed = p->ran && !p->waiting && p->trims != m->trims;
+	uint64_t ran = m->ran;
+	pen_forklock_give(&m->lock);
+	uint64_t holds = trimmed ? reserved_bytes(p->device) : ran;
+	return holds < ran ? PEN_MIN(ran - holds, p->bytes) : 0;
+}
+
 /* The application must not destroy it while it launches it; should it, the record stays until we have left. */
 CUresult pen_cu_mem_graph_runs(CUgraphExec exec)
 {
@@ -283,15 +298,11 @@ CUresult pen_cu_mem_graph_runs(CUgraphExec exec)
 	uint32_t in = pen_map_enter(&execs);
 	struct exec *e = pen_map_find(&execs, exec);
 	for (uint32_t i = 0; e && i < e->n && r == CUDA_SUCCESS; i++) {
-		struct part *p = &e->part[i];
-		struct pen_cu_graph_memory *m = &p->device->graph_memory;
-		pen_forklock_take(&m->lock);
-		bool again = !p->waiting && p->trims != m->trims;
-		pen_forklock_give(&m->lock);
-		if (again && !wait_part(p))
+		uint64_t bytes = missing(&e->part[i]);
+		if (bytes && !wait_part(&e->part[i], bytes))
 			r = CUDA_ERROR_OUT_OF_MEMORY;
-		else if (again)
-			pen_gate_mem_refund(p->device->gate, 0, false);   /* the same object */
+		else if (bytes)
+			pen_gate_mem_refund(e->part[i].device->gate, 0, false);   /* the same object */
 	}
 	pen_map_leave(&execs, in);
 	return r;
@@ -304,7 +315,7 @@ void pen_cu_mem_graph_ran(CUgraphExec exec)
 	uint32_t in = pen_map_enter(&execs);
 	struct exec *e = pen_map_find(&execs, exec);
 	for (uint32_t i = 0; e && i < e->n; i++) {
-		unwait_part(&e->part[i]);
+		unwait_part(&e->part[i], true);
 		settle(e->part[i].device);
 	}
 	pen_map_leave(&execs, in);
