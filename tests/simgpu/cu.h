@@ -48,7 +48,7 @@ static void cu_load(void)
 	cu.cuDriverGetVersion(&cu_version);
 }
 
-static int cu_setup(void **state)
+__attribute__((unused)) static int cu_setup(void **state)
 {
 	(void)state;
 	OK(cuInit(0));
@@ -57,7 +57,7 @@ static int cu_setup(void **state)
 	return 0;
 }
 
-static int cu_teardown(void **state)
+__attribute__((unused)) static int cu_teardown(void **state)
 {
 	(void)state;
 	OK(cuCtxDestroy_v2(cu_context));

@@ -16,6 +16,7 @@ static uint32_t slots;                      /* used, from 1 on */
 static CUcontext dead_first, dead_last;     /* oldest first */
 static uint32_t dead;
 static uint64_t next_id = 1;
+static pthread_mutex_t parts_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_key_t thread_key;
 static pthread_once_t thread_once = PTHREAD_ONCE_INIT;
 
@@ -132,30 +133,32 @@ static void set_defaults(CUcontext ctx)
 }
 
 /* Brings a struct to life: on the device first, since that may fail. */
-static CUresult start(CUcontext ctx, struct sim_device *d, uint32_t flags, uint32_t api)
+static CUresult start(CUcontext ctx, CUcontext root, struct sim_device *d, uint32_t units, uint32_t flags, uint32_t api)
 {
 	CUresult r;
 
-	ctx->sim = NULL;
-	if (!sim_driver.null) {
+	ctx->sim = root ? root->sim : NULL;
+	if (!sim_driver.null && !root) {
 		int e = sim_context_create(sim_driver.server, (unsigned)d->id, &ctx->sim);
 
 		if (e < 0)
 			return sim_result(e);
 	}
 	ctx->device = d;
-	ctx->root = ctx;
+	ctx->root = root ? root : ctx;
 	ctx->flags = flags;
 	ctx->api = api;
 	ctx->refs = 1;
-	ctx->units = 0;
+	ctx->units = units;
+	ctx->green = NULL;
+	ctx->parts = NULL;
 	ctx->streams = NULL;
 	ctx->modules = NULL;
 	set_defaults(ctx);
 	ctx->tag = SIM_TAG_CONTEXT;
 	r = sim_stream_make(ctx, CU_STREAM_DEFAULT, 0, &ctx->legacy);
 	if (r) {
-		if (ctx->sim)
+		if (ctx->sim && !root)
 			sim_context_destroy(ctx->sim);
 		return r;
 	}
@@ -163,7 +166,7 @@ static CUresult start(CUcontext ctx, struct sim_device *d, uint32_t flags, uint3
 	return CUDA_SUCCESS;
 }
 
-CUresult sim_context_make(struct sim_device *d, uint32_t flags, uint32_t api, CUcontext *ret)
+static CUresult make(struct sim_device *d, CUcontext root, uint32_t units, uint32_t flags, uint32_t api, CUcontext *ret)
 {
 	CUcontext ctx = take_struct();
 	CUresult r;
@@ -171,7 +174,7 @@ CUresult sim_context_make(struct sim_device *d, uint32_t flags, uint32_t api, CU
 	if (!ctx)
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	ctx->primary = false;
-	r = start(ctx, d, flags, api);
+	r = start(ctx, root, d, units, flags, api);
 	if (r) {
 		atomic_store(&ctx->broken, CUDA_ERROR_CONTEXT_IS_DESTROYED);
 		ctx->tag = SIM_TAG_CONTEXT;
@@ -182,9 +185,51 @@ CUresult sim_context_make(struct sim_device *d, uint32_t flags, uint32_t api, CU
 	return CUDA_SUCCESS;
 }
 
+CUresult sim_context_make(struct sim_device *d, uint32_t flags, uint32_t api, CUcontext *ret)
+{
+	return make(d, NULL, 0, flags, api, ret);
+}
+
+CUresult sim_context_make_part(CUcontext root, uint32_t units, CUcontext *ret)
+{
+	CUresult r = make(root->device, root, units, root->flags, root->api, ret);
+
+	if (r)
+		return r;
+	pthread_mutex_lock(&parts_lock);
+	(*ret)->next_part = root->parts;
+	root->parts = *ret;
+	pthread_mutex_unlock(&parts_lock);
+	return CUDA_SUCCESS;
+}
+
+void sim_context_unmake_part(CUcontext ctx)
+{
+	pthread_mutex_lock(&parts_lock);
+	for (CUcontext *at = &ctx->root->parts; *at; at = &(*at)->next_part)
+		if (*at == ctx) {
+			*at = ctx->next_part;
+			break;
+		}
+	pthread_mutex_unlock(&parts_lock);
+	if (ctx->broken != CUDA_ERROR_CONTEXT_IS_DESTROYED)
+		sim_context_unmake(ctx);
+	if (sim_self.current == ctx)
+		sim_self.current = NULL;
+	drop_struct(ctx);
+}
+
 void sim_context_unmake(CUcontext ctx)
 {
 	atomic_store(&ctx->broken, CUDA_ERROR_CONTEXT_IS_DESTROYED);
+	/* Its green contexts have the device's context in common with it. */
+	pthread_mutex_lock(&parts_lock);
+	CUcontext parts = ctx->root == ctx ? ctx->parts : NULL;
+	if (ctx->root == ctx)
+		ctx->parts = NULL;
+	pthread_mutex_unlock(&parts_lock);
+	for (; parts; parts = parts->next_part)
+		sim_context_unmake(parts);
 	sim_capture_context_end(ctx);
 	sim_pools_context_end(ctx);
 	sim_streams_end(ctx);
@@ -454,7 +499,7 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext *ret, CUdevice device)
 	}
 	r = d->primary ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
 	if (!r && d->primary->broken == CUDA_ERROR_CONTEXT_IS_DESTROYED)
-		r = start(d->primary, d, d->primary_flags, 3020);
+		r = start(d->primary, NULL, d, 0, d->primary_flags, 3020);
 	if (!r) {
 		d->primary_refs++;
 		*ret = d->primary;

@@ -118,6 +118,7 @@ struct CUctx_st {
 	CUstream legacy;
 	_Atomic(struct sim_lane *) lanes;   /* grows only, until the context ends */
 	CUmodule modules;
+	CUcontext parts, next_part;    /* green contexts of this one */
 	CUcontext next;                /* in the list of the dead */
 };
 
@@ -141,6 +142,9 @@ static inline CUresult sim_enter(CUcontext *ret)
 CUresult sim_context_check(CUcontext ctx);      /* 0; invalid, destroyed, sticky */
 CUcontext sim_context_by_slot(uint32_t slot);
 CUresult sim_context_make(struct sim_device *d, uint32_t flags, uint32_t api, CUcontext *ret);
+/* A green context's: shares the device's context with @root, and its streams have at most so many units. */
+CUresult sim_context_make_part(CUcontext root, uint32_t units, CUcontext *ret);
+void sim_context_unmake_part(CUcontext ctx);
 void sim_context_unmake(CUcontext ctx);         /* everything in it goes; the struct stays */
 void sim_thread_register(void);                 /* this thread's leavings are put away when it ends */
 
@@ -185,6 +189,7 @@ struct CUstream_st {
 /* @per_thread says what NULL means. Checks the handle; 0 or an error. */
 CUresult sim_stream_get(CUcontext ctx, CUstream handle, bool per_thread, CUstream *ret);
 CUresult sim_stream_own(CUcontext ctx, CUstream *ret);     /* the calling thread's default stream */
+CUresult sim_stream_create(CUcontext ctx, uint32_t flags, int priority, CUstream *ret);   /* a program's */
 CUresult sim_stream_make(CUcontext ctx, uint32_t flags, int priority, CUstream *ret);
 void sim_stream_drop(CUstream s);                           /* one that was made and is in no list */
 void sim_streams_end(CUcontext ctx);                        /* all of a context, with it */
@@ -241,6 +246,7 @@ static inline CUresult sim_unsafe(void)
 
 CUresult sim_event_make(CUcontext ctx, uint32_t flags, CUevent *ret);
 CUresult sim_event_record(CUevent e, CUstream s);
+CUresult sim_event_wait(CUstream s, CUevent e);
 
 /* ---- heap.c, memory.c --------------------------------------------------------------------------------------------------- */
 

@@ -75,7 +75,6 @@ bool sim_graph_block_is(CUdeviceptr p);
 /* ---- launching parts of it ---- */
 
 CUresult sim_node_push(CUgraphNode node, CUstream s);          /* one node that is not a child graph, in a stream */
-CUresult sim_event_wait(CUstream s, CUevent e);
 CUresult sim_fill_push(CUstream s, const CUDA_MEMSET_NODE_PARAMS_v1 *p);
 CUresult sim_copy3d_cmd(const CUDA_MEMCPY3D_v2 *p, struct sim_cmd *cmd, enum sim_place *src_at, enum sim_place *dst_at);
 CUresult sim_memops_check(const CUstreamBatchMemOpParams *list, unsigned int n);

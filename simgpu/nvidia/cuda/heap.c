@@ -191,7 +191,7 @@ CUresult sim_heap_alloc(CUcontext ctx, size_t bytes, CUdeviceptr *ret)
 
 	if (SIM_UNLIKELY(bytes > d->card.mem_bytes || !sim_null_charge(d, units * SIM_SMALL_BYTES)))
 		return CUDA_ERROR_OUT_OF_MEMORY;
-	if (SIM_LIKELY(sim_null_take(ctx->slot, units, ret)))
+	if (SIM_LIKELY(sim_null_take(ctx->root->slot, units, ret)))
 		return CUDA_SUCCESS;
 	atomic_fetch_sub(&d->used_bytes, units * SIM_SMALL_BYTES);
 	return CUDA_ERROR_OUT_OF_MEMORY;
@@ -208,7 +208,7 @@ CUresult sim_heap_alloc_as(CUcontext ctx, size_t bytes, enum sim_kind_of_memory 
 	r = sim_heap_alloc(ctx, bytes, &p);
 	if (r)
 		return r;
-	struct sim_range range = { .base = p, .bytes = bytes, .kind = kind, .device = ctx->device, .ctx = ctx, .flags = flags };
+	struct sim_range range = { .base = p, .bytes = bytes, .kind = kind, .device = ctx->device, .ctx = ctx->root, .flags = flags };
 	if (sim_range_add(&range) < 0) {
 		sim_heap_free(p);
 		return CUDA_ERROR_OUT_OF_MEMORY;

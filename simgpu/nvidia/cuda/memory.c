@@ -172,7 +172,7 @@ static CUresult host_alloc(void **ret, size_t bytes, unsigned int flags)
 	if (p == MAP_FAILED)
 		return CUDA_ERROR_OUT_OF_MEMORY;
 
-	struct sim_range range = { .base = (uintptr_t)p, .bytes = whole, .kind = SIM_MEM_HOST, .device = ctx->device, .ctx = ctx,
+	struct sim_range range = { .base = (uintptr_t)p, .bytes = whole, .kind = SIM_MEM_HOST, .device = ctx->device, .ctx = ctx->root,
 				   .flags = flags };
 
 	if (sim_range_add(&range) < 0) {
@@ -232,7 +232,7 @@ CUresult cuMemHostRegister_v2(void *p, size_t bytes, unsigned int flags)
 	if (flags & CU_MEMHOSTREGISTER_READ_ONLY)
 		return CUDA_ERROR_NOT_SUPPORTED;
 
-	struct sim_range range = { .base = (uintptr_t)p, .bytes = bytes, .kind = SIM_MEM_REGISTERED, .device = ctx->device, .ctx = ctx,
+	struct sim_range range = { .base = (uintptr_t)p, .bytes = bytes, .kind = SIM_MEM_REGISTERED, .device = ctx->device, .ctx = ctx->root,
 				   .flags = flags };
 	int e = sim_range_add(&range);
 

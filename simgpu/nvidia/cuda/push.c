@@ -263,6 +263,9 @@ CUresult sim_context_sync(CUcontext ctx)
 {
 	CUresult r = sim_driver.null ? CUDA_SUCCESS : wait_lanes(ctx, false);
 
+	for (CUcontext part = ctx->parts; part && !r && !sim_driver.null; part = part->next_part)
+		r = wait_lanes(part, false);
+
 	if (SIM_UNLIKELY(ctx->device->keeps))
 		sim_pools_settle(ctx->device);
 	return r;

@@ -216,13 +216,10 @@ static CUresult enter(CUstream h, bool per_thread, CUstream *ret)
 	return r ? r : sim_stream_get(ctx, h, per_thread, ret);
 }
 
-CUresult cuStreamCreateWithPriority(CUstream *ret, unsigned int flags, int priority)
+CUresult sim_stream_create(CUcontext ctx, uint32_t flags, int priority, CUstream *ret)
 {
-	CUcontext ctx;
-	CUresult r = sim_enter(&ctx);
+	CUresult r;
 
-	if (r)
-		return r;
 	if (!ret || flags & ~(unsigned)CU_STREAM_NON_BLOCKING)
 		return CUDA_ERROR_INVALID_VALUE;
 	priority = priority > 0 ? 0 : priority < PRIORITY_MOST ? PRIORITY_MOST : priority;
@@ -230,6 +227,14 @@ CUresult cuStreamCreateWithPriority(CUstream *ret, unsigned int flags, int prior
 	if (!r)
 		list(*ret);
 	return r;
+}
+
+CUresult cuStreamCreateWithPriority(CUstream *ret, unsigned int flags, int priority)
+{
+	CUcontext ctx;
+	CUresult r = sim_enter(&ctx);
+
+	return r ? r : sim_stream_create(ctx, flags, priority, ret);
 }
 
 CUresult cuStreamCreate(CUstream *ret, unsigned int flags)
@@ -331,10 +336,8 @@ static CUresult get_ctx(CUstream h, bool per_thread, CUcontext *ret, CUgreenCtx 
 		return r;
 	if (!ret)
 		return CUDA_ERROR_INVALID_VALUE;
-	/* The first form has no way to name a green context. */
-	if (s->ctx->green && !ret_green)
-		return CUDA_ERROR_NOT_SUPPORTED;
-	*ret = s->ctx->root;
+	/* The first form answers with the context that stands for a green one, the second with the primary one beside it. */
+	*ret = ret_green ? s->ctx->root : s->ctx;
 	if (ret_green)
 		*ret_green = s->ctx->green;
 	return CUDA_SUCCESS;
