@@ -24,6 +24,16 @@ static struct pen_seat *held_by(struct pen_client *old, const struct pen_device 
 	return s && s->shown && s->seat == m->seat && s->generation == m->generation ? s : NULL;
 }
 
+bool pen_adopt_held(const struct pen_client *c, struct pen_client *old)
+{
+	for (uint32_t i = 0; i < c->n_adopts; i++) {
+		const struct pen_device *dev = pen_device_find(old->tenant->daemon, c->adopt[i].msg.key);
+		if (dev && held_by(old, dev, &c->adopt[i].msg))
+			return true;
+	}
+	return false;
+}
+
 static void move_seat(struct pen_seat *s, struct pen_client *from, struct pen_client *to)
 {
 	for (struct pen_seat **at = &from->seats; *at; at = &(*at)->sibling)

@@ -212,15 +212,37 @@ static int check_hello(const struct pen_client *c, const struct pen_msg_hello *m
 	return 0;
 }
 
-/* An earlier connection of the same process. */
+/* Its other end is closed, whether or not the loop has come to it yet. */
+static bool hung_up(const struct pen_client *c)
+{
+	char byte;
+	if (c->fd < 0)
+		return true;
+	ssize_t n = recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+	return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
+}
+
+/*
+ * An earlier connection of the same process that has ended: by exec, which closes it before the new program can connect, or by a
+ * hang-up after which the process comes back, with what it had there. One that is still connected is another library's in the same process (OpenCL beside
+ * CUDA): a client of its own.
+ */
 static struct pen_client *earlier_self(const struct pen_client *c)
 {
-	struct pen_client *o;
+	struct pen_client *o, *gone = NULL;
+	unsigned others = 0;
 	DL_FOREACH(c->tenant->clients, o)
-		if (o != c && o->greeted && o->peer.pid > 0 && o->peer.pid == c->peer.pid &&
-		    o->peer.start_time == c->peer.start_time)
+	{
+		if (o == c || !o->greeted || o->peer.pid <= 0 || o->peer.pid != c->peer.pid || o->peer.start_time != c->peer.start_time)
+			continue;
+		others++;
+		if (!hung_up(o))
+			continue;
+		if (!c->n_adopts || pen_adopt_held(c, o))
 			return o;
-	return NULL;
+		gone = o;
+	}
+	return others == 1 ? gone : NULL;   /* it lost track of what it had: nobody else can have left that */
 }
 
 static int greeted(struct pen_daemon *d, struct pen_client *c)
@@ -236,9 +258,10 @@ static int greeted(struct pen_daemon *d, struct pen_client *c)
 	pen_adopt_all(d, c, old);
 	drop_adopts(c);
 	/* What it did not bring along it no longer has: it exec'ed, or lost track. */
-	if (old)
+	bool again = old;
+	for (; old; old = had_adopts ? NULL : earlier_self(c))   /* a program that exec'ed may have had several libraries */
 		pen_client_free(d, old);
-	else
+	if (!again)
 		pen_event(d, PEN_EVENT_CLIENT_ATTACHED, c->tenant, NULL, "process %d (%s)%s", (int)c->peer.pid, c->comm,
 			  had_adopts ? " is back" : "");
 	pen_tenant_settle(d, c->tenant);

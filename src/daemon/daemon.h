@@ -155,6 +155,8 @@ int pen_attach_place(struct pen_daemon *d, struct pen_client *c, struct pen_devi
 /* ---- adopt.c, absent.c: after a restart ------------------------------------------------------------------------------ */
 
 #define PEN_ADOPT_NS UINT64_C(5000000000)   /* after a start: how long clients are waited for; they retry every second */
+/* Does @c bring pages back that @old, an earlier connection, had? */
+bool pen_adopt_held(const struct pen_client *c, struct pen_client *old);
 void pen_adopt_all(struct pen_daemon *d, struct pen_client *c, struct pen_client *old);
 int pen_adopt_begin(struct pen_daemon *d);   /* tenants were restored: wait for their clients */
 /* A seat that the store knew. Nothing happens if its process is gone or the seat cannot be its own any more. */

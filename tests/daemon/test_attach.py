@@ -161,6 +161,31 @@ def test_hang_up_keeps_seat():
         assert third.generation != generation
 
 
+def test_two_libraries_of_one_process():
+    """OpenCL and CUDA in one program: two connections that live beside each other, each with its own seat and charges."""
+    with Daemon() as d:
+        where = directory(d, 'a', memory='64M')
+        one, two = Client(where).attach(), Client(where).attach()
+        one.charge(3 << 20)
+        two.charge(5 << 20)
+        assert d.place('a')['mem_used_bytes'] == 8 << 20 and len(d.place('a')['clients']) == 2, d.tenant('a')
+        assert one.seat != two.seat
+        # Both hang up, and one of them comes back with what it had: the other's is not taken for it.
+        seat, generation = two.seat, two.generation
+        one.close()
+        two.close()
+        again = Client(where)
+        again.hello(nadopt=1)
+        again.send(fake.head(fake.ADOPT) + fake.text(fake.KEY, 128) + struct.pack('<IIQ', seat, generation, 5 << 20))
+        again.expect(fake.HELLO_REPLY)
+        assert again.take_seat() == 0 and again.adopted == 1 and again.seat == seat
+        assert d.place('a')['mem_used_bytes'] == 8 << 20 and len(d.place('a')['clients']) == 2, d.tenant('a')
+        # A new program in this process has none of it.
+        again.close()
+        Client(where).attach()
+        assert d.place('a')['mem_used_bytes'] == 0 and len(d.place('a')['clients']) == 1, d.tenant('a')
+
+
 def adopt(where, old, ledger=None, sig=None, **change):
     c = Client(where)
     c.hello(nadopt=1)
