@@ -592,6 +592,25 @@ static void test_copy_and_kernel_share_dram(void **state)
 	/* 60 + 90 of 100: 50 each. */
 	assert_at(ended('a', 1)->end, 1e6);
 	assert_at(ended('k', 1)->end, 1e6 + (180e6 - 50e6) / 90);
+	/* A copy within the device asks for two bytes a byte: 100 + 90, 50 each, so 25 MB in 1 ms. */
+	submit(k, streaming(PEN_S, 90));
+	submit(a, copy(PEN_MODEL_D2D, 25000000));
+	run(2 * PEN_S);
+	assert_at(ended('a', 2)->end, 1e9 + 1e6);
+	struct pen_model_truth t;
+	pen_model_truth(w.m, &t);
+	assert_near(t.copy_bytes[PEN_MODEL_D2D], 25e6, 1e-9);
+	finish();
+	/* Where device memory is the host's, so does a copy from the host. */
+	card.integrated = true;
+	begin(&card, false);
+	c = context();
+	a = channel(c, "a", 0, 0);
+	submit(a, copy(PEN_MODEL_H2D, 50000000));
+	run(PEN_S);
+	assert_at(ended('a', 1)->end, 1e6);
+	pen_model_truth(w.m, &t);
+	assert_near(t.dram_bytes, 100e6, 1e-6);
 	finish();
 }
 
@@ -603,13 +622,15 @@ static void test_wait(void **state)
 	begin(&plain, false);
 	struct pen_model_context *c = context();
 	struct pen_model_channel *a = channel(c, "a", 0, 0), *b = channel(c, "b", 0, 0), *gone = channel(c, "g", 0, 0);
-	uint64_t id = pen_model_channel_id(gone), seq = submit(a, kernel(10, 1024, 1000));
+	uint64_t id = pen_model_channel_id(gone), seq;
+	submit(a, kernel(10, 1024, 300));     /* the end of one before it is not the one */
+	seq = submit(a, kernel(10, 1024, 700));
 	submit(b, (struct pen_model_cmd){ .kind = PEN_MODEL_WAIT, .wait = { pen_model_channel_id(a), seq } });
 	submit(b, (struct pen_model_cmd){ .kind = PEN_MODEL_WAIT, .wait = { pen_model_channel_id(a), seq } });
 	submit(b, kernel(10, 1024, 1000));
 	submit(b, (struct pen_model_cmd){ .kind = PEN_MODEL_WAIT, .wait = { id, 1 } });
 	run(500);
-	assert_int_equal(w.n, 0);
+	assert_int_equal(w.n, 1);
 	run(5000);
 	assert_at(ended('b', 3)->start, 1000);
 	assert_int_equal(pen_model_channel_pending(b), 1);   /* the last waits for what was never submitted */
