@@ -309,8 +309,12 @@ static int refuse_device(struct pen_daemon *d, struct pen_client *c, const char 
 {
 	struct pen_msg_seat m = { .status = status, .seat = PEN_SEAT_NONE };
 	snprintf(m.key, sizeof(m.key), "%s", key);
-	pen_event(d, PEN_EVENT_REFUSED, c->tenant, pen_device_find(d, key), "process %d: no seat on '%s': %s",
-		  (int)c->peer.pid, key, why);
+	const struct pen_device *dev = pen_device_find(d, key);
+	/* Programs look at every card of a node. One that the contract does not mean is no event: it would be one a start. */
+	if (dev && !pen_contract_means(&c->tenant->contract, dev))
+		pen_log(PEN_LOG_DEBUG, "%s: process %d: %s is not of its contract", c->tenant->name, (int)c->peer.pid, key);
+	else
+		pen_event(d, PEN_EVENT_REFUSED, c->tenant, dev, "process %d: no seat on '%s': %s", (int)c->peer.pid, key, why);
 	return pen_client_send(c, PEN_MSG_SEAT, &m, NULL, 0);
 }
 

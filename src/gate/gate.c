@@ -197,8 +197,8 @@ static int attach_now(struct pen_gate *g)
 		tell("the daemon refused this process", g->attach ? g->attach->text : "");
 	else if (r == -EAGAIN)
 		tell("the daemon cannot be reached", process.dir);
-	else
-		tell("the contract does not cover this device", g->key);
+	else   /* a program looks at every card of a node; that it may not use one is no fault */
+		pen_log(PEN_LOG_DEBUG, "%s is not for this contract (%d)", g->key, r);
 	return r == -EAGAIN ? r : -EACCES;
 }
 
