@@ -262,7 +262,7 @@ static void take_device(struct pen_daemon *d, struct pen_device *dev, const stru
 	a->at_ns = now;
 	memcpy(a->last, r, offsetof(struct pen_reading_device, process));
 	pen_audit_health(d, dev, r);
-	if (r->lost)   /* what else it says is of no worth */
+	if (r->lost || !r->has_processes)   /* what else it says is of no worth */
 		return;
 	take_processes(d, a, r, now);
 	mark_seats(dev);

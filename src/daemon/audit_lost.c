@@ -70,7 +70,8 @@ void pen_audit_health(struct pen_daemon *d, struct pen_device *dev, const struct
 	struct pen_audit *a = dev->audit;
 	if (r->lost)
 		lose(d, dev, false, "the driver's library does not reach it any more");
-	if (r->xid != PEN_READING_NONE && r->xid != dev->xid) {
+	/* The last one stays in the readings; the same one again is told by its number alone. */
+	if (r->xid != PEN_READING_NONE && (r->xid != dev->xid || r->xid_count != dev->xid_count)) {
 		size_t i = 0;
 		while (i < PEN_ARRAY_LEN(codes) && codes[i].xid != r->xid)
 			i++;
@@ -81,6 +82,7 @@ void pen_audit_health(struct pen_daemon *d, struct pen_device *dev, const struct
 			lose(d, dev, true, text);
 	}
 	dev->xid = r->xid;
+	dev->xid_count = r->xid_count;
 	if (dev->state != PEN_DEVICE_LOST || a->lost_by_code)
 		return;
 	a->found_for = r->lost ? 0 : a->found_for + 1;

@@ -211,7 +211,7 @@ struct pen_device {
 	uint64_t sample_busy_ns, sample_seen_ns;
 	uint32_t busy_ppm;
 	struct pen_audit *audit;               /* NULL: no reading yet */
-	int32_t xid;                           /* error code of the last reading; 0 or PEN_READING_NONE = none */
+	int32_t xid, xid_count;                /* error code of the last reading; 0 or PEN_READING_NONE = none */
 };
 
 struct pen_daemon {

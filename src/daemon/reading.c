@@ -8,7 +8,7 @@
 #define BYTES_MAX (INT64_C(1) << 56)
 #define PID_MAX (INT64_C(1) << 22)   /* of the kernel on 64-bit machines */
 
-const json_t *pen_reading_open(const char *line, size_t len, json_t **ret_root, struct pen_err *err)
+const json_t *pen_reading_open(const char *line, size_t len, json_t **ret_root, const char **ret_error, struct pen_err *err)
 {
 	json_error_t e;
 	json_t *root = json_loadb(line, len, JSON_REJECT_DUPLICATES, &e);
@@ -16,6 +16,7 @@ const json_t *pen_reading_open(const char *line, size_t len, json_t **ret_root, 
 	const json_t *devices = json_object_get(root, "devices");
 	if (schema && !strcmp(schema, PEN_READING_SCHEMA) && json_is_array(devices)) {
 		*ret_root = root;
+		*ret_error = json_string_value(json_object_get(root, "error"));
 		return devices;
 	}
 	pen_err_x(err, -EINVAL, "%s", root ? "another schema" : e.text);
@@ -112,6 +113,8 @@ int pen_reading_device(const json_t *o, struct pen_reading_device *ret)
 	ret->temperature_c = small(o, "temperature_c", 0, 200);
 	ret->power_mw = small(o, "power_mw", 0, 10000000);
 	ret->xid = small(o, "xid", 1, 100000);
+	ret->xid_count = small(o, "xid_count", 0, INT32_MAX);
+	ret->has_processes = json_is_array(json_object_get(o, "processes"));
 	size_t i;
 	json_t *v;
 	json_array_foreach(json_object_get(o, "processes"), i, v)

@@ -30,13 +30,18 @@ struct pen_reading_device {
 	uint64_t mem_used_bytes;           /* of the whole device */
 	int32_t gpu_util, mem_util, enc_util, dec_util;
 	int32_t temperature_c, power_mw;
-	int32_t xid;                       /* error code of the driver (NVIDIA: Xid), or PEN_READING_NONE */
+	int32_t xid;                       /* last error code of the driver (NVIDIA: Xid) that was seen, or PEN_READING_NONE */
+	int32_t xid_count;                 /* how many were, since the watch began; PEN_READING_NONE = it does not count */
+	bool has_processes;                /* false: the library did not say which there are */
 	unsigned n_processes, n_left_out;
 	struct pen_reading_process process[PEN_READING_PROCESSES];
 };
 
-/* Return: the line's devices, an array (borrowed from *@ret_root, which the caller frees); NULL with @err. */
-const json_t *pen_reading_open(const char *line, size_t len, json_t **ret_root, struct pen_err *err);
+/*
+ * Return: the line's devices, an array (borrowed from *@ret_root, which the caller frees); NULL with @err. *@ret_error: why there are
+ * none (borrowed likewise), NULL = nothing is wrong.
+ */
+const json_t *pen_reading_open(const char *line, size_t len, json_t **ret_root, const char **ret_error, struct pen_err *err);
 /* One of them. Return: 0; -EINVAL it has no key. */
 int pen_reading_device(const json_t *o, struct pen_reading_device *ret);
 

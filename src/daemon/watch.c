@@ -80,20 +80,27 @@ static void take_line(struct pen_daemon *d, struct pen_watch *w, const char *lin
 {
 	struct pen_err err = PEN_ERR_INIT;
 	json_t *root = NULL;
-	const json_t *devices = pen_reading_open(line, len, &root, &err);
+	const char *error = NULL;
+	const json_t *devices = pen_reading_open(line, len, &root, &error, &err);
 	if (!devices) {
 		w->rubbish++;
 		pen_log(PEN_LOG_DEBUG, "watch: a line that is none: %s", err.text);
 		return;
 	}
 	w->rubbish = 0;
-	w->last_ns = pen_mono_ns();
 	w->lines++;
-	if (w->told)
-		pen_event(d, PEN_EVENT_AUDIT, NULL, NULL, "devices are watched again");
-	w->told = false;
 	if (w->lines >= GOOD_RUN)
 		w->failures = 0;
+	if (error) {   /* it runs, and the driver is away: being loaded anew, perhaps */
+		char text[160];
+		snprintf(text, sizeof(text), "%s", error);
+		tell(d, w, text);
+	} else {
+		w->last_ns = pen_mono_ns();
+		if (w->told)
+			pen_event(d, PEN_EVENT_AUDIT, NULL, NULL, "devices are watched again");
+		w->told = false;
+	}
 	pen_audit_take(d, devices);
 	json_decref(root);
 	plan(w, PEN_MAX(SILENT_NS, SILENT_PERIODS * w->period_ns));
@@ -246,7 +253,7 @@ bool pen_watch_status(const struct pen_daemon *d, struct pen_watch_status *ret)
 	if (!w)
 		return false;
 	uint64_t now = pen_mono_ns();
-	*ret = (struct pen_watch_status){ .runs = w->child.pid && w->lines, .restarts = w->runs ? w->runs - 1 : 0,
+	*ret = (struct pen_watch_status){ .runs = w->child.pid && w->lines && !w->told, .restarts = w->runs ? w->runs - 1 : 0,
 					  .age_ns = w->last_ns ? now - w->last_ns : UINT64_MAX };
 	return true;
 }

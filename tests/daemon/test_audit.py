@@ -475,6 +475,25 @@ def test_not_told():
         assert 'penstock_decoder_ratio{' not in d.request('GET', '/metrics')[1]
 
 
+def test_no_list():
+    """A library that does not say which processes there are has not said that there are none."""
+    with Audited() as (d, probe, a):
+        attach(d, 'a')
+        probe.say((os.getpid(), 100))
+        wait_for(lambda: overhead(d, 'a') == 112, 'an overhead')
+        probe.raw(json.dumps({'schema': 'penstock-probe/watch/v1', 'devices': [{'key': KEY, 'mem_used_bytes': 5, 'lost': False}]}))
+        wait_for(lambda: a.audit()['mem_used_bytes'] == 5, 'a reading')
+        a.readings(12)
+        assert overhead(d, 'a') == 112 and a.audit()['processes'] == 1
+        since = d.last_event()
+        probe.raw(json.dumps({'schema': 'penstock-probe/watch/v1', 'error': 'driver not loaded', 'devices': []}))
+        assert 'driver not loaded' in d.wait_event('alert', since)['text']
+        wait_for(lambda: not a.audit()['watched'], 'it to be said')
+        probe.say()
+        d.wait_event('audit', since)
+        assert a.audit()['watched']
+
+
 def test_decoder():
     """Use of the coders is shown for each tenant: it is not gated."""
     with Audited() as (d, probe, a):
@@ -535,6 +554,14 @@ def test_error_codes():
         assert d.request('POST', '/v1/config/reload')[0] == 200
         assert a.device()['state'] == 'ok'
         since = d.last_event()
+        probe.say(xid=31, xid_count=1)
+        d.wait_event('audit', since)
+        since = d.last_event()
+        probe.say(xid=31, xid_count=2)                                # the same again
+        d.wait_event('audit', since)
+        a.readings(3)
+        assert len(a.events('audit', since)) == 1
+        since = d.last_event()
         probe.say(xid=77777)
         assert '77777' in d.wait_event('audit', since)['text'] and a.device()['state'] == 'ok'
 
@@ -551,7 +578,7 @@ def test_rubbish():
             probe.raw(json.dumps({'schema': 'penstock-probe/watch/v1', 'devices': [7, {}, {'key': 5}, {'key': 'x' * 500}, {'key': 'no/such'},
                                   {'key': KEY, 'mem_used_bytes': 'x', 'gpu_util': 1e9, 'xid': -4, 'power_mw': [], 'lost': 'yes', 'processes': [p]}]}))
             a.readings(1)
-        probe.raw(json.dumps({'schema': 'penstock-probe/watch/v1', 'devices': [{'key': KEY, 'processes': [{'pid': n, 'mem_bytes': n} for n in range(1, 3000)]}]}))
+        probe.raw(json.dumps({'schema': 'penstock-probe/watch/v1', 'devices': [{'key': KEY, 'processes': [{'pid': n, 'mem_bytes': n} for n in range(4190000, 4193000)]}]}))
         a.readings(2)
         assert d.answers() and overhead(d, 'a') == 0 and a.device()['state'] == 'ok'
         assert a.audit()['left_out'] > 2000

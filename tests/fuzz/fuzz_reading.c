@@ -33,7 +33,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	static struct pen_reading_device r;
 	struct pen_err err = PEN_ERR_INIT;
 	json_t *root = NULL;
-	const json_t *devices = pen_reading_open((const char *)data, size, &root, &err);
+	const char *error = NULL;
+	const json_t *devices = pen_reading_open((const char *)data, size, &root, &error, &err);
 	size_t i;
 	json_t *o;
 	json_array_foreach(devices, i, o)
