@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+#define SHOWN (UINT64_C(64) << 20)   /* less than this a driver always has for itself */
+
 static const char *const head[] = { "DEVICE", "MODEL", "API", "STATE", "MODE", "MEMORY", "USED", "GUARANTEED", "UNITS",
 				    "COMPUTE", "BUSY", "TENANTS" };
 
@@ -40,6 +42,27 @@ static void add_row(struct pen_table *t, const json_t *d)
 	pen_table_row(t, cells);
 }
 
+/* What the audit found, below the table: each names its device. */
+static void print_findings(const json_t *d)
+{
+	const json_t *a = json_object_get(d, "audit");
+	const char *key = pen_json_str(d, "key");
+	char mem[32];
+	size_t i;
+	json_t *p;
+	json_array_foreach(json_object_get(a, "unknown"), i, p) {
+		const json_t *v = json_object_get(p, "mem_bytes");
+		printf(_("%s: process %lld (%s) belongs to no tenant, %s of memory"), key, pen_json_int(p, "pid"), pen_json_str(p, "comm"),
+		       json_is_integer(v) ? pen_format_bytes(mem, sizeof(mem), (uint64_t)json_integer_value(v)) : "?");
+		putchar('\n');
+	}
+	uint64_t unexplained = (uint64_t)pen_json_int(a, "mem_unexplained_bytes");
+	if (unexplained >= SHOWN)
+		printf(_("%s: %s are in use that no process is named for\n"), key, pen_format_bytes(mem, sizeof(mem), unexplained));
+	if (json_is_object(a) && !json_is_true(json_object_get(a, "watched")))
+		printf(_("%s is not watched at the moment\n"), key);
+}
+
 static int list_once(struct pen_cli *cli, void *arg)
 {
 	(void)arg;
@@ -63,6 +86,9 @@ static int list_once(struct pen_cli *cli, void *arg)
 	if (cli->output != PEN_OUT_NAME)
 		pen_table_print(t, stdout, cli->no_headers);
 	pen_table_destroy(t);
+	json_array_foreach(list, i, d)
+		if (cli->output != PEN_OUT_NAME && !cli->no_headers)   /* without: a script reads the lines */
+			print_findings(d);
 	json_decref(answer);
 	return PEN_EXIT_OK;
 }

@@ -7,7 +7,7 @@
 #include "base/auto.h"
 #include "base/clock.h"
 #include "base/units.h"
-#include "cli/cli.h"
+#include "cli/doctor.h"
 #include "cli/promises.h"
 
 #include <errno.h>
@@ -26,18 +26,9 @@
 #define HELPER_TIMEOUT_MS 30000        /* a cold OpenCL driver compiles at its first start */
 #define CLOCK_SLOW_NS 300              /* vDSO reads take 20-60 ns; a system call 200 and more */
 
-enum status { OK, NOTE, WARN, BAD };
 static const char *const status_name[] = { N_("ok"), N_("note"), N_("warning"), N_("bad") };
 
-struct doctor {
-	json_t *checks;
-	enum status worst;
-};
-
-static void report(struct doctor *d, const char *id, enum status s, const char *mend, const char *fmt, ...)
-	__attribute__((format(printf, 5, 6)));
-
-static void report(struct doctor *d, const char *id, enum status s, const char *mend, const char *fmt, ...)
+void pen_doctor_report(struct doctor *d, const char *id, enum pen_finding s, const char *mend, const char *fmt, ...)
 {
 	char text[512];
 	va_list ap;
@@ -94,14 +85,14 @@ static void check_kernel(struct doctor *d)
 	json_t *answer = run_helper(where, "--features"), *f;
 	size_t i;
 	if (!answer)
-		report(d, "daemon-program", BAD, _("install the package penstock completely"),
+		pen_doctor_report(d, "daemon-program", BAD, _("install the package penstock completely"),
 		       _("penstockd is not beside penstock, or it does not start"));
 	json_array_foreach(json_object_get(answer, "features"), i, f) {
 		const char *name = pen_json_str(f, "name");
 		if (json_is_true(json_object_get(f, "present")))
-			report(d, "kernel", OK, NULL, _("kernel has %s"), name);
+			pen_doctor_report(d, "kernel", OK, NULL, _("kernel has %s"), name);
 		else
-			report(d, "kernel", WARN, _("a newer kernel, if this matters to you"), _("kernel lacks %s (since %s): %s"),
+			pen_doctor_report(d, "kernel", WARN, _("a newer kernel, if this matters to you"), _("kernel lacks %s (since %s): %s"),
 			       name, pen_json_str(f, "since"), _(pen_json_str(f, "without")));
 	}
 	json_decref(answer);
@@ -127,8 +118,26 @@ static void report_device(struct doctor *d, const json_t *all, size_t at, const 
 			len += (size_t)snprintf(drivers + len, sizeof(drivers) - len, "%s%s %s", len ? ", " : "",
 						pen_json_str(v, "api"), pen_json_str(v, "driver"));
 	}
-	report(d, "device", OK, NULL, _("%s: %s, %s of memory, %lld units, driver %s"), key, pen_json_str(dev, "model"),
+	pen_doctor_report(d, "device", OK, NULL, _("%s: %s, %s of memory, %lld units, driver %s"), key, pen_json_str(dev, "model"),
 	       pen_format_bytes(mem, sizeof(mem), bytes), (long long)units, drivers);
+}
+
+/* @others: there are devices all the same, through another library. */
+static void report_backend(struct doctor *d, const json_t *v, bool others)
+{
+	const char *api = pen_json_str(v, "api"), *error = pen_json_str(v, "error");
+	if (!strcmp(api, "cuda")) {
+		if (*error && pen_doctor_has_nvidia())
+			pen_doctor_report(d, "nvml", WARN, _("install the driver's libnvidia-ml.so.1"),
+					  _("%s: contexts and modules are not charged, and processes of no tenant are not seen"), error);
+	} else if (*error) {
+		pen_doctor_report(d, "loader", others ? NOTE : BAD, _("apt-get install ocl-icd-libopencl1, and the driver of your accelerator"),
+				  "%s: %s", api, error);
+	} else if (pen_json_int(v, "devices") == 0) {
+		pen_doctor_report(d, "loader", others ? NOTE : BAD,
+				  _("install the OpenCL driver of your accelerator (without one: pocl-opencl-icd)"),
+				  _("%s: the loader works but finds no device"), api);
+	}
 }
 
 static void check_devices(struct doctor *d)
@@ -138,21 +147,15 @@ static void check_devices(struct doctor *d)
 	json_t *answer = run_helper(where, NULL), *v;
 	size_t i;
 	if (!answer) {
-		report(d, "devices", BAD, _("run penstock-probe by hand and read what the driver says"),
+		pen_doctor_report(d, "devices", BAD, _("run penstock-probe by hand and read what the driver says"),
 		       _("the probe crashed or hung in a vendor library"));
 		return;
 	}
-	json_array_foreach(json_object_get(answer, "backends"), i, v) {
-		const char *error = pen_json_str(v, "error");
-		if (*error)
-			report(d, "loader", BAD, _("apt-get install ocl-icd-libopencl1, and the driver of your accelerator"),
-			       "%s: %s", pen_json_str(v, "api"), error);
-		else if (pen_json_int(v, "devices") == 0)
-			report(d, "loader", BAD, _("install the OpenCL driver of your accelerator (without one: pocl-opencl-icd)"),
-			       _("%s: the loader works but finds no device"), pen_json_str(v, "api"));
-	}
+	json_array_foreach(json_object_get(answer, "backends"), i, v)
+		report_backend(d, v, json_array_size(json_object_get(answer, "devices")) > 0);
 	json_array_foreach(json_object_get(answer, "devices"), i, v)
 		report_device(d, json_object_get(answer, "devices"), i, v);
+	pen_doctor_cuda(d, answer);
 	json_decref(answer);
 }
 
@@ -162,21 +165,21 @@ static void check_layer(struct doctor *d)
 					     "../shim/opencl/libpenstock-opencl.so", NULL };
 	char path[PATH_MAX];
 	if (pen_install_path(where, path, sizeof(path)) < 0)
-		report(d, "layer", BAD, _("install the package penstock completely"), _("the OpenCL layer was not found"));
+		pen_doctor_report(d, "layer", BAD, _("install the package penstock completely"), _("the OpenCL layer was not found"));
 	else
-		report(d, "layer", OK, NULL, _("OpenCL layer: %s"), path);
+		pen_doctor_report(d, "layer", OK, NULL, _("OpenCL layer: %s"), path);
 
 	const char *layers = getenv("OPENCL_LAYERS"), *tenant = getenv("PENSTOCK_TENANT");
 	if (tenant)
-		report(d, "environment", NOTE, NULL, _("this shell is inside tenant %s"), tenant);
+		pen_doctor_report(d, "environment", NOTE, NULL, _("this shell is inside tenant %s"), tenant);
 	else if (layers)
-		report(d, "environment", NOTE, NULL, _("OPENCL_LAYERS is set (%s); run puts its layer before it"), layers);
+		pen_doctor_report(d, "environment", NOTE, NULL, _("OPENCL_LAYERS is set (%s); run puts its layer before it"), layers);
 	unsigned major = 0, minor = 0;
 	const char *version = gnu_get_libc_version();
 	if (sscanf(version, "%u.%u", &major, &minor) == 2 && (major > 2 || minor >= 28))
-		report(d, "libc", OK, NULL, "glibc %s", version);
+		pen_doctor_report(d, "libc", OK, NULL, "glibc %s", version);
 	else
-		report(d, "libc", BAD, _("a system with glibc 2.28 or newer"), "glibc %s", version);
+		pen_doctor_report(d, "libc", BAD, _("a system with glibc 2.28 or newer"), "glibc %s", version);
 }
 
 static void check_daemon(struct doctor *d, const struct pen_cli *cli)
@@ -188,19 +191,19 @@ static void check_daemon(struct doctor *d, const struct pen_cli *cli)
 	pen_client_socket(cli, sock, sizeof(sock), &is_private);
 	int r = pen_client_request(cli, "GET", "/v1/version", NULL, &version, &err);
 	if (r == 200) {
-		report(d, "daemon", OK, NULL, _("penstockd %s answers on %s%s"), pen_json_str(version, "version"), sock,
+		pen_doctor_report(d, "daemon", OK, NULL, _("penstockd %s answers on %s%s"), pen_json_str(version, "version"), sock,
 		       json_is_true(json_object_get(version, "private")) ? _(" (private)") : "");
 		const char *sched = pen_json_str(version, "tick_sched");
 		if (!strcmp(sched, "other"))
-			report(d, "scheduling", WARN, _("run it as the system's service, or allow it: setcap cap_sys_nice+ep penstockd"),
+			pen_doctor_report(d, "scheduling", WARN, _("run it as the system's service, or allow it: setcap cap_sys_nice+ep penstockd"),
 			       _("the daemon's tick has no raised priority: on a full machine its decisions come late"));
 		else if (*sched)
-			report(d, "scheduling", OK, NULL, _("the daemon's tick runs as %s"), sched);
+			pen_doctor_report(d, "scheduling", OK, NULL, _("the daemon's tick runs as %s"), sched);
 	} else if (access(sock, F_OK) == 0 && access(sock, R_OK | W_OK) < 0) {
-		report(d, "daemon", BAD, _("join its group: sudo usermod -aG penstock $USER, then log in again"),
+		pen_doctor_report(d, "daemon", BAD, _("join its group: sudo usermod -aG penstock $USER, then log in again"),
 		       _("%s exists but you may not use it"), sock);
 	} else {
-		report(d, "daemon", NOTE, _("for a machine-wide one: systemctl enable --now penstock"),
+		pen_doctor_report(d, "daemon", NOTE, _("for a machine-wide one: systemctl enable --now penstock"),
 		       _("no system daemon answers; penstock run will start a private one for you"));
 	}
 	json_decref(version);
@@ -211,16 +214,16 @@ static void check_runtime_dir(struct doctor *d)
 	const char *run = getenv("XDG_RUNTIME_DIR");
 	struct stat st;
 	if (!run || !*run)
-		report(d, "runtime-dir", NOTE, NULL, _("XDG_RUNTIME_DIR is not set: a private daemon uses /tmp/penstock-%u"),
+		pen_doctor_report(d, "runtime-dir", NOTE, NULL, _("XDG_RUNTIME_DIR is not set: a private daemon uses /tmp/penstock-%u"),
 		       (unsigned)getuid());
 	else if (stat(run, &st) < 0)
-		report(d, "runtime-dir", BAD, _("unset XDG_RUNTIME_DIR, or log in with a session"), "XDG_RUNTIME_DIR=%s: %s", run,
+		pen_doctor_report(d, "runtime-dir", BAD, _("unset XDG_RUNTIME_DIR, or log in with a session"), "XDG_RUNTIME_DIR=%s: %s", run,
 		       strerror(errno));
 	else if (st.st_uid != getuid())
-		report(d, "runtime-dir", BAD, _("unset XDG_RUNTIME_DIR, or log in as the user itself instead of su"),
+		pen_doctor_report(d, "runtime-dir", BAD, _("unset XDG_RUNTIME_DIR, or log in as the user itself instead of su"),
 		       _("XDG_RUNTIME_DIR=%s belongs to another user"), run);
 	else
-		report(d, "runtime-dir", OK, NULL, _("runtime directory: %s"), run);
+		pen_doctor_report(d, "runtime-dir", OK, NULL, _("runtime directory: %s"), run);
 }
 
 static void check_clock(struct doctor *d)
@@ -237,10 +240,10 @@ static void check_clock(struct doctor *d)
 		best = PEN_MIN(best, (pen_mono_ns() - t) / 101);
 	}
 	if (best > CLOCK_SLOW_NS)
-		report(d, "clock", WARN, _("boot with clocksource=tsc if the processor's TSC is stable"),
+		pen_doctor_report(d, "clock", WARN, _("boot with clocksource=tsc if the processor's TSC is stable"),
 		       _("reading the clock takes %llu ns (%s): each held command pays that"), (unsigned long long)best, source);
 	else
-		report(d, "clock", OK, NULL, _("clock source %s, %llu ns a reading"), source, (unsigned long long)best);
+		pen_doctor_report(d, "clock", OK, NULL, _("clock source %s, %llu ns a reading"), source, (unsigned long long)best);
 }
 
 static void print_checks(const struct doctor *d)
@@ -274,6 +277,7 @@ int pen_cmd_doctor(struct pen_cli *cli, int argc, char **argv)
 	check_devices(&d);
 	check_layer(&d);
 	check_daemon(&d, cli);
+	pen_doctor_audit(&d, cli);
 	check_runtime_dir(&d);
 	check_clock(&d);
 	json_t *all = json_pack("{s:s, s:O, s:s}", "schema", "penstock/v1", "checks", d.checks, "worst", status_name[d.worst]);

@@ -58,6 +58,26 @@ static void print_response(const json_t *dev)
 	line(_("response"), text);
 }
 
+/* What the vendor's library says of its processes, apart from what they were charged by their calls. */
+static void print_audit(const json_t *dev)
+{
+	char a[32], b[32], text[200];
+	const json_t *whole = json_object_get(dev, "mem_device_bytes");
+	uint64_t overhead = (uint64_t)pen_json_int(dev, "mem_overhead_bytes");
+	if (overhead || json_is_integer(whole)) {
+		snprintf(text, sizeof(text), _("%s for contexts, modules and the like, charged as well (%s in all by the device's library)"),
+			 pen_format_bytes(a, sizeof(a), overhead),
+			 json_is_integer(whole) ? pen_format_bytes(b, sizeof(b), (uint64_t)json_integer_value(whole)) : "?");
+		line(_("beside it"), text);
+	}
+	const json_t *enc = json_object_get(dev, "enc_ppm"), *dec = json_object_get(dev, "dec_ppm");
+	if (!json_is_integer(enc) && !json_is_integer(dec))
+		return;
+	snprintf(text, sizeof(text), _("encoder %s, decoder %s of the device; their time is not gated"),
+		 pen_format_share(a, sizeof(a), (uint32_t)json_integer_value(enc)), pen_format_share(b, sizeof(b), (uint32_t)json_integer_value(dec)));
+	line(_("video"), text);
+}
+
 static void print_device(const json_t *dev)
 {
 	char a[32], b[32], text[160];
@@ -69,6 +89,7 @@ static void print_device(const json_t *dev)
 		 _("peak"), pen_format_bytes((char[32]){ 0 }, 32, (uint64_t)pen_json_int(dev, "mem_peak_bytes")),
 		 pen_json_int(dev, "denials"), _("refused"));
 	line(_("memory"), text);
+	print_audit(dev);
 	if (pen_json_int(dev, "denials_lent")) {
 		snprintf(text, sizeof(text), _("%lld refused for what others are promised or use"), pen_json_int(dev, "denials_lent"));
 		line("", text);

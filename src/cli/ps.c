@@ -9,7 +9,7 @@
 
 #define CELL 48
 
-static const char *const head[] = { "NAME", "CLASS", "STATE", "MEMORY", "LIMIT", "SHARE", "COMPUTE", "P99", "TARGET",
+static const char *const head[] = { "NAME", "CLASS", "STATE", "MEMORY", "OVERHEAD", "LIMIT", "SHARE", "COMPUTE", "P99", "TARGET",
 				    "PIDS", "DEVICE", "POD" };   /* the last one where an orchestrator has made a tenant */
 
 /* Namespace, pod and container, as far as they are known. */
@@ -26,12 +26,14 @@ static void name_pod(const json_t *tenant, char *buf, size_t n)
 static void add_row(struct pen_table *t, const json_t *tenant, const json_t *dev, bool wide)
 {
 	const json_t *contract = json_object_get(tenant, "contract");
-	char mem[CELL] = "", limit[CELL] = "", share[CELL] = "", p99[CELL] = "", pids[CELL] = "";
+	char mem[CELL] = "", overhead[CELL] = "", limit[CELL] = "", share[CELL] = "", p99[CELL] = "", pids[CELL] = "";
 	if (dev) {
 		const json_t *recent = json_object_get(json_object_get(dev, "response"), "recent");
 		uint64_t cap = (uint64_t)pen_json_int(dev, "mem_limit_bytes");
 		uint64_t p99_ns = (uint64_t)pen_json_int(recent, "p99_ns");
 		pen_format_bytes(mem, sizeof(mem), (uint64_t)pen_json_int(dev, "mem_used_bytes"));
+		if (pen_json_int(dev, "mem_overhead_bytes"))
+			pen_format_bytes(overhead, sizeof(overhead), (uint64_t)pen_json_int(dev, "mem_overhead_bytes"));
 		if (cap && json_is_integer(json_object_get(dev, "mem_limit_bytes")))
 			pen_format_bytes(limit, sizeof(limit), cap);
 		pen_format_share(share, sizeof(share), (uint32_t)pen_json_int(dev, "share_ppm_1s"));
@@ -44,13 +46,13 @@ static void add_row(struct pen_table *t, const json_t *tenant, const json_t *dev
 	const char *state = json_is_true(json_object_get(tenant, "lapsed")) ? "lapsed" : pen_json_str(tenant, "state");
 	char pod[600];
 	name_pod(tenant, pod, sizeof(pod));
-	const char *cells[] = { pen_json_str(tenant, "name"), pen_json_str(contract, "class"), state, mem, limit, share,
+	const char *cells[] = { pen_json_str(tenant, "name"), pen_json_str(contract, "class"), state, mem, overhead, limit, share,
 				pen_json_str(contract, "compute"), p99, strcmp(sla, "none") ? sla : "", pids,
 				wide ? key : NULL, pod };
 	char cut[24];
 	if (!wide) {
 		snprintf(cut, sizeof(cut), "%s", key);
-		cells[10] = cut;
+		cells[PEN_ARRAY_LEN(head) - 2] = cut;
 	}
 	pen_table_row(t, cells);
 }

@@ -401,7 +401,7 @@ static uint64_t print_refused(const json_t *dev, uint64_t device_bytes)
 static void print_device_use(const struct run *run, const json_t *dev, uint64_t device_bytes, uint64_t wall_ns)
 {
 	char used[32], limit[32], busy[32], p99[32], fit_mem[32];
-	uint64_t peak = (uint64_t)pen_json_int(dev, "mem_peak_bytes");
+	uint64_t peak = (uint64_t)pen_json_int(dev, "mem_peak_bytes"), beside = (uint64_t)pen_json_int(dev, "mem_overhead_peak_bytes");
 	uint64_t device_ns = (uint64_t)pen_json_int(dev, "device_ns");
 	const json_t *response = json_object_get(dev, "response");
 	uint64_t p99_ns = (uint64_t)pen_json_int(response, "p99_ns");
@@ -413,6 +413,8 @@ static void print_device_use(const struct run *run, const json_t *dev, uint64_t 
 	}
 
 	fprintf(stderr, _("penstock: %s used %s of memory"), run->contract.name, pen_text_size(used, sizeof(used), peak, true));
+	if (beside)
+		fprintf(stderr, _(" and %s beside it for contexts and modules"), pen_text_size(used, sizeof(used), beside, true));
 	if (run->contract.memory.cap != PEN_UNLIMITED)
 		fprintf(stderr, _(" (limit %s)"), pen_text_size(limit, sizeof(limit), run->contract.memory.cap, false));
 	fprintf(stderr, _(", %s of device time (%.1f %%), %lld commands"), pen_format_duration(busy, sizeof(busy), device_ns),
@@ -430,7 +432,7 @@ static void print_device_use(const struct run *run, const json_t *dev, uint64_t 
 	/* A fifth above the average: enough for a steady load; what is bursty is better served by X..Y. */
 	unsigned pct = (unsigned)(share * 120) + 1;
 	pct = PEN_MIN(pct, 100u);
-	uint64_t fit = round_up_nicely(PEN_MAX(peak + peak / 10, refused) + !peak);
+	uint64_t fit = round_up_nicely(PEN_MAX(peak + peak / 10, refused) + beside + !peak);
 	if (device_bytes)
 		fit = PEN_MIN(fit, device_bytes);
 	fprintf(stderr, _("penstock: a contract for as much: --memory %s --compute %u%%.."), limit_text(fit_mem, sizeof(fit_mem), fit), pct);

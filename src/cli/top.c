@@ -102,6 +102,18 @@ static void draw_held(const struct top *top, const struct row *r)
 	}
 }
 
+/* Only while there is some: most tenants never use it. */
+static void draw_video(const struct row *r)
+{
+	static const char *const keys[] = { "dec_ppm", "enc_ppm" };
+	for (size_t i = 0; i < PEN_ARRAY_LEN(keys); i++) {
+		char share[32];
+		uint32_t ppm = (uint32_t)pen_json_int(r->dev, keys[i]);
+		if (ppm)
+			printw(i ? _(" encoder %s (not gated)") : _(" decoder %s (not gated)"), pen_format_share(share, sizeof(share), ppm));
+	}
+}
+
 static void draw_row(const struct top *top, const struct row *r)
 {
 	const json_t *contract = json_object_get(r->tenant, "contract");
@@ -110,14 +122,18 @@ static void draw_row(const struct top *top, const struct row *r)
 		printw("%s\n", _("uses no device"));
 		return;
 	}
-	char used[32], limit[32] = "-", share[32], entitled[32], p99[32] = "-";
-	double mem = (double)pen_json_int(r->dev, "mem_used_bytes");
+	char used[32], beside[32] = "", limit[32] = "-", share[32], entitled[32], p99[32] = "-";
+	double mem = (double)pen_json_int(r->dev, "mem_used_bytes"), overhead = (double)pen_json_int(r->dev, "mem_overhead_bytes");
 	const json_t *cap = json_object_get(r->dev, "mem_limit_bytes");
 	double room = json_is_integer(cap) ? (double)json_integer_value(cap) : 0;
 	if (room > 0)
 		pen_format_bytes(limit, sizeof(limit), (uint64_t)room);
-	bar(room > 0 ? mem / room : 0);
-	printw(" %7s/%-7s ", pen_format_bytes(used, sizeof(used), (uint64_t)mem), limit);
+	if (overhead > 0) {
+		beside[0] = '+';
+		pen_format_bytes(beside + 1, sizeof(beside) - 1, (uint64_t)overhead);
+	}
+	bar(room > 0 ? (mem + overhead) / room : 0);
+	printw(" %7s%-7s/%-7s ", pen_format_bytes(used, sizeof(used), (uint64_t)mem), beside, limit);
 	printw("%6s of %-6s ", pen_format_share(share, sizeof(share), (uint32_t)pen_json_int(r->dev, "share_ppm_1s")),
 	       pen_format_share(entitled, sizeof(entitled), (uint32_t)pen_json_int(r->dev, "entitled_ppm")));
 	const json_t *recent = json_object_get(json_object_get(r->dev, "response"), "recent");
@@ -131,6 +147,7 @@ static void draw_row(const struct top *top, const struct row *r)
 	printw("%8s/%-7s", p99, has_target ? sla : "-");
 	attroff(COLOR_PAIR(colour));
 	draw_held(top, r);
+	draw_video(r);
 	addch('\n');
 }
 
@@ -142,7 +159,7 @@ static void draw(struct top *top, const json_t *answer)
 	erase();
 	attron(COLOR_PAIR(COLOUR_HEAD) | A_BOLD);
 	printw("penstock top  %zu %s   q %s, m s p n %s (%c)\n", n, _("tenants"), _("quits"), _("sort"), top->sort);
-	printw("%-20s %-10s %-*s %-15s %-16s %-16s %s\n", "NAME", "CLASS", BAR_CELLS, "MEMORY", "", "SHARE", "P99/TARGET",
+	printw("%-20s %-10s %-*s %-22s %-16s %-16s %s\n", "NAME", "CLASS", BAR_CELLS, "MEMORY", "", "SHARE", "P99/TARGET",
 	       "HELD");
 	attroff(COLOR_PAIR(COLOUR_HEAD) | A_BOLD);
 	for (size_t i = 0; i < n && getcury(stdscr) < LINES - 1; i++)

@@ -3,6 +3,7 @@
 import atexit
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -509,6 +510,39 @@ def test_decoder():
         assert f'penstock_decoder_ratio{{tenant="a",device="{KEY}"}} 0.55' in text and f'penstock_device_power_watts{{device="{KEY}"}} 70' in text
         child.kill()
         child.wait()
+
+
+def cli(d, *args, **env):
+    r = subprocess.run([os.environ['PENSTOCK'], '--socket', d.sock, *args], capture_output=True, text=True, check=False, timeout=fake.BOUND,
+                       env={**os.environ, 'LC_ALL': 'C', **env})
+    return r.stdout + r.stderr
+
+
+def test_commands():
+    """ps, inspect, device and doctor show it, apart from what was allocated; and the summary of run adds it up."""
+    stranger = orphan('sleep', '1000')
+    with Audited() as (d, probe, a):
+        c = attach(d, 'a', memory='600M')
+        c.charge(100 * MB)
+        probe.say((os.getpid(), 290, {'dec_util': 30}), (stranger, 96))
+        wait_for(lambda: overhead(d, 'a') == 192 and a.audit()['unknown'], 'the audit')
+        assert re.search(r'^a +normal +active +100M +192M +600M ', cli(d, 'ps'), re.M), cli(d, 'ps')
+        text = cli(d, 'inspect', 'a')
+        assert '192M for contexts' in text and '290M in all' in text and 'decoder 30%' in text and 'not gated' in text, text
+        text = cli(d, 'device', 'ls')
+        assert f'{KEY}: process {stranger} (sleep) belongs to no tenant, 96M' in text and ' cuda ' in text, text
+        assert 'belongs to no tenant' not in cli(d, 'device', 'ls', '--no-headers')
+        checks = json.loads(cli(d, 'doctor', '-o', 'json'))['checks']
+        assert any(k['id'] == 'audit' and k['status'] == 'warning' and str(stranger) in k['text'] and 'audit.known' in k['mend'] for k in checks), checks
+        end(stranger)
+        probe.say((os.getpid(), 290))
+        wait_for(lambda: not a.audit()['unknown'], 'its end')
+        checks = json.loads(cli(d, 'doctor', '-o', 'json'))['checks']
+        assert any(k['id'] == 'audit' and k['status'] == 'ok' for k in checks), checks
+        probe.say(lost=True)
+        wait_for(lambda: a.device()['state'] == 'lost', 'the state')
+        assert ' lost ' in cli(d, 'device', 'ls') and any(k['status'] == 'bad' and 'is lost' in k['text']
+                                                          for k in json.loads(cli(d, 'doctor', '-o', 'json'))['checks'])
 
 
 # ---- the device -----------------------------------------------------------------------------------------------------------
