@@ -3,6 +3,7 @@
 #include "simgpu/nvidia/cuda/array.h"
 
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #define PITCH_BYTES 512ul
 
@@ -169,7 +170,7 @@ CUresult cuArrayDestroy(CUarray a)
 		r = sim_unsafe();
 	if (r)
 		return r;
-	if (a->mipmap || a->external)
+	if (a->mipmap)
 		return CUDA_ERROR_INVALID_VALUE;
 	if (!a->ctx->broken)
 		sim_context_sync(a->ctx);
@@ -418,6 +419,8 @@ CUresult cuMipmappedArrayDestroy(CUmipmappedArray m)
 		sim_context_sync(m->ctx);
 	release(m->ctx, m->base);
 	sim_phys_unmap_array(&m->mapped, NULL);
+	if (m->mapping)
+		munmap(m->mapping, m->bytes);
 	free_mipmap(m);
 	return CUDA_SUCCESS;
 }

@@ -11,7 +11,6 @@ struct CUarray_st {
 	CUdeviceptr base;              /* 0: sparse or deferred, nothing is there to copy to */
 	size_t row_bytes, pitch, rows, layers;   /* bytes of texels in a row; from row to row; rows of a layer; layers or slices */
 	CUmipmappedArray mipmap;       /* owner of a level; NULL: its own */
-	CUexternalMemory external;     /* its bytes are an external memory's */
 	struct sim_mapped *mapped;     /* sparse and deferred: physical memory behind it */
 };
 
@@ -23,7 +22,7 @@ struct CUmipmappedArray_st {
 	CUdeviceptr base;
 	size_t bytes;
 	CUarray level[16];
-	CUexternalMemory external;
+	void *mapping;                 /* of external memory */
 	struct sim_mapped *mapped;
 };
 

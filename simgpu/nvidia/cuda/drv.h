@@ -223,6 +223,8 @@ struct CUevent_st {
 	_Atomic uint64_t stamp_ns[4];  /* written by the device */
 	uint64_t capture;              /* recorded in a capture of that number; 0 = in none */
 	struct sim_tips *tips;         /* the nodes that it stands for */
+	struct sim_shared_event *shared;   /* with other processes; NULL: with none */
+	int fd;                        /* of that; -1: another's */
 	CUevent next;                  /* in the pool */
 };
 
@@ -243,6 +245,13 @@ static inline CUresult sim_unsafe(void)
 {
 	return SIM_UNLIKELY(atomic_load_explicit(&sim_driver.captures, memory_order_relaxed)) ? sim_capture_unsafe() : CUDA_SUCCESS;
 }
+
+/* ipc.c: events that processes share. Without device times. */
+CUresult sim_event_share(CUevent e);
+void sim_event_unshare(CUevent e);
+CUresult sim_shared_record(CUevent e, CUstream s);
+CUresult sim_shared_wait(CUevent e, CUstream s);
+bool sim_shared_done(CUevent e);
 
 CUresult sim_event_make(CUcontext ctx, uint32_t flags, CUevent *ret);
 CUresult sim_event_record(CUevent e, CUstream s);

@@ -3,6 +3,7 @@
 #include "simgpu/nvidia/cuda/graph.h"
 
 #include <stdlib.h>
+#include <time.h>
 
 #define STAMPS 4u
 #define TICK_NS 500u   /* resolution of the device's clock as events show it, as NVIDIA documents it */
@@ -38,6 +39,7 @@ CUresult sim_event_make(CUcontext ctx, uint32_t flags, CUevent *ret)
 	e->seq = 0;
 	e->recorded = false;
 	e->capture = 0;
+	e->shared = NULL;
 	e->tag = SIM_TAG_EVENT;
 	*ret = e;
 	return CUDA_SUCCESS;
@@ -46,6 +48,7 @@ CUresult sim_event_make(CUcontext ctx, uint32_t flags, CUevent *ret)
 CUresult cuEventCreate(CUevent *ret, unsigned int flags)
 {
 	CUcontext ctx;
+	CUevent e;
 	CUresult r = sim_enter(&ctx);
 
 	if (r)
@@ -54,7 +57,15 @@ CUresult cuEventCreate(CUevent *ret, unsigned int flags)
 		return CUDA_ERROR_INVALID_VALUE;
 	if (flags & CU_EVENT_INTERPROCESS && !(flags & CU_EVENT_DISABLE_TIMING))
 		return CUDA_ERROR_INVALID_VALUE;
-	return sim_event_make(ctx, flags, ret);
+	r = sim_event_make(ctx, flags, &e);
+	if (!r && flags & CU_EVENT_INTERPROCESS) {
+		r = sim_event_share(e);
+		if (r)
+			cuEventDestroy_v2(e);
+	}
+	if (!r)
+		*ret = e;
+	return r;
 }
 
 CUresult cuEventDestroy_v2(CUevent e)
@@ -66,6 +77,8 @@ CUresult cuEventDestroy_v2(CUevent e)
 	if (r)
 		return r;
 	e->tag = 0;
+	if (e->shared)
+		sim_event_unshare(e);
 	pthread_mutex_lock(&pool_lock);
 	e->next = pool;
 	pool = e;
@@ -85,6 +98,10 @@ CUresult sim_event_record(CUevent e, CUstream s)
 	uint64_t seq;
 	CUresult r;
 
+	if (SIM_UNLIKELY(e->shared)) {
+		e->recorded = true;
+		return sim_shared_record(e, s);
+	}
 	if (!s->lane) {
 		e->recorded = true;
 		return CUDA_SUCCESS;
@@ -179,6 +196,8 @@ CUresult cuEventQuery(CUevent e)
 		r = captured(e);
 	if (r)
 		return r;
+	if (SIM_UNLIKELY(e->shared))
+		return sim_shared_done(e) ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
 	return last_record(e, &lane, &seq) ? CUDA_ERROR_NOT_READY : CUDA_SUCCESS;
 }
 
@@ -195,6 +214,13 @@ CUresult cuEventSynchronize(CUevent e)
 	if (!r)
 		r = captured(e);
 	if (r)
+		return r;
+	/* Whoever recorded it may be another process: there is nobody to wake this one. */
+	while (SIM_UNLIKELY(e->shared) && !sim_shared_done(e) && !r) {
+		nanosleep(&(struct timespec){ .tv_nsec = 50000 }, NULL);
+		r = sim_context_check(e->ctx);
+	}
+	if (r || e->shared)
 		return r;
 	return last_record(e, &lane, &seq) ? sim_lane_wait(e->ctx, lane, seq) : CUDA_SUCCESS;
 }
@@ -241,6 +267,8 @@ CUresult sim_event_wait(CUstream s, CUevent e)
 	uint64_t seq;
 	CUresult r = sim_context_check(e->ctx);
 
+	if (!r && SIM_UNLIKELY(e->shared))
+		return sim_shared_wait(e, s);
 	if (r || !last_record(e, &lane, &seq) || lane == s->lane)
 		return r;
 

@@ -67,6 +67,7 @@ struct CUmemPoolHandle_st {
 	struct sim_device *device;             /* NULL: host memory */
 	CUmemLocation location;
 	bool standard;                         /* the device's own: cannot be destroyed */
+	bool imported;                         /* of another process: nothing can be allocated from it */
 	bool dead;                             /* destroyed; goes when its last block does */
 	bool graphs;                           /* of the device's graph memory: not a program's to see */
 	uint32_t handle_types;
@@ -100,5 +101,10 @@ CUresult sim_memory_take(struct sim_device *d, size_t bytes, uint64_t *ret_id);
 void sim_memory_give(struct sim_device *d, size_t bytes, uint64_t id);
 
 CUresult sim_memory_free_other(CUcontext ctx, CUdeviceptr p);
+
+/* ---- ipc.c, extmem.c: both true if the address was theirs ---- */
+
+bool sim_ipc_free(CUdeviceptr p);           /* a pointer that came through an imported pool */
+bool sim_external_free(CUdeviceptr p);
 
 #endif

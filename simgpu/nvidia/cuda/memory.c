@@ -296,11 +296,14 @@ CUresult sim_memory_free_other(CUcontext ctx, CUdeviceptr p)
 {
 	struct sim_range range;
 
-	if (sim_graph_block_free(p))
+	if (sim_graph_block_free(p) || sim_ipc_free(p) || sim_external_free(p))
 		return CUDA_SUCCESS;
-	if (sim_find(p, &range) && range.kind == SIM_MEM_POOL && range.base == p)
-		return sim_pool_free(ctx->legacy, p);
-	return CUDA_ERROR_INVALID_VALUE;
+	if (!sim_find(p, &range) || range.kind != SIM_MEM_POOL || range.base != p)
+		return CUDA_ERROR_INVALID_VALUE;
+
+	CUresult r = sim_pool_free(ctx->legacy, p);
+
+	return r ? r : sim_stream_sync(ctx->legacy);
 }
 
 /* ---- a context's end ---- */

@@ -271,6 +271,8 @@ static CUresult alloc(CUdeviceptr *ret, size_t bytes, CUmemoryPool p, bool from_
 	if (!from_pool)
 		p = sim_pool_current(s->ctx->device);
 	r = check(p);
+	if (!r && p->imported)
+		r = CUDA_ERROR_NOT_PERMITTED;
 	if (r)
 		return r;
 	return SIM_UNLIKELY(s->capture != NULL) ? capture_alloc(s, p, bytes, ret) : sim_pool_alloc(p, s, bytes, ret);
@@ -284,6 +286,7 @@ SIM_PAIR(cuMemAllocFromPoolAsync, _ptsz, (CUdeviceptr *ret, size_t bytes, CUmemo
 /* Also for memory of cuMemAlloc: it goes as cuMemFree would let it go, but behind the stream. */
 static CUresult free_async(CUdeviceptr p, CUstream h, bool per_thread)
 {
+	struct sim_range range;
 	CUcontext ctx;
 	CUstream s;
 	CUresult r = sim_enter(&ctx);
@@ -299,8 +302,10 @@ static CUresult free_async(CUdeviceptr p, CUstream h, bool per_thread)
 	r = sim_pool_free(s, p);
 	if (r != CUDA_ERROR_INVALID_VALUE)
 		return r;
+	if (!sim_find(p, &range) || range.base != p)
+		return CUDA_ERROR_INVALID_VALUE;
 	r = sim_stream_sync(s);
-	return r ? r : sim_heap_free(p);
+	return r ? r : sim_ipc_free(p) ? CUDA_SUCCESS : sim_heap_free(p);
 }
 
 SIM_PAIR(cuMemFreeAsync, _ptsz, (CUdeviceptr p, CUstream h), return free_async(p, h, per_thread);)
