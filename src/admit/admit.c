@@ -8,6 +8,8 @@
 
 /* Sibling processes fill a narrow window: look again so often while they drain. */
 #define SIBLING_NS UINT64_C(100000)
+/* Of the window: so much before the end of a long piece the next one may follow. */
+#define LEAD_PART 8
 
 uint64_t pen_admit_own_bound(const struct pen_admit_ask *a)
 {
@@ -91,8 +93,9 @@ static void size_piece(struct pen_admit_ask *a)
 /*
  * A piece has room if the work in flight and it fill no more than the window. Where one piece is nearly as long as the
  * window that would let the device run dry after each. So a second piece may also follow when little is left of a first
- * that is alone in flight, by its estimate and the time since the last progress. A neighbour that arrives then still meets
- * no more than a window. A repayment goes against a rank, one at a time: nothing is put behind it.
+ * that is alone in flight, by its estimate and the time since the last progress; with nobody to let in, when no more than half a
+ * window is left. A neighbour that arrives then still meets hardly more than a window. A repayment goes against a rank, one at a
+ * time: nothing is put behind it.
  *
  * Return: 0 there is room; else until when to wait for it, at the most.
  */
@@ -107,7 +110,10 @@ static uint64_t room_at(const struct pen_admit_ask *a)
 		return 0;
 	if (all != st->oldest_est_ns || a->due_ns)
 		return UINT64_MAX;
-	uint64_t lead = chunk ? pen_admit_sub(size, chunk) : size / 2;
+	/* Ends are seen a little late, and the next piece takes a little time to arrive. */
+	uint64_t lead = pen_admit_max(chunk ? pen_admit_sub(size, chunk) : size / 2, size / LEAD_PART);
+	if (st->alone_until_ns <= a->now_ns)
+		lead = pen_admit_max(lead, size / 2);
 	uint64_t ends = pen_admit_add(st->last_progress_ns, st->oldest_est_ns);
 	/* Twice its estimate without an end, and the estimate says nothing. */
 	if (a->now_ns >= pen_admit_add(ends, st->oldest_est_ns))

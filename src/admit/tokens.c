@@ -6,6 +6,7 @@
  */
 #include "admit/internal.h"
 
+#define CREDIT_PART 4      /* of the window, for a queue of a tenant that has the device to itself */
 #define NARROW_WINDOWS 4   /* credit of a guarantee; see admit.h */
 
 uint64_t pen_admit_scale(uint64_t x, uint64_t num, uint64_t den)
@@ -89,14 +90,19 @@ bool pen_admit_tokens(struct pen_admit_ask *a)
 	return false;
 }
 
-/* Spare credit lets the queue spend small commands without asking, so only where nobody is kept from anything by it. */
+/*
+ * Spare credit lets the queue spend small commands without asking, so only where nobody is kept from anything by it. More of it
+ * where a tenant without a cap is the only one that is attached: one that comes raises the epoch, and what is left counts no more.
+ */
 static uint64_t credit_of(const struct pen_admit_ask *a, uint32_t cap)
 {
 	uint64_t inflight = pen_admit_add(a->st->inflight_ns, a->view->own_inflight_ns);
 	uint64_t window = a->hot ? a->lim->window_narrow_ns : a->lim->window_wide_ns;
-	uint64_t room = pen_admit_min(PEN_ADMIT_CREDIT_NS, pen_admit_sub(window, inflight));
+	bool free = !a->view->nseats && cap == PEN_ADMIT_PPM;
+	uint64_t most = free ? pen_admit_max(PEN_ADMIT_CREDIT_NS, window / CREDIT_PART) : PEN_ADMIT_CREDIT_NS;
+	uint64_t room = pen_admit_min(most, pen_admit_sub(window, inflight));
 
-	if (a->est_ns >= PEN_ADMIT_CREDIT_NS || a->cmd->unknown || a->cmd->no_wait || a->debt || a->repay || a->crowded ||
+	if (a->est_ns >= most || a->cmd->unknown || a->cmd->no_wait || a->debt || a->repay || a->crowded ||
 	    a->lim->rate_cap_bytes_s != UINT64_MAX)   /* the fast path counts no bytes */
 		return a->est_ns;
 	if (cap < PEN_ADMIT_PPM) {

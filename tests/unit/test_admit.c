@@ -23,7 +23,8 @@ static void test_window(void **state)
 	} rows[] = {
 		{"empty: any size goes", 0, 50 * MS, 0, QUIET, false, false, PEN_ADMIT_GO, false},
 		{"fits the wide one", 1 * MS, 1 * MS, 0, QUIET, false, false, PEN_ADMIT_GO, false},
-		{"does not", 1 * MS, 1 * MS + 1, 0, QUIET, false, false, PEN_ADMIT_WAIT_OWN, false},
+		{"does not", 1 * MS + 1, 1 * MS, 0, QUIET, false, false, PEN_ADMIT_WAIT_OWN, false},
+		{"half a window before the end", 1 * MS, 1 * MS + 1, 0, QUIET, false, false, PEN_ADMIT_GO, false},
 		{"narrow after an urgent one", 200 * US, 201 * US, 0, URGENT_LATELY, false, false, PEN_ADMIT_WAIT_OWN, false},
 		{"narrow but fits", 200 * US, 200 * US, 0, URGENT_LATELY, false, false, PEN_ADMIT_GO, false},
 		{"an equal narrows nothing", 1 * MS, 1 * MS, 0, EQUAL_WANTS, false, false, PEN_ADMIT_GO, false},
@@ -31,7 +32,9 @@ static void test_window(void **state)
 		{"a lower rank narrows nothing", 1 * MS, 1 * MS, 0, LOWER_WANTS, false, false, PEN_ADMIT_GO, false},
 		{"no progress for 10 ms: debt", 2 * MS, 1 * MS, 10 * MS, QUIET, false, false, PEN_ADMIT_GO, true},
 		{"nothing follows a long one", 20 * MS, 1 * MS, 18 * MS, QUIET, false, false, PEN_ADMIT_WAIT_OWN, false},
-		{"but shortly before its end", 20 * MS, 30 * MS, 20 * MS, QUIET, false, false, PEN_ADMIT_GO, false},
+		{"but shortly before its end", 20 * MS, 30 * MS, 19 * MS, QUIET, false, false, PEN_ADMIT_GO, false},
+		{"beside an equal more shortly", 20 * MS, 30 * MS, 20 * MS - 251 * US, EQUAL_WANTS, false, false, PEN_ADMIT_WAIT_OWN, false},
+		{"and now", 20 * MS, 30 * MS, 20 * MS - 250 * US, EQUAL_WANTS, false, false, PEN_ADMIT_GO, false},
 		{"narrow: not so shortly", 250 * US, 250 * US, 90 * US, URGENT_LATELY, false, false, PEN_ADMIT_WAIT_OWN, false},
 		{"narrow: now", 250 * US, 250 * US, 100 * US, URGENT_LATELY, false, false, PEN_ADMIT_GO, false},
 		{"and no more", 20 * MS, 1 * MS, 40 * MS, QUIET, false, false, PEN_ADMIT_GO, true},
@@ -239,6 +242,16 @@ static void test_credit(void **state)
 {
 	(void)state;
 	struct ask *a = fresh();
+	a->cmd.est_ns = 1 * US;
+	EXPECT_GO(a);
+	assert_int_equal(a->d.credit_ns, 500 * US);         /* nobody else is attached */
+	a->cmd.est_ns = 60 * US;
+	EXPECT_GO(a);
+	assert_int_equal(a->d.credit_ns, 500 * US);
+	add_seat(a, 9, 20, PEN_BUSY_IDLE);
+	a->st.busy = PEN_BUSY_RUN;                          /* has claimed its turn */
+	EXPECT_GO(a);
+	assert_int_equal(a->d.credit_ns, 60 * US);
 	a->cmd.est_ns = 1 * US;
 	EXPECT_GO(a);
 	assert_int_equal(a->d.credit_ns, PEN_ADMIT_CREDIT_NS);
