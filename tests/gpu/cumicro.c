@@ -314,7 +314,11 @@ static int measure_ladder(void)
 
 	if (!cu.cuGreenCtxCreate || !cu.cuGreenCtxStreamCreate || !cu.cuDevSmResourceSplitByCount)
 		return skipped("ladder", "this driver has no green contexts (12.4 and later)");
-	CU_OR_FAIL("resource", cu.cuDeviceGetDevResource(device, &all, CU_DEV_RESOURCE_TYPE_SM));
+	CUresult r = cu.cuDeviceGetDevResource(device, &all, CU_DEV_RESOURCE_TYPE_SM);
+
+	if (r == CUDA_ERROR_NOT_SUPPORTED)
+		return skipped("ladder", cu_error(r));
+	CU_OR_FAIL("resource", r);
 	if (open_arrays(&v, 32 * MIB))
 		return -1;
 	for (unsigned i = 0; i < RUNGS; i++) {
