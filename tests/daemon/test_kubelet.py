@@ -437,6 +437,7 @@ def test_reload():
         assert not n.status()['enabled'] and not n.status()['resources']
         n.config()
         n.daemon.request('POST', '/v1/config/reload')
+        n.kubelet.wait(lambda: n.kubelet.plugins[R] is not p, 'another registration')
         good(n)
 
 

@@ -3,7 +3,7 @@
 #define PEN_KUBELET_H2_H
 /*
  * An HTTP/2 connection on a file descriptor: nghttp2 between a socket and callbacks. Both sides of gRPC are built on it.
- * One event loop; the owner frees it with pen_h2_close(), from anywhere.
+ * One event loop; the owner frees it with pen_h2_close(), from anywhere. The process ignores SIGPIPE.
  */
 #include <nghttp2/nghttp2.h>
 #include <stdbool.h>
