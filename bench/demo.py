@@ -11,6 +11,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
+import demo_cuda
 from harness import Bench, Device, Kernel, Skip, Tenant, now, together
 from hashcat import Hashcat
 from stats import quantile, table
@@ -125,6 +126,7 @@ def run(bench):
     # tenants are called demo-NAME-COUNT
     memory = {('hashcat' if 'hashcat' in n else 'urgent'): m for n, m in memory.items()}
     show(lat, work, memory)
+    demo_cuda.run(bench, say)
     print(NEXT.format(p=os.path.relpath(bench.penstock())))
 
 
