@@ -364,7 +364,7 @@ static int wait_until(struct sim_channel *ch, uint64_t seq, uint64_t timeout_ns,
 			continue;
 		atomic_fetch_add(&ring->waiters, 1);
 		uint32_t event = atomic_load(&ring->event);
-		if ((r = look(ch, seq, anyhow)) > 0)
+		if (look(ch, seq, anyhow) > 0)
 			(void)pen_futex_wait(&ring->event, event, PEN_MIN(end - now, LOOK_NS));
 		atomic_fetch_sub(&ring->waiters, 1);
 	}

@@ -87,7 +87,7 @@ static void print_truth(const json_t *root)
 	const json_t *late = json_object_get(root, "lateness");
 	json_array_foreach(json_object_get(root, "devices"), i, dev) {
 		char what[64];
-		printf("%-28s %9s %9s %10s %9s %9s %9s %9s %8s\n", i ? "" : "", "busy s", "resid s", "unit s", "DRAM GB", "H2D GB", "D2H GB",
+		printf("%-28s %9s %9s %10s %9s %9s %9s %9s %8s\n", "", "busy s", "resid s", "unit s", "DRAM GB", "H2D GB", "D2H GB",
 		       "kernels", "wait ms");
 		snprintf(what, sizeof(what), "%d %s", (int)i, json_string_value(json_object_get(dev, "name")));
 		print_row(dev, what);

@@ -27,10 +27,12 @@ step_cppcheck() {
 	# Suppressed: what it cannot know without the libraries' headers, and leaks: it does not know
 	# __attribute__((cleanup)); ASan and valgrind find the real ones. And comparing a literal: rows of X-macros do.
 	# Included first: whose loops it cannot see, it takes for no loops.
+	local queue
+	queue=$(find /usr/include -path '*/sys/queue.h' | head -n 1)
 	cppcheck --quiet --std=c11 --language=c --enable=warning,performance,portability --inline-suppr \
 		--suppress=missingIncludeSystem --suppress=unknownMacro --suppress=literalWithCharPtrCompare \
 		--suppress=memleak --suppress=resourceLeak -D__linux__ -D_GNU_SOURCE \
-		--include=/usr/include/utlist.h --include=/usr/include/uthash.h --cppcheck-build-dir="$build/cppcheck" \
+		--include=/usr/include/utlist.h --include=/usr/include/uthash.h --include="$queue" --cppcheck-build-dir="$build/cppcheck" \
 		--error-exitcode=1 --template='{file}:{line}: {severity}: {message} [{id}]' -j "$jobs" -I src -I include "${dirs[@]}" ||
 		return 1
 	echo "cppcheck: ${dirs[*]}: 0 violations"

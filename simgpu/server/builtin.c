@@ -100,7 +100,7 @@ static void compute(const struct work *w, uint64_t at, size_t n, const union lan
 
 static int elementwise(pid_t pid, const struct work *w)
 {
-	pen_auto_free union lane *lane = malloc(3 * sizeof(*lane));
+	pen_auto_free union lane *lane = calloc(3, sizeof(*lane));
 	if (!lane)
 		return -ENOMEM;
 	for (uint64_t at = 0; at < w->n; at += CHUNK) {

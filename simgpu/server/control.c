@@ -68,12 +68,12 @@ static int report_fd(struct sim_server *s)
 /* ---- requests ---- */
 
 /* What has died gives back what it had before anybody else is told that there is none. */
-static void bury_dead(struct sim_server *s, const struct sim_proc *but)
+static void bury_dead(struct sim_server *s, int but_fd)
 {
 	struct sim_proc *p, *next;
 	for (p = TAILQ_FIRST(&s->procs); p; p = next) {
 		next = TAILQ_NEXT(p, link);
-		if (p != but && sim_proc_is_dead(p))
+		if (p->fd != but_fd && sim_proc_is_dead(p))
 			sim_proc_destroy(p);
 	}
 }
@@ -91,7 +91,7 @@ static int serve_memory(struct sim_proc *p, struct sim_dev *d, const struct sim_
 {
 	struct sim_block *b;
 	int r = 0;
-	bury_dead(p->server, p);
+	bury_dead(p->server, p->fd);
 	switch (q->op) {
 	case SIM_OP_MEM_TAKE:
 		r = sim_block_take(p, d, q->bytes, &b);
@@ -115,7 +115,7 @@ static int serve_context(struct sim_proc *p, struct sim_dev *d, const struct sim
 	sim_catch_up(p->server);
 	switch (q->op) {
 	case SIM_OP_CONTEXT_CREATE:
-		bury_dead(p->server, p);
+		bury_dead(p->server, p->fd);
 		r = sim_ctx_create(p, d, &c);
 		if (!r) {
 			a->reply.id = c->id;
@@ -151,8 +151,9 @@ static int serve_context(struct sim_proc *p, struct sim_dev *d, const struct sim
 	}
 }
 
-static int serve_question(struct sim_server *s, struct sim_dev *d, const struct sim_request *q, struct answer *a)
+static int serve_question(struct sim_proc *p, struct sim_dev *d, const struct sim_request *q, struct answer *a)
 {
+	struct sim_server *s = p->server;
 	switch (q->op) {
 	case SIM_OP_CARD:
 		a->reply.card = d->told;
@@ -160,13 +161,13 @@ static int serve_question(struct sim_server *s, struct sim_dev *d, const struct 
 		return 0;
 	case SIM_OP_READING:
 		sim_catch_up(s);
-		bury_dead(s, NULL);
+		bury_dead(s, p->fd);
 		sim_reading_of(d, &a->reply.reading);
 		a->bytes = offsetof(struct sim_reply, card) + sizeof(a->reply.reading);
 		return 0;
 	default: {
 		sim_catch_up(s);
-		bury_dead(s, NULL);
+		bury_dead(s, p->fd);
 		unsigned n = sim_processes_of(d, a->reply.process, SIM_PROCESSES);
 		a->bytes = offsetof(struct sim_reply, card) + PEN_MIN(n, SIM_PROCESSES) * sizeof(a->reply.process[0]);
 		return (int)n;
@@ -174,11 +175,12 @@ static int serve_question(struct sim_server *s, struct sim_dev *d, const struct 
 	}
 }
 
-static int serve_ctl(struct sim_server *s, struct sim_dev *d, const struct sim_request *q, struct answer *a)
+static int serve_ctl(struct sim_proc *p, struct sim_dev *d, const struct sim_request *q, struct answer *a)
 {
+	struct sim_server *s = p->server;
 	int r;
 	sim_catch_up(s);
-	bury_dead(s, NULL);
+	bury_dead(s, p->fd);
 	switch (q->op) {
 	case SIM_OP_RESET:
 		sim_report_reset(s);
@@ -226,11 +228,11 @@ static int serve(struct sim_proc *p, const struct sim_request *q, struct answer 
 	case SIM_OP_CARD:
 	case SIM_OP_READING:
 	case SIM_OP_PROCESSES:
-		return serve_question(s, d, q, a);
+		return serve_question(p, d, q, a);
 	case SIM_OP_TRUTH:
 	case SIM_OP_RESET:
 	case SIM_OP_FAULT:
-		return serve_ctl(s, d, q, a);
+		return serve_ctl(p, d, q, a);
 	case SIM_OP_MAX_:
 		break;
 	}

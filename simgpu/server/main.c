@@ -116,7 +116,7 @@ static int take_option(struct options *o, int code, const char *arg, struct pen_
 /* Return: -1 go on, else the exit code. */
 static int parse_options(int argc, char **argv, struct options *o)
 {
-#define X(name, code, arg, help) { name, (arg) ? required_argument : no_argument, NULL, code },
+#define X(name, code, arg, help) { name, (arg) != NULL ? required_argument : no_argument, NULL, code },
 	static const struct option list[] = { OPTIONS(X) { NULL, 0, NULL, 0 } };
 #undef X
 	struct pen_err err = PEN_ERR_INIT;

@@ -33,8 +33,8 @@ static void enqueue(struct pen_model *m, struct pen_model_group *g)
 	TAILQ_INSERT_TAIL(&m->turns, g, turn);
 	g->queued = true;
 	if (m->active && m->slice_due_ns == PEN_NEVER) {
-		uint64_t slices = (m->now_ns - m->slice_from_ns) / m->card.slice_ns + 1;
-		m->slice_due_ns = m->slice_from_ns + slices * m->card.slice_ns;
+		uint64_t slice_ns = m->card.slice_ns ? m->card.slice_ns : 1;
+		m->slice_due_ns = m->slice_from_ns + ((m->now_ns - m->slice_from_ns) / slice_ns + 1) * slice_ns;
 	}
 }
 
