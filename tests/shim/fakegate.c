@@ -296,6 +296,13 @@ void pen_cost_learn(struct pen_cost *c, uint64_t device_ns)
 
 /* ---- memory ---------------------------------------------------------------------------------------------------------- */
 
+static void note_peak(uint64_t used)
+{
+	uint64_t peak = atomic_load(&fake_stats.peak);
+	while (peak < used && !atomic_compare_exchange_weak(&fake_stats.peak, &peak, used))
+		;
+}
+
 int pen_gate_mem_reserve(struct pen_gate *g, uint64_t bytes)
 {
 	uint64_t used = atomic_load(&g->used);
@@ -305,6 +312,7 @@ int pen_gate_mem_reserve(struct pen_gate *g, uint64_t bytes)
 			return -ENOMEM;
 		}
 	} while (!atomic_compare_exchange_weak(&g->used, &used, used + bytes));
+	note_peak(used + bytes);
 	atomic_fetch_add(&fake_stats.used, bytes);
 	atomic_fetch_add(&fake_stats.objects, 1);
 	return 0;
@@ -325,7 +333,7 @@ void pen_gate_mem_refund(struct pen_gate *g, uint64_t bytes, bool keep_object)
 
 void pen_gate_mem_force(struct pen_gate *g, uint64_t bytes)
 {
-	atomic_fetch_add(&g->used, bytes);
+	note_peak(atomic_fetch_add(&g->used, bytes) + bytes);
 	atomic_fetch_add(&fake_stats.used, bytes);
 }
 

@@ -15,6 +15,7 @@ struct fake_stats {
 	_Atomic uint64_t late;                                  /* broken promises of the adapter: must stay 0 */
 	_Atomic uint64_t last_what, last_start_ns, last_end_ns;
 	char key[128];
+	_Atomic uint64_t peak;                                  /* most that one gate has had charged at once */
 };
 
 #endif
