@@ -8,8 +8,33 @@
 #define STAMPS 4u
 #define TICK_NS 500u   /* resolution of the device's clock as events show it, as NVIDIA documents it */
 
+/* Events come in slabs, which stay: the device writes times into them, and a program may keep an event longer than its context. */
+#define SLAB 32u
+
+struct slab {
+	struct slab *next;
+	struct CUevent_st event[SLAB];
+};
+
 static pthread_mutex_t pool_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct slab *slabs;
 static CUevent pool;
+
+/* With the lock held. */
+static void add_slab(void)
+{
+	struct slab *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return;
+	s->next = slabs;
+	slabs = s;
+	for (uint32_t i = 0; i < SLAB; i++) {
+		pthread_mutex_init(&s->event[i].lock, NULL);
+		s->event[i].next = pool;
+		pool = &s->event[i];
+	}
+}
 
 static CUresult check(CUevent e)
 {
@@ -23,16 +48,14 @@ CUresult sim_event_make(CUcontext ctx, uint32_t flags, CUevent *ret)
 	CUevent e;
 
 	pthread_mutex_lock(&pool_lock);
+	if (!pool)
+		add_slab();
 	e = pool;
 	if (e)
 		pool = e->next;
 	pthread_mutex_unlock(&pool_lock);
-	if (!e) {
-		e = calloc(1, sizeof(*e));
-		if (!e)
-			return CUDA_ERROR_OUT_OF_MEMORY;
-		pthread_mutex_init(&e->lock, NULL);
-	}
+	if (!e)
+		return CUDA_ERROR_OUT_OF_MEMORY;
 	e->flags = flags;
 	e->ctx = ctx;
 	e->lane = NULL;

@@ -9,16 +9,14 @@
 #include "simgpu/nvidia/cuda/mem.h"
 #include "simgpu/nvidia/cuda/share.h"
 
-#include <errno.h>
+#include <search.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define PHYS_MAGIC 0x70687973u
-
-struct phys {                    /* behind a CUmemGenericAllocationHandle */
-	uint32_t magic;
+struct phys {
+	uint64_t handle;             /* CUmemGenericAllocationHandle: a number, so that a stale or made-up one is only not found */
 	uint32_t handles, mappings;
 	CUmemAllocationProp_v1 prop;
 	struct sim_device *device;   /* NULL: on the host */
@@ -37,6 +35,8 @@ struct space {                   /* a reserved range */
 /* One for all: these are rare calls. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct space *spaces;
+static void *by_handle;
+static uint64_t next_handle = 1;
 
 static CUresult check_prop(const CUmemAllocationProp_v1 *prop, struct sim_device **ret)
 {
@@ -74,6 +74,13 @@ CUresult cuMemGetAllocationGranularity(size_t *ret, const CUmemAllocationProp_v1
 
 /* ---- physical memory; all with the lock held ---- */
 
+static int compare(const void *x, const void *y)
+{
+	const struct phys *a = x, *b = y;
+
+	return a->handle < b->handle ? -1 : a->handle > b->handle;
+}
+
 static void drop(struct phys *p)
 {
 	if (p->handles || p->mappings)
@@ -84,15 +91,27 @@ static void drop(struct phys *p)
 		sim_arena_give(p->first, p->bytes / SIM_PAGE_BYTES);
 	if (p->id)
 		sim_memory_give(p->device, p->bytes, p->id);
-	p->magic = 0;
+	tdelete(p, &by_handle, compare);
 	free(p);
 }
 
+/* The released but mapped are not found: their handle is stale. */
 static struct phys *phys_of(CUmemGenericAllocationHandle h)
 {
-	struct phys *p = (struct phys *)(uintptr_t)h;
+	struct phys key = { .handle = h }, **at = tfind(&key, &by_handle, compare);
 
-	return p && p->magic == PHYS_MAGIC && p->handles ? p : NULL;
+	return at && (*at)->handles ? *at : NULL;
+}
+
+/* Gives it a handle; false: out of memory. */
+static bool enter(struct phys *p)
+{
+	pthread_mutex_lock(&lock);
+	p->handle = next_handle++;
+	bool ok = tsearch(p, &by_handle, compare) != NULL;
+
+	pthread_mutex_unlock(&lock);
+	return ok;
 }
 
 static CUresult back(struct phys *p)
@@ -123,7 +142,7 @@ CUresult cuMemCreate(CUmemGenericAllocationHandle_v1 *ret, size_t bytes, const C
 	p = calloc(1, sizeof(*p));
 	if (!p)
 		return CUDA_ERROR_OUT_OF_MEMORY;
-	*p = (struct phys){ .magic = PHYS_MAGIC, .handles = 1, .prop = *prop, .device = d, .bytes = bytes, .fd = -1 };
+	*p = (struct phys){ .handles = 1, .prop = *prop, .device = d, .bytes = bytes, .fd = -1 };
 	if (d)
 		r = sim_memory_take(d, bytes, &p->id);
 	if (!r) {
@@ -135,7 +154,14 @@ CUresult cuMemCreate(CUmemGenericAllocationHandle_v1 *ret, size_t bytes, const C
 		free(p);
 		return r;
 	}
-	*ret = (uintptr_t)p;
+	if (!enter(p)) {
+		pthread_mutex_lock(&lock);
+		p->handles = 0;
+		drop(p);
+		pthread_mutex_unlock(&lock);
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	}
+	*ret = p->handle;
 	return CUDA_SUCCESS;
 }
 
@@ -185,7 +211,7 @@ CUresult cuMemRetainAllocationHandle(CUmemGenericAllocationHandle_v1 *ret, void 
 
 	if (found) {
 		((struct phys *)range.object)->handles++;
-		*ret = (uintptr_t)range.object;
+		*ret = ((struct phys *)range.object)->handle;
 	}
 	pthread_mutex_unlock(&lock);
 	return found ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
@@ -460,10 +486,15 @@ CUresult cuMemImportFromShareableHandle(CUmemGenericAllocationHandle_v1 *ret, vo
 			close(fd);
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	}
-	*p = (struct phys){ .magic = PHYS_MAGIC, .handles = 1, .device = share.device < 0 ? NULL : &sim_driver.device[share.device],
+	*p = (struct phys){ .handles = 1, .device = share.device < 0 ? NULL : &sim_driver.device[share.device],
 			    .bytes = share.bytes, .fd = fd };
 	memcpy(&p->prop, share.prop, sizeof(p->prop));
-	*ret = (uintptr_t)p;
+	if (!enter(p)) {
+		close(fd);
+		free(p);
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	}
+	*ret = p->handle;
 	return CUDA_SUCCESS;
 }
 
