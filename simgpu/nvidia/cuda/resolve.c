@@ -2,6 +2,9 @@
 /*
  * cuGetProcAddress: which ABI of a family a caller of some version gets. The answer is the row with the largest version that is not
  * above the one asked for; of two such rows (a legacy and a per-thread form) the one that the flags name.
+ *
+ * As NVIDIA's drivers 470.256, 535.261 and 550.163 do it, which answer before there is a device: a version above the driver's is no
+ * error; per thread a family that has such a form never falls back on its legacy one, not even at a version that is too old for it.
  */
 #include "simgpu/nvidia/cuda/drv.h"
 
@@ -50,7 +53,7 @@ static void build(void)
 static CUdriverProcAddressQueryResult look_up(const char *family, int version, bool per_thread, void **ret)
 {
 	const struct row *best = NULL, *other = NULL;
-	bool known = false;
+	bool known = false, has_thread = false;
 
 	pthread_once(&once, build);
 	for (uint16_t i = first[hash(family)]; i; i = chain[i - 1]) {
@@ -59,14 +62,14 @@ static CUdriverProcAddressQueryResult look_up(const char *family, int version, b
 		if (strcmp(r->family, family) != 0)
 			continue;
 		known = true;
+		has_thread |= r->form == THREAD;
 		if (r->since > version || (r->form == THREAD && !per_thread))
 			continue;
 		const struct row **slot = r->form == THREAD ? &best : &other;
 		if (!*slot || (*slot)->since < r->since)
 			*slot = r;
 	}
-	/* A family without a per-thread form of its own, or none at that version: the legacy one. */
-	if (!best)
+	if (!per_thread || !has_thread)   /* most families have but one form */
 		best = other;
 	*ret = best ? best->address : NULL;
 	return best ? CU_GET_PROC_ADDRESS_SUCCESS : known ? CU_GET_PROC_ADDRESS_VERSION_NOT_SUFFICIENT : CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;
@@ -74,7 +77,7 @@ static CUdriverProcAddressQueryResult look_up(const char *family, int version, b
 
 static CUresult resolve(const char *symbol, void **pfn, int version, uint64_t flags, CUdriverProcAddressQueryResult *status)
 {
-	if (!symbol || !pfn || flags > CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM || version > sim_cuda_version)
+	if (!symbol || !pfn || flags > CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM)
 		return CUDA_ERROR_INVALID_VALUE;
 	*status = look_up(symbol, version, flags == CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM, pfn);
 	return CUDA_SUCCESS;
