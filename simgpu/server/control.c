@@ -251,6 +251,7 @@ static void on_death(evutil_socket_t fd, short what, void *arg)
 	sim_catch_up(s);
 	sim_proc_destroy(p);
 	sim_unlock(s);
+	sim_kick(s);
 }
 
 static void on_request(evutil_socket_t fd, short what, void *arg)
@@ -276,6 +277,9 @@ static void on_request(evutil_socket_t fd, short what, void *arg)
 	sim_lock(s);
 	a->reply.result = serve(p, &q, a);
 	sim_unlock(s);
+	/* What changes what the devices have to do. */
+	if (q.op >= SIM_OP_CONTEXT_CREATE && q.op != SIM_OP_READING && q.op != SIM_OP_PROCESSES)
+		sim_kick(s);
 	send_answer(fd, a);
 	free(a);
 }

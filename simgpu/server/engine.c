@@ -207,7 +207,6 @@ void sim_lock(struct sim_server *s)
 void sim_unlock(struct sim_server *s)
 {
 	pthread_mutex_unlock(&s->lock);
-	sim_kick(s);
 }
 
 int sim_engine_start(struct sim_server *s, pthread_t *ret_thread)

@@ -3,6 +3,7 @@
 #include "simgpu/server/server.h"
 #include "base/clock.h"
 #include "base/lock.h"
+#include "base/log.h"
 
 #include <errno.h>
 #include <string.h>
@@ -159,6 +160,8 @@ static void fail_later(struct sim_chan *ch, int result)
 	/* A process that is gone needs no fault. */
 	if (result == -ESRCH)
 		return;
+	if (result == -EPERM)
+		pen_log(PEN_LOG_WARN, "the memory of process %d is not to be had: not our user, and no CAP_SYS_PTRACE", ch->ctx->proc->pid);
 	ch->ctx->fault = -EFAULT;
 	ch->ctx->dev->server->faulted = true;
 }
@@ -202,7 +205,8 @@ static void on_start(void *user, const struct pen_model_event *e)
 	case SIM_WAIT_WORD:
 		if (e->cmd->kind != PEN_MODEL_EXTERNAL)
 			break;
-		if (try_wait(ch, cmd)) {
+		/* Another device may be ahead of this one within a pass: it is looked at when all have come to the same moment. */
+		if (cmd->kind == SIM_WAIT_WORD && try_wait(ch, cmd)) {
 			(void)pen_model_finish(ch->model);
 			break;
 		}

@@ -13,9 +13,11 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#define CARDS "T4, A2, A10, L4, A30, A100-40, A100-80, H100-80, H200-141, Orin"
+
 #define OPTIONS(X) \
 	X("socket", 's', "PATH", "where clients connect; PENSTOCK_SIMGPU=PATH for them") \
-	X("card", 'c', "NAME|FILE", "a device: T4, A2, A10, L4, A30, A100-40, A100-80, H100-80, H200-141, Orin, or a card file; may be repeated") \
+	X("card", 'c', "NAME|FILE", "a device: " CARDS ", or a card file; may be repeated") \
 	X("mode", 'm', "MODE", "timeslice: contexts take turns, as without MPS (default); concurrent: as with it") \
 	X("slice", 'S', "MS", "length of a turn, in place of the card's") \
 	X("scale", 'x', "X", "real time is X times the model's: 10 = ten times slower than the card") \
@@ -189,6 +191,8 @@ static int load_card(const char *name, struct pen_card *ret_card, struct pen_err
 			r = read_file(path, text, sizeof(text), &len);
 		}
 	}
+	if (r == -ENOENT && !strchr(name, '/'))
+		return pen_err_x(err, r, "card '%s': none of that name; there are " CARDS, name);
 	if (r < 0)
 		return pen_err_sys(err, r, "card '%s'", path);
 	return pen_card_parse(text, len, path, ret_card, err);
