@@ -96,7 +96,6 @@ struct pen_cu_device *pen_cu_device_nth(uint32_t ordinal);
 /* The gate of a device, attaching on first use; NULL: this tenant may not use it (fail closed: CUDA_ERROR_NO_DEVICE at cuInit, OOM later). */
 struct pen_gate *pen_cu_gate(struct pen_cu_device *d);
 
-extern const struct pen_adapter pen_cu_adapter;   /* adapter.c */
 uint32_t pen_cu_units(struct pen_cu_device *d) __attribute__((weak));   /* units.c: multiprocessors as shown to the program; 0 = all */
 
 /*

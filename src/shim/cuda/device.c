@@ -5,7 +5,7 @@
  * Handles and ordinals stay the driver's own: CUmemLocation, pointer attributes and private tables speak of them as well, and
  * a number that meant one device here and another there would be worse than a gap. Which devices are shown is info.c's matter.
  */
-#include "shim/cuda/cu.h"
+#include "shim/cuda/gating.h"
 
 #include "base/auto.h"
 #include "base/log.h"

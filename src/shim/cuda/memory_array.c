@@ -268,38 +268,40 @@ static void hold(const void *array, struct pen_cu_held *h)
 	}
 }
 
+/* Of each part of a list: the memory that is put behind it, in use from now on. False: out of memory. */
+static bool use_all(const CUarrayMapInfo_v1 *list, unsigned int n, struct pen_cu_held **held)
+{
+	for (unsigned int i = 0; i < n; i++) {
+		struct pen_cu_physical *mem =
+			list[i].memOperationType == CU_MEM_OPERATION_TYPE_MAP ? pen_cu_physical_use(list[i].memHandle.memHandle) : NULL;
+		if (!mem)
+			continue;
+		held[i] = calloc(1, sizeof(**held));
+		if (!held[i]) {
+			pen_cu_physical_unuse(mem);
+			return false;
+		}
+		held[i]->mem = mem;
+	}
+	return true;
+}
+
 /* In use before the call, and taken over by the arrays after it. */
 static CUresult map_arrays(CUresult (*real)(CUarrayMapInfo_v1 *, unsigned int, CUstream), CUarrayMapInfo_v1 *list, unsigned int n,
 			   CUstream stream)
 {
-	struct pen_cu_held *held = NULL;
-	bool failed = false;
-	pen_auto_free const void **to = list && n ? calloc(n, sizeof(*to)) : NULL;
 	if (pen_cu_thread.depth || !list || !n)
 		return real(list, n, stream);
-	for (unsigned int i = n; to && i-- > 0 && !failed;) {
-		if (list[i].memOperationType != CU_MEM_OPERATION_TYPE_MAP)
-			continue;
-		struct pen_cu_physical *mem = pen_cu_physical_use(list[i].memHandle.memHandle);
-		struct pen_cu_held *h = mem ? calloc(1, sizeof(*h)) : NULL;
-		failed = mem && !h;
-		if (failed)
-			pen_cu_physical_unuse(mem);
-		if (!h)
-			continue;
-		*h = (struct pen_cu_held){ .next = held, .mem = mem };
-		held = h;
-		to[i] = list[i].resource.array;   /* a mipmap lies in the same place */
+	pen_auto_free struct pen_cu_held **held = calloc(n, sizeof(struct pen_cu_held *));
+	if (!held)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	CUresult r = use_all(list, n, held) ? PEN_CU_INSIDE(real(list, n, stream)) : CUDA_ERROR_OUT_OF_MEMORY;
+	for (unsigned int i = 0; i < n; i++) {
+		if (held[i] && r == CUDA_SUCCESS)
+			hold(list[i].resource.array, held[i]);   /* a mipmap lies in the same place */
+		else if (held[i])
+			pen_cu_held_drop(held[i]);
 	}
-	CUresult r = !to || failed ? CUDA_ERROR_OUT_OF_MEMORY : PEN_CU_INSIDE(real(list, n, stream));
-	for (unsigned int i = 0; i < n && r == CUDA_SUCCESS; i++) {
-		if (!to[i])
-			continue;
-		struct pen_cu_held *h = held;
-		held = h->next;
-		hold(to[i], h);
-	}
-	pen_cu_held_drop(held);
 	return r;
 }
 

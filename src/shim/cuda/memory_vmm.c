@@ -382,7 +382,7 @@ CUresult pen_cuMulticastBindMem(CUmemGenericAllocationHandle object, size_t offs
 /* The memory behind an address, with a use of it. */
 static struct pen_cu_physical *use_behind(CUdeviceptr ptr)
 {
-	unsigned long long handle;
+	unsigned long long handle = 0;
 	if (!REAL(cuMemRetainAllocationHandle) ||
 	    PEN_CU_INSIDE(REAL(cuMemRetainAllocationHandle)(&handle, (void *)(uintptr_t)ptr)) != CUDA_SUCCESS)
 		return NULL;
@@ -411,7 +411,8 @@ CUresult pen_cuMulticastUnbind(CUmemGenericAllocationHandle object, CUdevice id,
 		return r;
 	pen_forklock_take(&lock);
 	struct pen_cu_physical *o = find(object);
-	for (struct binding **at = o ? &o->bindings : NULL; at && *at;) {
+	struct binding **at = o ? &o->bindings : NULL;
+	while (at && *at) {
 		struct binding *b = *at;
 		bool meant = b->offset >= offset && b->offset - offset < bytes && (!b->mem->device || b->mem->device->id == id);
 		if (!meant) {
