@@ -335,7 +335,7 @@ struct CUmod_st {
 };
 
 /* Fills functions and globals of a module from PTX text, a cubin or a fat binary. The caller frees them also on failure. */
-CUresult sim_image_read(CUmodule m, const void *image);
+CUresult sim_image_read(CUmodule m, const void *image, const struct sim_card *c);
 CUfunction sim_module_function(CUmodule m, const char *name);
 CUresult sim_module_load(CUcontext ctx, const void *image, CUmodule *ret);
 void sim_module_unload(CUmodule m);

@@ -209,7 +209,19 @@ static CUresult read_entry(CUmodule m, const char *p, const char **ret_end)
 		}
 	} while (*p == ',');
 	*ret_end = p;
-	return *p == ')' ? CUDA_SUCCESS : CUDA_ERROR_INVALID_PTX;
+	if (*p != ')')
+		return CUDA_ERROR_INVALID_PTX;
+	/* ".maxntid 128, 1, 1" behind the parameters: what is not said is 1. */
+	p = skip(p + 1);
+	if (strncmp(p, ".maxntid", 8) == 0 || strncmp(p, ".reqntid", 8) == 0) {
+		char *stop;
+
+		f->max_threads = (uint32_t)strtoul(skip(p + 8), &stop, 0);
+		while (*(p = skip(stop)) == ',')
+			f->max_threads *= (uint32_t)strtoul(skip(p + 1), &stop, 0);
+		*ret_end = stop;
+	}
+	return CUDA_SUCCESS;
 }
 
 /* ".global" and ".const" outside of functions. */

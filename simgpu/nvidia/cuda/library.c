@@ -138,7 +138,7 @@ static CUresult load(CUlibrary *ret, const void *image)
 	pthread_mutex_init(&l->lock, NULL);
 	l->model = calloc(1, sizeof(*l->model));
 	if (l->model)
-		r = sim_image_read(l->model, image);
+		r = sim_image_read(l->model, image, &sim_driver.device[0].card);   /* it is of no device yet */
 	if (!r) {
 		l->kernel = calloc(l->model->functions + 1, sizeof(*l->kernel));
 		r = l->kernel ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;

@@ -8,16 +8,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-CUresult sim_image_read(CUmodule m, const void *image)
-{
-	const unsigned char *p = image;
-
-	/* A cubin or a fat binary begins with a number that is no text. */
-	if (p[0] == 0x7f || p[0] >= 0x80)
-		return CUDA_ERROR_NO_BINARY_FOR_GPU;
-	return sim_image_ptx(m, image);
-}
-
 void sim_module_free(CUmodule m)
 {
 	if (m->library)
@@ -46,7 +36,7 @@ CUresult sim_module_load(CUcontext ctx, const void *image, CUmodule *ret)
 
 	if (!m)
 		return CUDA_ERROR_OUT_OF_MEMORY;
-	r = sim_image_read(m, image);
+	r = sim_image_read(m, image, &ctx->device->card);
 	if (r) {
 		sim_module_free(m);
 		return r;
