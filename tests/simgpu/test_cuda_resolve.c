@@ -27,6 +27,9 @@ static void *ask(const char *family, int version, uint64_t flags, CUdriverProcAd
 		CUresult r = cu.cuGetProcAddress(family, &p, version, flags);
 
 		assert_true(r == CUDA_SUCCESS || r == CUDA_ERROR_NOT_FOUND);
+		assert_true(r == CUDA_SUCCESS || p == (void *)1);   /* left alone */
+		if (r)
+			p = NULL;
 		*status = r ? CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND : CU_GET_PROC_ADDRESS_SUCCESS;
 	}
 	return p;

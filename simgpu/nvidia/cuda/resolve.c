@@ -86,8 +86,11 @@ static CUresult resolve(const char *symbol, void **pfn, int version, uint64_t fl
 CUresult cuGetProcAddress(const char *symbol, void **pfn, int version, uint64_t flags)
 {
 	CUdriverProcAddressQueryResult status = 0;
-	CUresult r = resolve(symbol, pfn, version, flags, &status);
+	void *found;
+	CUresult r = resolve(symbol, pfn ? &found : NULL, version, flags, &status);
 
+	if (!r && !status)   /* the first ABI leaves *pfn alone where it finds nothing, the second sets it to NULL */
+		*pfn = found;
 	return r ? r : status ? CUDA_ERROR_NOT_FOUND : CUDA_SUCCESS;
 }
 
