@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The device server through its client library: memory, copies and kernels whose bytes are checked, order, words, host functions,
- * deaths. Runs under with_simgpu.py, on a T4. What is said of times is said of the device's own stamps, which follow the model and
+ * deaths. Runs under with_simgpu.py, on a T4. Argument: the server, for one that it kills. What is said of times is said of the device's own stamps, which follow the model and
  * not the machine's load.
  */
 #include "simgpu/client.h"
@@ -24,6 +24,7 @@
 #define A(p) ((uint64_t)(uintptr_t)(p))
 #define MIB (UINT64_C(1) << 20)
 
+static const char *server_path;
 static struct sim *sim;
 static struct sim_context *ctx;
 static struct sim_channel *ch;
@@ -399,6 +400,43 @@ static void test_illegal_address(void **state)
 	RUN(ch, linear(SIM_H2D, &byte, &byte, 1));
 }
 
+/* What no library of ours sends fails the context that sent it, and nothing else. */
+static void test_garbage(void **state)
+{
+	(void)state;
+	static const struct sim_cmd bad[] = {
+		{ .kind = (enum sim_kind)77 },
+		{ .kind = SIM_COPY, .copy = { .dir = (enum sim_dir)9, .width = 1, .rows = 1, .layers = 1 } },
+		{ .kind = SIM_COPY, .copy = { .dst = 4096, .src = 4096, .width = UINT64_C(1) << 40, .rows = 1 << 20, .layers = 16 } },
+		{ .kind = SIM_COPY, .copy = { .dst = 4096, .src = 4096, .width = 1, .rows = 1, .layers = 1 } },
+		{ .kind = SIM_FILL, .fill = { .dst = 4096, .width = 1, .rows = 1, .element = 3 } },
+		{ .kind = SIM_FILL, .fill = { .dst = 4096, .width = UINT64_MAX / 2, .rows = 1, .element = 4 } },
+		{ .kind = SIM_FILL, .fill = { .dst = UINT64_MAX - 10, .width = 100, .rows = 1, .element = 1 } },
+		{ .kind = SIM_WAIT_WORD, .word = { .address = 4096, .bytes = 5 } },
+		{ .kind = SIM_WAIT_WORD, .word = { .address = 4096, .bytes = 8 } },
+		{ .kind = SIM_KERNEL, .kernel = { .grid = { 1, 1, 1 }, .block = { 1, 1, 1 }, .compute = 1, .args = 4096, .args_bytes = 1 << 30 } },
+	};
+	static const struct sim_cmd odd[] = {   /* but nobody's fault */
+		{ .kind = SIM_KERNEL, .kernel = { .grid = { 0, 1, 1 }, .block = { 1, 1, 1 }, .block_ns = UINT64_MAX } },
+		{ .kind = SIM_KERNEL, .kernel = { .grid = { 1, 1, 1 }, .block = { 1 << 20, 1 << 20, 1 << 20 }, .block_ns = 1 } },
+		{ .kind = SIM_KERNEL, .kernel = { .grid = { 1, 1, 1 }, .block = { 1, 1, 1 }, .compute = 99, .args = 0 } },
+		{ .kind = SIM_KERNEL, .priority = INT32_MIN, .kernel = { .grid = { 1, 1, 1 }, .block = { 1, 1, 1 }, .block_ns = 1 } },
+		{ .kind = SIM_COPY, .copy = { .dir = SIM_D2D, .width = 0, .rows = UINT64_MAX, .layers = 1 } },
+		{ .kind = SIM_STAMP, .stamp = { 4096 } },
+	};
+	for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		struct sim_context *c;
+		struct sim_channel *k;
+		assert_int_equal(sim_context_create(sim, 0, &c), 0);
+		assert_int_equal(sim_channel_create(c, 0, 0, &k), 0);
+		assert_int_equal(sim_wait(k, sim_submit(k, &bad[i]), UINT64_MAX, false), -EFAULT);
+		sim_channel_destroy(k);
+		sim_context_destroy(c);
+	}
+	for (unsigned i = 0; i < sizeof(odd) / sizeof(odd[0]); i++)
+		RUN(ch, odd[i]);
+}
+
 static void test_destroy_in_flight(void **state)
 {
 	(void)state;
@@ -513,7 +551,52 @@ static void test_reading(void **state)
 	assert_int_equal(r.pcie_rx_bytes - before.pcie_rx_bytes, sizeof(buffer));
 }
 
-int main(void)
+/* A server of this test's own, which is killed: nobody waits for it for ever. */
+static void test_server_gone(void **state)
+{
+	(void)state;
+	char path[64], line[256];
+	int out[2], status;
+	snprintf(path, sizeof(path), "/tmp/simgpu-test-%d", getpid());
+	assert_int_equal(pipe(out), 0);
+	pid_t pid = fork();
+	if (!pid) {
+		dup2(out[1], 1);
+		execl(server_path, server_path, "--socket", path, "--card", "A2", "--slice", "0.5", "--memory", "3G", "--foreground", NULL);
+		_exit(127);
+	}
+	close(out[1]);
+	ssize_t n = read(out[0], line, sizeof(line) - 1);
+	assert_true(n > 0);
+	line[n] = 0;
+	assert_non_null(strstr(line, "ready"));
+	struct sim *s;
+	struct sim_context *c;
+	struct sim_channel *k;
+	uint64_t id, token, left, total;
+	assert_int_equal(sim_connect(path, &s), 0);
+	assert_true(sim_card(s, 0)->slice_ns == 500000 && sim_card(s, 0)->mem_bytes == 3072 * MIB);
+	assert_int_equal(sim_context_create(s, 0, &c), 0);
+	assert_int_equal(sim_channel_create(c, 0, 0, &k), 0);
+	uint64_t seq = sim_submit(k, &(struct sim_cmd){ .kind = SIM_KERNEL, .kernel = { .grid = { 1, 1, 1 }, .block = { 1, 1, 1 },
+				  .block_ns = 3600 * PEN_S } });
+	kill(pid, SIGKILL);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(sim_wait(k, seq, UINT64_MAX, false), -ENODEV);
+	assert_int_equal(sim_context_status(c), -ENODEV);
+	assert_int_equal(sim_submit(k, &(struct sim_cmd){ .kind = SIM_NOP }), 0);
+	assert_int_equal(sim_mem_take(s, 0, SIM_PAGE_BYTES, &id), -ENODEV);
+	assert_int_equal(sim_mem_info(s, 0, &left, &total), -ENODEV);
+	assert_int_equal(sim_host_next(s, UINT64_MAX, &token), -ESHUTDOWN);
+	sim_channel_destroy(k);
+	sim_context_destroy(c);
+	sim_disconnect(s);
+	assert_int_equal(sim_connect(path, &s), -ENOENT);
+	close(out[0]);
+	unlink(path);
+}
+
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_card),
@@ -528,10 +611,13 @@ int main(void)
 		cmocka_unit_test(test_full_ring),
 		cmocka_unit_test(test_host_function),
 		cmocka_unit_test(test_illegal_address),
+		cmocka_unit_test(test_garbage),
 		cmocka_unit_test(test_destroy_in_flight),
 		cmocka_unit_test(test_kill),
 		cmocka_unit_test(test_time_slices),
 		cmocka_unit_test(test_reading),
+		cmocka_unit_test(test_server_gone),
 	};
+	server_path = argc > 1 ? argv[1] : "penstock-simgpu";
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
