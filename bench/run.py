@@ -16,6 +16,7 @@ import cuda_overhead
 import cuda_share
 import handoff
 import interference
+import kubelet
 import memory
 import overhead
 import peers
@@ -36,6 +37,7 @@ BENCHES |= {
     'overhead': (overhead.run, 0.8, 5, 'null driver and PoCL; valgrind for the instructions'),
     'handoff': (handoff.run, 0.5, 2, 'PoCL, 2 cores, Penstock'),
     'memory': (memory.run, 0.4, 2, 'null driver'),
+    'kubelet': (kubelet.run, 0.1, 0.4, 'penstockd with the device plugin'),
     'cuda-overhead': (cuda_overhead.run, 1, 6, 'stand-in CUDA driver'),
     'cuda-memory': (cuda_memory.run, 0.6, 3, 'stand-in CUDA driver'),
     'cuda-share': (cuda_share.run, 0.6, 8, 'simulated accelerator, Penstock'),

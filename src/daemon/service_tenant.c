@@ -184,7 +184,6 @@ unsigned pen_service_room(struct pen_service *s, const char *device, const struc
 	pen_auto_free const struct pen_contract **held = calloc(max + 1, sizeof(*held));
 	pen_auto_free uint64_t *taken = calloc(max + 1, sizeof(*taken));
 	size_t n = 0;
-	unsigned fit = 0;
 	if (!dev || !held || !taken)
 		return 0;
 	for (const struct pen_tenant *t = s->d->tenants; t; t = t->hh.next) {
@@ -200,9 +199,15 @@ unsigned pen_service_room(struct pen_service *s, const char *device, const struc
 	struct pen_contract new = *c, copy = *c;
 	strcpy(new.name, "?");
 	strcpy(copy.name, "!");
-	while (fit < most && pen_contract_admit(held, n, &cap, &new, NULL) == 0) {
-		held[n++] = &copy;
-		fit++;
+	for (unsigned i = 0; i < most; i++)
+		held[n + i] = &copy;
+	unsigned fit = 0, too_many = most + 1;   /* halved: each look adds up all that is held */
+	while (fit + 1 < too_many) {
+		unsigned half = fit + (too_many - fit) / 2;
+		if (pen_contract_admit(held, n + half - 1, &cap, &new, NULL) == 0)
+			fit = half;
+		else
+			too_many = half;
 	}
 	return fit;
 }

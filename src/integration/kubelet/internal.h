@@ -16,6 +16,7 @@
 #include "daemon/service.h"
 #include "integration/kubelet/grpc.h"
 
+#include <sys/stat.h>
 #include <sys/types.h>
 
 struct event;
@@ -95,6 +96,8 @@ int pen_kube_plugin_create(struct pen_kube *k, const struct pen_config_profile *
 			   struct pen_kube_plugin **ret_plugin);
 void pen_kube_plugin_destroy(struct pen_kube_plugin *p);
 void pen_kube_plugin_event(struct pen_kube_plugin *p, enum pen_kube_event event);
+/* The kubelet's socket is there. Nothing happens if it is the one that is registered with already. */
+void pen_kube_plugin_appeared(struct pen_kube_plugin *p);
 void pen_kube_plugin_relist(struct pen_kube_plugin *p);   /* sends the list if it is another one now */
 bool pen_kube_plugin_socket_is_there(const struct pen_kube_plugin *p);
 
@@ -257,6 +260,7 @@ struct pen_kube_plugin {
 	uint64_t appeared_ns, live_since_ns;
 	dev_t socket_dev;
 	ino_t socket_ino;
+	struct stat kubelet;                     /* its socket's file, as it was called last */
 	uint8_t *list;                           /* as it was sent last */
 	size_t list_len;
 	uint64_t registrations, lists;

@@ -55,7 +55,7 @@ void pen_kube_appeared(struct pen_kube *k)
 	k->appeared = true;
 	if (is_ready(k))
 		DL_FOREACH(k->plugins, p)
-			pen_kube_plugin_event(p, PEN_KUBE_EV_APPEARED);
+			pen_kube_plugin_appeared(p);
 }
 
 void pen_kube_look_at_sockets(struct pen_kube *k)

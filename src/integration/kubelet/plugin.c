@@ -251,11 +251,28 @@ static int start(struct pen_kube_plugin *p)
 		return (int)n;
 	}
 	snprintf(kubelet, sizeof(kubelet), "%s/" PEN_KUBE_SOCKET, p->k->dir);
+	if (lstat(kubelet, &p->kubelet) < 0)
+		p->kubelet = (struct stat){ .st_ino = 0 };
 	r = pen_grpc_client_call(p->k->base, kubelet, "/v1beta1.Registration/Register", request, (size_t)n, REGISTER_MS, on_registered,
 				 p, &p->call);
 	if (r < 0)
 		pen_log(PEN_LOG_DEBUG, "kubelet: '%s': %s", kubelet, strerror(-r));
 	return r;
+}
+
+/*
+ * A kubelet that starts deletes our socket and makes its own: we may have noticed the first and called while the news of the second was on its
+ * way. Inodes are given again at once, so the time counts too.
+ */
+void pen_kube_plugin_appeared(struct pen_kube_plugin *p)
+{
+	struct stat st;
+	char kubelet[PEN_CONFIG_PATH_MAX + 32];
+	snprintf(kubelet, sizeof(kubelet), "%s/" PEN_KUBE_SOCKET, p->k->dir);
+	if (p->state != PEN_KUBE_DOWN && lstat(kubelet, &st) == 0 && st.st_ino == p->kubelet.st_ino && st.st_dev == p->kubelet.st_dev &&
+	    st.st_ctim.tv_sec == p->kubelet.st_ctim.tv_sec && st.st_ctim.tv_nsec == p->kubelet.st_ctim.tv_nsec)
+		return;
+	pen_kube_plugin_event(p, PEN_KUBE_EV_APPEARED);
 }
 
 void pen_kube_plugin_event(struct pen_kube_plugin *p, enum pen_kube_event event)
