@@ -59,7 +59,8 @@ int sim_mem_info(struct sim *s, unsigned dev, uint64_t *ret_free_bytes, uint64_t
 
 /* ---- contexts, channels ---- */
 int sim_context_create(struct sim *s, unsigned dev, struct sim_context **ret);   /* -ENOMEM, -ENODEV lost */
-void sim_context_destroy(struct sim_context *c);   /* ends its channels, work in flight is dropped */
+/* Ends its channels, work in flight is dropped. Their handles stay until sim_channel_destroy(). */
+void sim_context_destroy(struct sim_context *c);
 /* 0; -EFAULT sticky error (illegal access, assert); -ENODEV device lost; -EIO uncorrectable ECC. One load. */
 int sim_context_status(const struct sim_context *c);
 /* @priority: 0 normal, negative = more urgent, acts when blocks are dealt. @units: largest number of units, 0 = all. */
@@ -86,7 +87,7 @@ struct sim_cmd {
 		} kernel;
 		struct {
 			enum sim_dir dir;
-			uint64_t dst, src;
+			uint64_t dst, src;                     /* both 0: takes its time and moves nothing */
 			uint64_t width, rows, layers;          /* bytes, counts (at least 1) */
 			uint64_t dst_pitch, src_pitch, dst_layer, src_layer;   /* bytes from row to row, layer to layer */
 			bool pageable;                     /* host memory that is not pinned: slower */
