@@ -80,12 +80,12 @@ static uint64_t bytes_of(const struct sim_cmd *cmd)
 	return cmd->fill.width * cmd->fill.rows * cmd->fill.element;
 }
 
-bool sim_effect_is_none(const struct sim_cmd *cmd)
+bool sim_effect_is_none(const struct sim_server *s, const struct sim_cmd *cmd)
 {
 	if (cmd->kind == SIM_KERNEL)
 		return !cmd->kernel.compute;
 	/* A copy from nowhere to nowhere takes its time and does nothing. */
-	return !bytes_of(cmd) || (cmd->kind == SIM_COPY ? !cmd->copy.dst && !cmd->copy.src : !cmd->fill.dst);
+	return !bytes_of(cmd) || bytes_of(cmd) > s->hollow_bytes || (cmd->kind == SIM_COPY ? !cmd->copy.dst && !cmd->copy.src : !cmd->fill.dst);
 }
 
 bool sim_effect_is_small(const struct sim_cmd *cmd)

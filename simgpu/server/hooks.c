@@ -222,7 +222,7 @@ static void on_start(void *user, const struct pen_model_event *e)
 	case SIM_KERNEL:
 	case SIM_COPY:
 	case SIM_FILL:
-		if (!sim_effect_is_none(cmd) && !sim_effect_is_small(cmd))
+		if (!sim_effect_is_none(s, cmd) && !sim_effect_is_small(cmd))
 			ch->job = sim_effect_begin(s, p->pid, cmd);
 		break;
 	default:
@@ -241,7 +241,7 @@ static bool effect_ended(struct sim_server *s, struct sim_chan *ch, const struct
 		}
 		sim_effect_forget(s, ch->job);
 		ch->job = NULL;
-	} else if (!sim_effect_is_none(cmd)) {
+	} else if (!sim_effect_is_none(s, cmd)) {
 		sim_batch_flush(ch->ctx->proc);
 		r = sim_effect_now(ch->ctx->proc->pid, cmd);
 	}

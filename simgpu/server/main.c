@@ -25,6 +25,7 @@
 	X("spin", 'p', "US", "wake up this long before an event and burn the rest; default 60") \
 	X("nice", 'n', "N", "of the thread that is the device; default -15, where that is permitted") \
 	X("realtime", 'r', NULL, "that thread goes before all others (SCHED_RR), where that is permitted: for benchmarks") \
+	X("hollow", 'H', "BYTES", "larger copies and fills take their time and move nothing: for benchmarks of bandwidth") \
 	X("workers", 'w', "N", "threads that move clients' bytes; 1 to 4, default 1") \
 	X("foreground", 'f', NULL, "stay; without it the server goes to the background once it is ready") \
 	X("help", 'h', NULL, "this list") \
@@ -35,7 +36,7 @@ struct options {
 	unsigned n;
 	bool concurrent, foreground, realtime;
 	double slice_ms, scale;
-	uint64_t memory_bytes, spin_us;
+	uint64_t memory_bytes, hollow_bytes, spin_us;
 	unsigned workers;
 	int nice;
 };
@@ -92,6 +93,10 @@ static int take_option(struct options *o, int code, const char *arg, struct pen_
 	case 'M':
 		if (pen_parse_bytes(arg, &o->memory_bytes) < 0 || o->memory_bytes < SIM_PAGE_BYTES)
 			return pen_err_x(err, -EINVAL, "--memory: '%s' is not a size such as 4G, 2M at least", arg);
+		break;
+	case 'H':
+		if (pen_parse_bytes(arg, &o->hollow_bytes) < 0)
+			return pen_err_x(err, -EINVAL, "--hollow: '%s' is not a size such as 64K", arg);
 		break;
 	case 'p':
 		r = number("spin", arg, 0, 1000000, &v, err);
@@ -255,6 +260,7 @@ static int setup(struct sim_server *s, const struct options *o, struct pen_err *
 	s->scale = o->scale;
 	s->nice = o->nice;
 	s->realtime = o->realtime;
+	s->hollow_bytes = o->hollow_bytes;
 	s->concurrent = o->concurrent;
 	s->start_ns = pen_mono_ns();
 	s->spin_ns = o->spin_us * PEN_US;
@@ -334,7 +340,7 @@ static int run(struct sim_server *s, const struct options *o, struct pen_err *er
 
 int main(int argc, char **argv)
 {
-	struct options o = { .scale = 1, .spin_us = 60, .workers = 1, .nice = -15 };
+	struct options o = { .scale = 1, .hollow_bytes = UINT64_MAX, .spin_us = 60, .workers = 1, .nice = -15 };
 	struct pen_err err = PEN_ERR_INIT;
 	static struct sim_server server;   /* too large for a stack */
 

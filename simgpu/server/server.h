@@ -137,6 +137,7 @@ struct sim_server {
 	uint64_t start_ns, spin_ns;
 	int nice;                              /* of the engine's thread: what was asked for, then what it has */
 	bool realtime;                         /* the same: SCHED_RR */
+	uint64_t hollow_bytes;                 /* copies and fills above it move nothing */
 	int bell_fd;
 	struct sim_bell *bell;
 	unsigned devs;
@@ -203,7 +204,7 @@ void sim_batch_flush(struct sim_proc *p);
 int sim_workers_start(struct sim_server *s, unsigned n);
 void sim_workers_stop(struct sim_server *s);
 bool sim_effect_is_small(const struct sim_cmd *cmd);
-bool sim_effect_is_none(const struct sim_cmd *cmd);
+bool sim_effect_is_none(const struct sim_server *s, const struct sim_cmd *cmd);
 int sim_effect_now(pid_t pid, const struct sim_cmd *cmd);      /* 0 or a negative errno */
 struct sim_job *sim_effect_begin(struct sim_server *s, pid_t pid, const struct sim_cmd *cmd);
 bool sim_effect_done(const struct sim_job *job, int *ret_result);

@@ -562,7 +562,8 @@ static void test_server_gone(void **state)
 	pid_t pid = fork();
 	if (!pid) {
 		dup2(out[1], 1);
-		execl(server_path, server_path, "--socket", path, "--card", "A2", "--slice", "0.5", "--memory", "3G", "--foreground", NULL);
+		execl(server_path, server_path, "--socket", path, "--card", "A2", "--slice", "0.5", "--memory", "3G", "--hollow", "64K",
+		      "--foreground", NULL);
 		_exit(127);
 	}
 	close(out[1]);
@@ -578,6 +579,9 @@ static void test_server_gone(void **state)
 	assert_true(sim_card(s, 0)->slice_ns == 500000 && sim_card(s, 0)->mem_bytes == 3072 * MIB);
 	assert_int_equal(sim_context_create(s, 0, &c), 0);
 	assert_int_equal(sim_channel_create(c, 0, 0, &k), 0);
+	static char from[65537] = { 1 }, to[65537], to_all[65536];
+	RUN(k, linear(SIM_H2D, to_all, from, 65536), linear(SIM_H2D, to, from, 65537));
+	assert_true(to_all[0] == 1 && to[0] == 0);   /* the larger one took its time, and no more */
 	uint64_t seq = sim_submit(k, &(struct sim_cmd){ .kind = SIM_KERNEL, .kernel = { .grid = { 1, 1, 1 }, .block = { 1, 1, 1 },
 				  .block_ns = 3600 * PEN_S } });
 	kill(pid, SIGKILL);
