@@ -197,7 +197,10 @@ class Kubelet:
         for name in os.listdir(self.dir):
             path = os.path.join(self.dir, name)
             if not os.path.isdir(path) and name != 'kubelet_internal_checkpoint':
-                os.unlink(path)
+                try:
+                    os.unlink(path)
+                except FileNotFoundError:          # a plugin that makes its socket anew at this moment
+                    pass
 
     def start(self):
         self.wipe()
@@ -234,7 +237,8 @@ class Kubelet:
         return self.start()
 
     def remove_directory(self):
-        shutil.rmtree(self.dir)
+        while os.path.exists(self.dir):            # a plugin may make its socket anew at this moment
+            shutil.rmtree(self.dir, ignore_errors=True)
 
     # ---- Register
 

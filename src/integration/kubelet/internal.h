@@ -250,7 +250,7 @@ struct pen_kube_plugin {
 	char resource[PEN_KUBE_RESOURCE_MAX];
 	char endpoint[96];                       /* file name of our socket */
 	char path[PEN_CONFIG_PATH_MAX + 100];
-	enum pen_kube_state state;
+	enum pen_kube_state state, told;         /* told: in the log */
 	struct pen_grpc_server *server;
 	struct pen_grpc_client *call;
 	struct pen_kube_stream *streams;
@@ -261,6 +261,7 @@ struct pen_kube_plugin {
 	dev_t socket_dev;
 	ino_t socket_ino;
 	struct stat kubelet;                     /* its socket's file, as it was called last */
+	bool is_known;                           /* a kubelet was called since our socket was made */
 	uint8_t *list;                           /* as it was sent last */
 	size_t list_len;
 	uint64_t registrations, lists;

@@ -242,9 +242,14 @@ static int start(struct pen_kube_plugin *p)
 	struct pen_err err = PEN_ERR_INIT;
 	char kubelet[PEN_CONFIG_PATH_MAX + 32];
 	pen_auto_free uint8_t *request = NULL;
-	close_all(p);
-	int fd = bind_socket(p, &err);
-	int r = fd < 0 ? fd : pen_grpc_server_create(p->k->base, fd, methods, PEN_ARRAY_LEN(methods), p, &p->server);
+	int r = 0;
+	/* A listener that no kubelet has heard of is as good as a new one: one that is dead is tried again and again. */
+	if (p->is_known || p->streams || !pen_kube_plugin_socket_is_there(p)) {
+		close_all(p);
+		int fd = bind_socket(p, &err);
+		r = fd < 0 ? fd : pen_grpc_server_create(p->k->base, fd, methods, PEN_ARRAY_LEN(methods), p, &p->server);
+	}
+	p->is_known = false;
 	ssize_t n = r < 0 ? r : pen_kube_pack_register(p, &request);
 	if (n < 0) {
 		pen_log(PEN_LOG_DEBUG, "kubelet: %s cannot be served: %s", p->resource, *err.text ? err.text : strerror((int)-n));
@@ -257,6 +262,7 @@ static int start(struct pen_kube_plugin *p)
 				 p, &p->call);
 	if (r < 0)
 		pen_log(PEN_LOG_DEBUG, "kubelet: '%s': %s", kubelet, strerror(-r));
+	p->is_known = r == 0;
 	return r;
 }
 
@@ -302,8 +308,9 @@ void pen_kube_plugin_event(struct pen_kube_plugin *p, enum pen_kube_event event)
 	}
 	if (p->state == PEN_KUBE_LIVE && was != PEN_KUBE_LIVE)
 		p->live_since_ns = pen_mono_ns();
-	if (was != p->state)
+	if (was != p->state && p->state != p->told)
 		pen_log(PEN_LOG_DEBUG, "kubelet: %s: %s", p->resource, pen_kube_state_name(p->state));
+	p->told = p->state;
 }
 
 /* ---- lists -------------------------------------------------------------------------------------------------------------- */
