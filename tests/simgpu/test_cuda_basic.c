@@ -304,13 +304,36 @@ static void test_libraries(void **state)
 	OK(cuLibraryUnload(lib));
 }
 
+static void test_linker(void **state)
+{
+	CUlinkState l;
+	CUmodule m;
+	size_t bytes;
+	void *image;
+
+	(void)state;
+	OK(cuLinkCreate_v2(0, NULL, NULL, &l));
+	OK(cuLinkAddData_v2(l, 1, (void *)(uintptr_t)cu_ptx, sizeof(cu_ptx), "a", 0, NULL, NULL));
+	static const char more[] = ".version 6.0\n.target sm_50\n.visible .entry second()\n.maxntid 64, 2\n{\nret;\n}\n";
+	OK(cuLinkAddData_v2(l, 1, (void *)(uintptr_t)more, sizeof(more), "b", 0, NULL, NULL));
+	OK(cuLinkComplete(l, &image, &bytes));
+	OK(cuModuleLoadData(&m, image));
+	cu_function(m, "spin");
+	int v;
+	OK(cuFuncGetAttribute(&v, CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK, cu_function(m, "second")));
+	assert_int_equal(v, 128);
+	FAILS(CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES, cuLaunchCooperativeKernel(cu_function(m, "second"), 1, 1, 1, 256, 1, 1, 0, NULL, NULL));
+	OK(cuLinkDestroy(l));
+	OK(cuModuleUnload(m));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_devices), cmocka_unit_test(test_names_of_errors), cmocka_unit_test(test_context_stack),
 		cmocka_unit_test(test_primary), cmocka_unit_test(test_destroy_frees), cmocka_unit_test(test_current_is_of_the_thread),
 		cmocka_unit_test(test_modules), cmocka_unit_test(test_vector_add), cmocka_unit_test(test_copies), cmocka_unit_test(test_fork),
-		cmocka_unit_test(test_libraries),
+		cmocka_unit_test(test_libraries), cmocka_unit_test(test_linker),
 	};
 
 	cu_load();

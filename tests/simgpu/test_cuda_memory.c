@@ -428,13 +428,41 @@ static void test_external(void **state)
 	FAILS(CUDA_ERROR_NOT_SUPPORTED, cuImportExternalMemory(&m, &d));
 }
 
+/* The entry points of CUDA 2: addresses of 32 bits. */
+static void test_old_forms(void **state)
+{
+	unsigned char in[64], out[64] = { 0 };
+	size_t before = cu_free_bytes();
+	CUdeviceptr_v1 p, q, base;
+	unsigned pitch, bytes;
+
+	(void)state;
+	memset(in, 3, sizeof(in));
+	OK(cuMemAlloc(&p, 1000));
+	assert_int_equal(before - cu_free_bytes(), PAGE);
+	OK(cuMemcpyHtoD(p, in, sizeof(in)));
+	OK(cuMemAllocPitch(&q, &pitch, 64, 4, 4));
+	CUDA_MEMCPY2D_v1 c = { .srcMemoryType = CU_MEMORYTYPE_DEVICE, .srcDevice = p, .srcPitch = 16, .dstMemoryType = CU_MEMORYTYPE_DEVICE,
+			       .dstDevice = q, .dstPitch = pitch, .WidthInBytes = 16, .Height = 4 };
+	OK(cuMemcpy2D(&c));
+	OK(cuMemcpyDtoH(out, q + pitch, 16));
+	assert_memory_equal(in, out, 16);
+	OK(cuMemsetD32(p, 7, 4));
+	OK(cuMemGetAddressRange(&base, &bytes, p + 10));
+	assert_int_equal(base, p);
+	assert_int_equal(bytes, 1000);
+	OK(cuMemFree(p));
+	OK(cuMemFree(q));
+	assert_int_equal(cu_free_bytes(), before);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_packing), cmocka_unit_test(test_pitch), cmocka_unit_test(test_exhaustion), cmocka_unit_test(test_pool),
 		cmocka_unit_test(test_own_pool), cmocka_unit_test(test_pool_order), cmocka_unit_test(test_vmm), cmocka_unit_test(test_arrays),
 		cmocka_unit_test(test_sparse_array), cmocka_unit_test(test_managed_and_host), cmocka_unit_test(test_pointers),
-		cmocka_unit_test(test_external),
+		cmocka_unit_test(test_external), cmocka_unit_test(test_old_forms),
 	};
 
 	cu_load();

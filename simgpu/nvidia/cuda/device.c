@@ -361,6 +361,34 @@ CUresult cuDeviceGetTexture1DLinearMaxWidth(size_t *width, CUarray_format format
 	return CUDA_SUCCESS;
 }
 
+/* No atomic operation of the device's is native on the host's memory, or a peer's, over PCIe. */
+static CUresult no_atomics(unsigned int *capabilities, const CUatomicOperation *operations, unsigned int n)
+{
+	if (!capabilities || !operations || !n)
+		return CUDA_ERROR_INVALID_VALUE;
+	memset(capabilities, 0, n * sizeof(*capabilities));
+	return CUDA_SUCCESS;
+}
+
+CUresult cuDeviceGetHostAtomicCapabilities(unsigned int *capabilities, const CUatomicOperation *operations, unsigned int n, CUdevice device)
+{
+	struct sim_device *d;
+	CUresult r = sim_device_get(device, &d);
+
+	return r ? r : no_atomics(capabilities, operations, n);
+}
+
+CUresult cuDeviceGetP2PAtomicCapabilities(unsigned int *capabilities, const CUatomicOperation *operations, unsigned int n, CUdevice device,
+					  CUdevice peer)
+{
+	struct sim_device *d;
+	CUresult r = sim_device_get(device, &d);
+
+	if (!r)
+		r = sim_device_get(peer, &d);
+	return r ? r : no_atomics(capabilities, operations, n);
+}
+
 CUresult cuModuleGetLoadingMode(CUmoduleLoadingMode *mode)
 {
 	if (sim_ready())

@@ -261,7 +261,7 @@ CUresult sim_event_wait(CUstream s, CUevent e);
 
 #define SIM_SMALL_BYTES 512ul   /* smallest block, and what sizes are rounded to */
 
-enum sim_kind_of_memory { SIM_MEM_DEVICE = 1, SIM_MEM_MANAGED, SIM_MEM_HOST, SIM_MEM_REGISTERED, SIM_MEM_POOL, SIM_MEM_MAPPED, SIM_MEM_IPC, SIM_MEM_EXTERNAL, SIM_MEM_GRAPH };
+enum sim_kind_of_memory { SIM_MEM_DEVICE = 1, SIM_MEM_MANAGED, SIM_MEM_HOST, SIM_MEM_REGISTERED, SIM_MEM_POOL, SIM_MEM_MAPPED, SIM_MEM_IPC, SIM_MEM_EXTERNAL, SIM_MEM_GRAPH, SIM_MEM_LOW };
 
 struct sim_range {              /* what an address belongs to */
 	CUdeviceptr base;

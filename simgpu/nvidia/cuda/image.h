@@ -15,6 +15,6 @@ CUresult sim_module_enter(CUmodule m, CUcontext ctx, CUmodule *ret);
 void sim_library_forget(CUlibrary l, CUmodule m);   /* the module goes with its context */
 CUresult sim_kernel_function(CUkernel k, CUcontext ctx, CUfunction *ret);
 
-char *sim_read_file(const char *path);   /* with a zero behind its bytes; NULL */
+char *sim_read_file(const char *path, size_t *ret_bytes);   /* with a zero behind its bytes; NULL */
 
 #endif

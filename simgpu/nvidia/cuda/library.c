@@ -172,6 +172,7 @@ CUresult cuLibraryLoadData(CUlibrary *ret, const void *image, CUjit_option *jit,
 CUresult cuLibraryLoadFromFile(CUlibrary *ret, const char *path, CUjit_option *jit, void **jit_values, unsigned int n_jit,
 			       CUlibraryOption *option, void **values, unsigned int n)
 {
+	size_t size;
 	char *bytes;
 	CUresult r = sim_ready();
 
@@ -179,7 +180,7 @@ CUresult cuLibraryLoadFromFile(CUlibrary *ret, const char *path, CUjit_option *j
 		return r;
 	if (!ret || !path)
 		return CUDA_ERROR_INVALID_VALUE;
-	bytes = sim_read_file(path);
+	bytes = sim_read_file(path, &size);
 	if (!bytes)
 		return CUDA_ERROR_FILE_NOT_FOUND;
 	r = cuLibraryLoadData(ret, bytes, jit, jit_values, n_jit, option, values, n);

@@ -102,6 +102,11 @@ void sim_memory_give(struct sim_device *d, size_t bytes, uint64_t id);
 
 CUresult sim_memory_free_other(CUcontext ctx, CUdeviceptr p);
 
+/* ---- old32.c: memory that has 32-bit addresses ---- */
+
+void sim_low_release(const struct sim_range *range);
+bool sim_low_free(CUdeviceptr p);
+
 /* ---- ipc.c, extmem.c: both true if the address was theirs ---- */
 
 bool sim_ipc_free(CUdeviceptr p);           /* a pointer that came through an imported pool */

@@ -296,7 +296,7 @@ CUresult sim_memory_free_other(CUcontext ctx, CUdeviceptr p)
 {
 	struct sim_range range;
 
-	if (sim_graph_block_free(p) || sim_ipc_free(p) || sim_external_free(p))
+	if (sim_graph_block_free(p) || sim_ipc_free(p) || sim_external_free(p) || sim_low_free(p))
 		return CUDA_SUCCESS;
 	if (!sim_find(p, &range) || range.kind != SIM_MEM_POOL || range.base != p)
 		return CUDA_ERROR_INVALID_VALUE;
@@ -317,6 +317,8 @@ void sim_memory_context_end(CUcontext ctx)
 		sim_range_remove(list[i].base, NULL);
 		if (list[i].kind == SIM_MEM_HOST)
 			munmap((void *)list[i].base, list[i].bytes);
+		else if (list[i].kind == SIM_MEM_LOW)
+			sim_low_release(&list[i]);
 	}
 	free(list);
 	sim_heap_context_end(ctx);

@@ -132,7 +132,7 @@ CUresult cuModuleLoadFatBinary(CUmodule *ret, const void *image)
 }
 
 /* A file's bytes with a zero behind them: PTX is text. */
-char *sim_read_file(const char *path)
+char *sim_read_file(const char *path, size_t *ret_bytes)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	struct stat st;
@@ -149,6 +149,8 @@ char *sim_read_file(const char *path)
 		free(bytes);
 		bytes = NULL;
 	}
+	if (bytes)
+		*ret_bytes = (size_t)n;
 	return bytes;
 }
 
@@ -164,7 +166,8 @@ CUresult cuModuleLoad(CUmodule *ret, const char *path)
 	if (!ret || !path)
 		return CUDA_ERROR_INVALID_VALUE;
 
-	char *bytes = sim_read_file(path);
+	size_t n;
+	char *bytes = sim_read_file(path, &n);
 
 	if (!bytes)
 		return CUDA_ERROR_FILE_NOT_FOUND;

@@ -224,6 +224,39 @@ CUresult cuOccupancyMaxPotentialBlockSize(int *grid, int *block, CUfunction f, C
 	return cuOccupancyMaxPotentialBlockSizeWithFlags(grid, block, f, smem_of, smem, limit, 0);
 }
 
+/* Clusters came with 9.0. */
+static CUresult clusters(int *ret, CUfunction f, const CUlaunchConfig *c, bool largest)
+{
+	uint64_t blocks, size = 1;
+	CUcontext ctx;
+	CUresult r = enter(f, &f, &ctx);
+
+	if (r)
+		return r;
+	if (!ret || !c)
+		return CUDA_ERROR_INVALID_VALUE;
+	if (ctx->device->card.cc_major < 9)
+		return CUDA_ERROR_NOT_SUPPORTED;
+	for (unsigned int i = 0; c->attrs && i < c->numAttrs; i++)
+		if (c->attrs[i].id == CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION)
+			size = (uint64_t)c->attrs[i].value.clusterDim.x * c->attrs[i].value.clusterDim.y * c->attrs[i].value.clusterDim.z;
+	blocks = (uint64_t)ctx->device->card.units * sim_occupancy(&ctx->device->card, f, c->blockDimX * c->blockDimY * c->blockDimZ, c->sharedMemBytes);
+	if (!size || !blocks)
+		return CUDA_ERROR_INVALID_CLUSTER_SIZE;
+	*ret = largest ? 8 : (int)(blocks / size);
+	return CUDA_SUCCESS;
+}
+
+CUresult cuOccupancyMaxPotentialClusterSize(int *ret, CUfunction f, const CUlaunchConfig *c)
+{
+	return clusters(ret, f, c, true);
+}
+
+CUresult cuOccupancyMaxActiveClusters(int *ret, CUfunction f, const CUlaunchConfig *c)
+{
+	return clusters(ret, f, c, false);
+}
+
 CUresult cuOccupancyAvailableDynamicSMemPerBlock(size_t *ret, CUfunction f, int blocks, int threads)
 {
 	CUcontext ctx;
