@@ -156,6 +156,7 @@ static void check_devices(struct doctor *d)
 	json_array_foreach(json_object_get(answer, "devices"), i, v)
 		report_device(d, json_object_get(answer, "devices"), i, v);
 	pen_doctor_cuda(d, answer);
+	d->devices = json_incref(json_object_get(answer, "devices"));
 	json_decref(answer);
 }
 
@@ -265,7 +266,7 @@ static void print_checks(const struct doctor *d)
 			printf("        %s: %s\n", _("to mend it"), mend);
 	}
 	puts(_("\nHow promises are kept on this machine:"));
-	pen_promises_print(stdout);
+	pen_promises_print(stdout, d->devices, NULL);
 }
 
 int pen_cmd_doctor(struct pen_cli *cli, int argc, char **argv)
@@ -280,10 +281,12 @@ int pen_cmd_doctor(struct pen_cli *cli, int argc, char **argv)
 	pen_doctor_audit(&d, cli);
 	check_runtime_dir(&d);
 	check_clock(&d);
-	json_t *all = json_pack("{s:s, s:O, s:s}", "schema", "penstock/v1", "checks", d.checks, "worst", status_name[d.worst]);
+	json_t *all = json_pack("{s:s, s:O, s:s, s:o}", "schema", "penstock/v1", "checks", d.checks, "worst", status_name[d.worst], "promises",
+				pen_promises_json(d.devices));
 	if (!pen_cli_print_json(cli, all))
 		print_checks(&d);
 	json_decref(all);
 	json_decref(d.checks);
+	json_decref(d.devices);
 	return d.worst == BAD ? PEN_EXIT_FAILURE : PEN_EXIT_OK;
 }

@@ -9,6 +9,7 @@ enum pen_finding { OK, NOTE, WARN, BAD };
 struct doctor {
 	json_t *checks;
 	enum pen_finding worst;
+	json_t *devices;   /* that the probe found; NULL = none */
 };
 
 /* Texts translated already; @mend NULL = nothing to do. */

@@ -116,6 +116,16 @@ static void print_device(const json_t *dev)
 	}
 }
 
+/* On the devices that it uses; on all, while it uses none. */
+static void print_promises(struct pen_cli *cli, const json_t *devices)
+{
+	struct pen_err err = PEN_ERR_INIT;
+	json_t *node = NULL;
+	pen_client_request(cli, "GET", "/v1/devices", NULL, &node, &err);
+	pen_promises_print(stdout, json_object_get(node, "devices"), devices);
+	json_decref(node);
+}
+
 static int inspect_once(struct pen_cli *cli, void *arg)
 {
 	char path[256] = "/v1/tenants/";
@@ -132,7 +142,7 @@ static int inspect_once(struct pen_cli *cli, void *arg)
 		json_array_foreach(devices, i, dev)
 			print_device(dev);
 		puts(_("how each promise is kept"));
-		pen_promises_print(stdout);
+		print_promises(cli, devices);
 	}
 	json_decref(t);
 	return PEN_EXIT_OK;

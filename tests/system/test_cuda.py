@@ -185,6 +185,15 @@ def test_doctor():
         assert cuda and cuda[0]['status'] == 'ok' and '/run/penstock/cuda/' in cuda[0]['text'], checks
         assert not [c for c in checks if c['id'] in ('cuda-trim', 'cuda-view', 'cuda-driver', 'nvml')], checks
         assert any(c['id'] == 'audit' and c['status'] == 'ok' for c in checks), checks
+        # by which mechanism each promise is kept on this driver
+        promises = {p['field']: p for p in json.loads(n.penstock('doctor', '-o', 'json'))['promises']}
+        assert set(promises) == {'memory', 'compute', 'class', 'bandwidth', 'sla', 'units', 'isolation'}
+        assert {p['api'] for p in promises.values()} == {'cuda'} and promises['memory']['kind'] == 'exact'
+        assert all('not yet run on hardware' in p['evidence'] for f, p in promises.items() if f != 'isolation')
+        assert promises['units']['version'] == {'11.4': 11040, '12.2': 12020, '13.0': 13000}[VERSION]
+        assert ('no green contexts' in promises['units']['mechanism']) == (VERSION != '13.0')
+        n.daemon.create('p')
+        assert f'through CUDA {VERSION}, driver ' in n.penstock('inspect', 'p')
 
 
 if __name__ == '__main__':
