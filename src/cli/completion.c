@@ -40,7 +40,7 @@ static void bash(void)
 	     "\trun)\n\t\tif [[ $cur == -* ]]; then");
 	printf("\t\t\tCOMPREPLY=($(compgen -W '");
 	words(" ", false, false);
-	puts(" --contract --wait --quiet' -- \"$cur\"))\n"
+	puts(" --contract --exclusive --wait --quiet' -- \"$cur\"))\n"
 	     "\t\telse COMPREPLY=($(compgen -c -- \"$cur\")); fi ;;");
 	printf("\tset)\n\t\tif [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '");
 	words(" ", true, false);

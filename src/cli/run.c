@@ -25,12 +25,14 @@
 #include <unistd.h>
 
 #define COMMANDS_FEW 100
+#define EXCLUSIVE_DEFAULT "10m"
 #define RACE_NS (20 * PEN_S)   /* a cold machine with a slow disk; usually some 10 ms */
 
 struct run {
 	struct pen_cli *cli;
 	struct pen_contract contract;
 	bool wait;
+	const char *exclusive; /* how long, as typed; NULL = it shares */
 	bool joined;           /* a standing contract: it was there before and stays */
 	char **argv;           /* of the program */
 	char dir[PATH_MAX];    /* tenant directory */
@@ -54,6 +56,7 @@ static void usage(const struct pen_cli *cli)
 		pen_put_padded(stdout, option, 22);
 		printf("%s\n  %-22s  %s\n", _(f->help), "", _(f->allowed));
 	}
+	puts(_("  --exclusive[=TIME]    have the device for itself, for engine builds and autotuners: others wait; 10m, from 1s to 1h"));
 	puts(_("  --contract FILE       read a contract; options given after it change it\n"
 	       "  --wait                queue until the contract can be kept, instead of being refused"));
 	pen_cli_put_options(stdout, cli->command->takes);
@@ -79,6 +82,11 @@ static int parse_option(struct run *run, int argc, char **argv, int *i)
 	}
 	if (!strcmp(a, "--wait")) {
 		run->wait = true;
+		++*i;
+		return 1;
+	}
+	if (!strcmp(a, "--exclusive") || !strncmp(a, "--exclusive=", 12)) {
+		run->exclusive = a[11] ? a + 12 : EXCLUSIVE_DEFAULT;
 		++*i;
 		return 1;
 	}
@@ -142,6 +150,8 @@ static json_t *post_body(const struct run *run)
 	json_t *body = json_object();
 	json_object_set_new(body, "contract", pen_contract_to_json(&run->contract));
 	json_object_set_new(body, "wait", json_boolean(run->wait));
+	if (run->exclusive)
+		json_object_set_new(body, "exclusive", json_string(run->exclusive));
 	json_object_set_new(body, "ephemeral", json_true());
 	json_object_set_new(body, "pid", json_integer(getpid()));
 	return body;
@@ -225,7 +235,7 @@ static int join_standing(struct run *run, json_t **answer, struct pen_err *err)
 static bool is_taken(const struct run *run, int status, const json_t *answer)
 {
 	return status == 409 && !strcmp(pen_json_str(json_object_get(answer, "error"), "code"), "exists") &&
-	       run->contract.set_mask == 1u << PEN_FIELD_name;
+	       run->contract.set_mask == 1u << PEN_FIELD_name && !run->exclusive;   /* which a standing contract is not */
 }
 
 /* Makes the tenant, or finds it. Return: 0; else the exit code, reported. */
@@ -541,6 +551,8 @@ int pen_cmd_run(struct pen_cli *cli, int argc, char **argv)
 	}
 	if (!cli->quiet)
 		tell_doubt(run.argv[0]);
+	if (!cli->quiet && run.exclusive)
+		fprintf(stderr, _("penstock: %s has its device for itself, for %s at most\n"), run.contract.name, run.exclusive);
 	run.started_ns = pen_mono_ns();
 	run.code = start_program(&run);
 	if (!run.code)

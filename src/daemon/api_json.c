@@ -140,6 +140,7 @@ json_t *pen_api_tenant_json(struct pen_daemon *d, const struct pen_tenant *t)
 	char seat[sizeof(t->dir) + 32];
 	pen_tenant_seat_dir(t, seat, sizeof(seat));
 	json_object_set_new(o, "mount_dir", json_string(seat));
+	json_object_set_new(o, "exclusive_ns", pen_exclusive_now(t) ? pen_json_u64(t->exclusive_until_ns - pen_mono_ns()) : json_null());
 	json_t *devices = json_array();
 	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++)
 		if (t->place[i])

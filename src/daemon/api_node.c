@@ -85,6 +85,8 @@ static json_t *device_json(struct pen_daemon *d, const struct pen_device *dev)
 			      pen_mode_name(dev->policy.mode), "order", pen_order_name(dev->policy.order), "units",
 			      (int)dev->units, "tenants", tenants);
 	json_object_set_new(o, "apis", apis_json(dev));
+	const struct pen_tenant *exclusive = pen_exclusive_on(dev);
+	json_object_set_new(o, "exclusive", exclusive ? json_string(exclusive->name) : json_null());
 	json_object_set_new(o, "share", json_string(pen_share_name(dev->policy.share)));
 	json_object_set_new(o, "rate", json_string(pen_rate_name(dev->policy.rate)));
 	json_object_set_new(o, "quantum_ns", pen_json_u64(dev->policy.quantum_ns));

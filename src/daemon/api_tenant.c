@@ -53,12 +53,13 @@ static int known_members(struct pen_api_call *call, const char *const *names)
 
 static int create(struct pen_api_call *call)
 {
-	static const char *const names[] = { "contract", "wait", "pid", "ephemeral", NULL };
-	json_t *contract, *wait, *pid, *ephemeral;
+	static const char *const names[] = { "contract", "wait", "pid", "ephemeral", "exclusive", NULL };
+	json_t *contract, *wait, *pid, *ephemeral, *exclusive;
 	if (known_members(call, names) < 0 || optional(call, "contract", JSON_OBJECT, JSON_OBJECT, &contract) < 0 ||
 	    optional(call, "wait", JSON_TRUE, JSON_FALSE, &wait) < 0 ||
 	    optional(call, "pid", JSON_INTEGER, JSON_INTEGER, &pid) < 0 ||
-	    optional(call, "ephemeral", JSON_TRUE, JSON_FALSE, &ephemeral) < 0)
+	    optional(call, "ephemeral", JSON_TRUE, JSON_FALSE, &ephemeral) < 0 ||
+	    optional(call, "exclusive", JSON_STRING, JSON_STRING, &exclusive) < 0)
 		return -EINVAL;
 	struct pen_tenant_new n = { .uid = call->uid, .gid = call->gid, .wait = json_is_true(wait),
 				    .ephemeral = json_is_true(ephemeral) };
@@ -66,6 +67,10 @@ static int create(struct pen_api_call *call)
 	pen_contract_init(&n.contract);
 	if (contract && pen_contract_from_json(&n.contract, contract, &err) < 0)
 		return pen_api_refuse(call, -EINVAL, &err);
+	if (exclusive && (pen_parse_duration(json_string_value(exclusive), &n.exclusive_ns) < 0 ||
+			  n.exclusive_ns < PEN_EXCLUSIVE_MIN_NS || n.exclusive_ns > PEN_EXCLUSIVE_MAX_NS))
+		return pen_api_error(call, 400, "field-invalid", _("exclusive: '%.40s' is not valid; allowed: a time from 1s to 1h"),
+				     json_string_value(exclusive));
 	json_int_t number = json_integer_value(pid);
 	if (number < 0 || number > INT32_MAX)
 		return pen_api_error(call, 400, "field-invalid", "pid: no process number");
@@ -174,7 +179,7 @@ static const char *suggest(const struct pen_tenant *t, unsigned reason, const ch
 		snprintf(buf, n, _("its contract has ended, or the device is drained or lost"));
 		break;
 	case PEN_HOLD_EXCLUSIVE:
-		snprintf(buf, n, _("another tenant has the device for itself; `penstock events` says until when"));
+		snprintf(buf, n, _("%s has the device for itself; `penstock events` says for how long at most"), *by ? by : _("another tenant"));
 		break;
 	default:
 		snprintf(buf, n, _("nothing: its own commands keep the device busy"));
@@ -192,16 +197,17 @@ static void add_hold(json_t *holds, const struct pen_seat *s, uint64_t *longest,
 		return;
 	uint64_t so_far = since && since < now ? now - since : 0;
 	const struct pen_seat *other = seat < PEN_SEATS ? s->place->device->seat[seat] : NULL;
+	const struct pen_tenant *who = other ? other->place->tenant : r - 1 == PEN_HOLD_EXCLUSIVE ? pen_exclusive_on(s->place->device) : NULL;
 	json_t *o = json_pack("{s:s, s:i, s:s, s:s, s:o}", "device", s->place->device->key, "pid",
 			      (int)s->client->peer.pid, "reason", hold_name[r - 1], "text", hold_text[r - 1], "since_ns",
 			      pen_json_u64(so_far));
 	json_object_set_new(o, "seat", other ? json_integer(seat) : json_null());
-	json_object_set_new(o, "by", other ? json_string(other->place->tenant->name) : json_null());
+	json_object_set_new(o, "by", who ? json_string(who->name) : json_null());
 	json_array_append_new(holds, o);
 	if (so_far >= *longest) {
 		*longest = so_far;
 		*reason = r - 1;
-		snprintf(by, by_n, "%s", other ? other->place->tenant->name : "");
+		snprintf(by, by_n, "%s", who ? who->name : "");
 	}
 }
 

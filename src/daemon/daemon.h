@@ -19,6 +19,7 @@ struct pen_tenant_new {
 	gid_t gid;
 	pid_t watch_pid;                /* 0 = none */
 	bool wait, ephemeral, from_config;
+	uint64_t exclusive_ns;          /* how long it has its device for itself; 0 = it shares */
 	double created;                 /* 0 = now */
 	const uint8_t *token;           /* NULL = a new one */
 	const char *owner;              /* NULL = none */
@@ -55,6 +56,20 @@ int pen_tenant_hold(struct pen_daemon *d, struct pen_tenant *t, struct pen_err *
 int pen_tenant_lapse(struct pen_daemon *d, struct pen_tenant *t);
 /* At the end of the daemon: forgets everything, leaves clients, directories' tokens and the store alone. */
 void pen_tenant_free_all(struct pen_daemon *d);
+
+/* exclusive.c */
+#define PEN_EXCLUSIVE_MIN_NS UINT64_C(1000000000)
+#define PEN_EXCLUSIVE_MAX_NS UINT64_C(3600000000000)
+bool pen_exclusive_now(const struct pen_tenant *t);
+/*
+ * Can a contract that is exclusive, or is not, be kept beside those that are in force on @dev? Return: 0; -EAGAIN: the text says
+ * who was promised what.
+ */
+int pen_exclusive_admit(struct pen_daemon *d, const struct pen_device *dev, const struct pen_contract *c, bool exclusive,
+			const struct pen_tenant *self, struct pen_err *err);
+void pen_exclusive_begin(struct pen_daemon *d, struct pen_tenant *t);    /* its contract begins */
+void pen_exclusive_second(struct pen_daemon *d, struct pen_tenant *t);   /* ends it in time */
+const struct pen_tenant *pen_exclusive_on(const struct pen_device *dev); /* who has it for itself at this moment; NULL = nobody */
 
 /* tenant_dir.c */
 int pen_tenant_dir_make(struct pen_daemon *d, struct pen_tenant *t, struct pen_err *err);
@@ -220,7 +235,7 @@ void pen_note_restore(struct pen_daemon *d, const char *owner, const char *key, 
 	X(DEVICE, "device") X(TENANT_CREATED, "tenant-created") X(TENANT_WAITING, "tenant-waiting")           \
 	X(TENANT_CHANGED, "tenant-changed") X(TENANT_ENDED, "tenant-ended") X(REFUSED, "refused")             \
 	X(MEMORY_REFUSED, "memory-refused") X(INTEGRATION, "integration") X(AUDIT, "audit")                   \
-	X(DEVICE_LOST, "device-lost")                                                                         \
+	X(DEVICE_LOST, "device-lost") X(EXCLUSIVE, "exclusive")                                                                         \
 	X(CLIENT_ATTACHED, "client-attached") X(CLIENT_GONE, "client-gone") X(CLIENT_STALE, "client-stale")
 enum pen_event_kind {
 #define X(id, name) PEN_EVENT_##id,

@@ -278,6 +278,7 @@ void pen_place_publish(struct pen_daemon *d, struct pen_place *p)
 	pen_lock(&d->table->lock);
 	v->contract = t->contract;
 	v->stop_flags = (t->state == PEN_TENANT_ENDED ? PEN_TERMS_STOP : 0) | (t->stop_alloc ? PEN_TERMS_STOP_ALLOC : 0);
+	v->exclusive_until_ns = t->state == PEN_TENANT_ENDED ? 0 : t->exclusive_until_ns;
 	v->terms = p->terms;
 	v->ledger = p->ledger;
 	v->mem_absent_bytes = p->ledger ? 0 : pen_place_mem_held(p);

@@ -163,6 +163,7 @@ void pen_meter_second(struct pen_daemon *d)
 				meter_place(d, t->place[i], now, minute);
 		if (t->stop_alloc)
 			maybe_resume(d, t);
+		pen_exclusive_second(d, t);
 		waits |= t->state == PEN_TENANT_WAITING;
 	}
 	if (waits)

@@ -178,6 +178,7 @@ struct pen_tenant {
 	char dir[PEN_CONFIG_PATH_MAX + PEN_NAME_MAX + 16];   /* at most PEN_TENANT_DIR_MAX, see tenant_dir.c */
 	int listen_fd;
 	struct event *listen_ev;
+	uint64_t exclusive_ns, exclusive_until_ns;   /* asked for; until when it is in force, 0 = it is not */
 	struct pen_client *clients;
 	struct pen_place *place[PEN_DAEMON_DEVICES];
 	uint64_t queue_nr;                     /* order of the waiting */

@@ -22,6 +22,7 @@ struct pen_table_tenant {
 	/* in */
 	bool used;
 	uint32_t stop_flags;                 /* PEN_TERMS_STOP, PEN_TERMS_STOP_ALLOC */
+	uint64_t exclusive_until_ns;         /* others hold until then, while it has a seat; 0 = they do not */
 	struct pen_contract contract;
 	struct pen_terms_page *terms;
 	struct pen_ledger_page *ledger;      /* NULL: known from before a restart, not back yet */

@@ -103,7 +103,9 @@ int pen_tenant_cover(struct pen_daemon *d, struct pen_tenant *t, struct pen_devi
 	/* In force before a restart it is in force again: what others have is known only roughly then. */
 	bool was_in_force = t->place[dev->index] || (t->restored && d->adopt_until_ns);
 	uint64_t one = UINT64_C(1) << dev->index;
-	int r = admit_on(d, dev, &t->contract, t, was_in_force, err);
+	int r = was_in_force ? 0 : pen_exclusive_admit(d, dev, &t->contract, pen_exclusive_now(t), t, err);
+	if (r == 0)
+		r = admit_on(d, dev, &t->contract, t, was_in_force, err);
 	if (r == 0 && !was_in_force)
 		r = hold(d, t, one, err);
 	else if (r == 0) {
@@ -121,7 +123,7 @@ int pen_tenant_cover(struct pen_daemon *d, struct pen_tenant *t, struct pen_devi
  * On which devices can this contract be kept? "any" needs one that can, and is held on every one that can.
  * No device known yet: held nowhere, decided when one is brought along. Return: 0; -EAGAIN; -ERANGE; -ENODEV.
  */
-static int admit_everywhere(struct pen_daemon *d, const struct pen_contract *c, const struct pen_tenant *self,
+static int admit_everywhere(struct pen_daemon *d, const struct pen_contract *c, bool exclusive, const struct pen_tenant *self,
 			    uint64_t *ret_covers, struct pen_err *err)
 {
 	uint64_t covers = 0;
@@ -129,6 +131,10 @@ static int admit_everywhere(struct pen_daemon *d, const struct pen_contract *c, 
 	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++) {
 		struct pen_err e = PEN_ERR_INIT;
 		struct pen_device *dev = d->device[i];
+		if (dev && pen_contract_means(c, dev) && pen_exclusive_admit(d, dev, c, exclusive, self, &e) < 0) {
+			why = pen_err_x(err, -EAGAIN, "%s", e.text);
+			continue;
+		}
 		if (!dev || !pen_contract_means(c, dev))
 			continue;
 		int r = dev->state == PEN_DEVICE_LOST ? pen_err_x(&e, -EAGAIN, "device: '%s' is lost", dev->key) :
@@ -222,6 +228,7 @@ static int set_up(struct pen_daemon *d, struct pen_tenant *t, const struct pen_t
 	t->from_config = n->from_config;
 	t->restored = n->token;
 	t->state = PEN_TENANT_IDLE;
+	t->exclusive_ns = n->exclusive_ns;
 	t->lapsed = n->lapsed;
 	t->labels = json_incref(n->labels);
 	snprintf(t->owner, sizeof(t->owner), "%s", n->owner ? n->owner : "");
@@ -270,7 +277,7 @@ int pen_tenant_create(struct pen_daemon *d, const struct pen_tenant_new *n, stru
 	if (HASH_COUNT(d->tenants) >= TENANTS_MAX)
 		return pen_err_x(err, -ENOSPC, "there are %d tenants, which is the most", TENANTS_MAX);
 	uint64_t covers = 0;
-	int r = n->lapsed ? 0 : admit_everywhere(d, &c, NULL, &covers, err);
+	int r = n->lapsed ? 0 : admit_everywhere(d, &c, n->exclusive_ns, NULL, &covers, err);
 	uint64_t queued;
 	unsigned waiting = count_waiting(d, &queued);
 	bool may_wait = n->wait && !n->lapsed && waiting < WAITING_MAX, wait = r == -EAGAIN && may_wait;
@@ -312,6 +319,8 @@ int pen_tenant_create(struct pen_daemon *d, const struct pen_tenant_new *n, stru
 		pen_event(d, PEN_EVENT_TENANT_WAITING, t, NULL, "waits: %s", err ? err->text : "");
 	else if (!n->token)
 		pen_event(d, PEN_EVENT_TENANT_CREATED, t, NULL, "contract begins");
+	if (!wait)
+		pen_exclusive_begin(d, t);
 	*ret_tenant = t;
 	return 0;
 }
@@ -319,7 +328,7 @@ int pen_tenant_create(struct pen_daemon *d, const struct pen_tenant_new *n, stru
 int pen_tenant_would_admit(struct pen_daemon *d, const struct pen_tenant *t, struct pen_err *err)
 {
 	uint64_t covers;
-	int r = admit_everywhere(d, &t->contract, t, &covers, err);
+	int r = admit_everywhere(d, &t->contract, t->exclusive_ns, t, &covers, err);
 	for (const struct pen_tenant *o = d->tenants; r == 0 && o; o = o->hh.next)
 		if (o->state == PEN_TENANT_WAITING && o->queue_nr < t->queue_nr && (wanted(d, &o->contract) & wanted(d, &t->contract)))
 			r = pen_err_x(err, -EAGAIN, "'%s' waits before it", o->contract.name);
@@ -340,7 +349,7 @@ static bool admit_waiting(struct pen_daemon *d, struct pen_tenant *t)
 {
 	uint64_t covers = 0;
 	struct pen_err err = PEN_ERR_INIT;
-	if (admit_everywhere(d, &t->contract, t, &covers, NULL) < 0)
+	if (admit_everywhere(d, &t->contract, t->exclusive_ns, t, &covers, NULL) < 0)
 		return false;
 	if (hold(d, t, covers, NULL) < 0)
 		return false;
@@ -354,6 +363,7 @@ static bool admit_waiting(struct pen_daemon *d, struct pen_tenant *t)
 	if (d->store)
 		pen_store_tenant(d->store, t);
 	pen_event(d, PEN_EVENT_TENANT_CREATED, t, NULL, "contract begins, after waiting");
+	pen_exclusive_begin(d, t);
 	return true;
 }
 
@@ -374,7 +384,7 @@ int pen_tenant_hold(struct pen_daemon *d, struct pen_tenant *t, struct pen_err *
 	uint64_t covers = 0;
 	if (!t->lapsed)
 		return 0;
-	int r = admit_everywhere(d, &t->contract, t, &covers, err);
+	int r = admit_everywhere(d, &t->contract, t->exclusive_ns, t, &covers, err);
 	if (r == 0)
 		r = hold(d, t, covers, err);
 	if (r == 0) {
@@ -459,7 +469,7 @@ int pen_tenant_change(struct pen_daemon *d, struct pen_tenant *t, const struct p
 	uint64_t covers = t->covers;
 	int r = check_memory(t, c, force, &below, err);
 	if (r == 0 && t->state != PEN_TENANT_WAITING) {
-		r = admit_everywhere(d, c, t, &covers, err);
+		r = admit_everywhere(d, c, pen_exclusive_now(t), t, &covers, err);
 		/* A device on which it has clients must still be able to keep it. */
 		for (unsigned i = 0; r == 0 && i < PEN_DAEMON_DEVICES; i++)
 			if (t->place[i] && !(covers >> i & 1))

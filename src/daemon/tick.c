@@ -125,6 +125,7 @@ static void look_at_tenants(struct pen_table_device *dev, struct pen_policy_in *
 			.rate_cap_bytes_s = c->bandwidth.cap,
 			.target_ns = c->sla_ns,
 			.backlogged = t->busy || held,
+			.exclusive = t->attached && t->exclusive_until_ns > in->now_ns,
 			.used_ns = used > t->last_used_ns ? used - t->last_used_ns : 0,
 		};
 		t->last_used_ns = used;
@@ -199,6 +200,7 @@ static void write_own(const struct pen_table_device *dev, const struct pen_table
 	v->slot = p->slot;
 	v->class_ = (uint32_t)c->cls;
 	v->own_flags = p->latency ? PEN_SEAT_LATENCY : 0;
+	v->flags |= (p->exclusive ? PEN_TERMS_EXCLUSIVE : 0) | (p->held ? PEN_TERMS_HOLD : 0);
 }
 
 static void publish(struct pen_table_device *dev, struct scratch *s, uint64_t lease_until_ns)

@@ -101,6 +101,31 @@ static void stale(const struct pen_policy_in *in, struct pen_policy_out *out)
 	}
 }
 
+/*
+ * One tenant has the device for itself: the others hold. Ranks and floors say the same to clients of before there was a word
+ * for it, as well as ranks can. Should two be exclusive the first is.
+ */
+static void exclusive(const struct pen_policy_in *in, struct pen_policy_out *out)
+{
+	size_t one = 0;
+	while (one < out->ntenants && !in->tenant[one].exclusive)
+		one++;
+	if (one == out->ntenants)
+		return;
+	for (size_t i = 0; i < out->ntenants; i++) {
+		struct pen_policy_terms *p = &out->tenant[i];
+		p->exclusive = i == one;
+		p->held = i != one;
+		p->rank = i == one ? 0 : p->rank < UINT16_MAX ? (uint16_t)(p->rank + 1) : p->rank;
+		if (i == one) {
+			p->entitled_ppm = in->tenant[i].backlogged ? p->cap_ppm : 0;
+			continue;
+		}
+		p->guaranteed_ppm = p->floor_ppm = p->entitled_ppm = 0;
+		p->latency = false;
+	}
+}
+
 void pen_policy_run(const struct pen_policy *order, const struct pen_policy *share, const struct pen_policy *rate,
 		    const struct pen_policy_in *in, struct pen_policy_out *out)
 {
@@ -111,5 +136,6 @@ void pen_policy_run(const struct pen_policy *order, const struct pen_policy *sha
 	(order ? order->run : pen_policy_strict)(in, out);
 	(share ? share->run : pen_policy_fairshare)(in, out);
 	(rate ? rate->run : pen_policy_cap)(in, out);
+	exclusive(in, out);
 	stale(in, out);
 }

@@ -59,6 +59,7 @@ struct pen_policy_tenant {
 	uint64_t rate_guaranteed_bytes_s;   /* 0 = none */
 	uint64_t rate_cap_bytes_s;   /* PEN_POLICY_NO_RATE = none */
 	uint64_t target_ns;          /* 0 = none */
+	bool exclusive;              /* has the device for itself: others hold */
 	bool backlogged;             /* wants device time now: a seat is busy, or its own limits hold it */
 	uint64_t used_ns;            /* device time charged since the last tick */
 };
@@ -86,6 +87,7 @@ struct pen_policy_terms {
 	/* ORDER */
 	uint16_t rank;               /* 0 = most urgent; equal numbers share */
 	bool latency;                /* enters past lower ranks */
+	bool exclusive, held;        /* has the device for itself; another has */
 	uint64_t target_ns;
 	uint64_t window_wide_ns, window_narrow_ns;
 	uint64_t chunk_wide_ns, chunk_narrow_ns;   /* 0 = never cut */

@@ -176,6 +176,25 @@ def test_unmanaged():
         assert stranger.ask('memory')[1] > 14 * GB                 # nobody's: it sees the card as it is
 
 
+def test_exclusive():
+    """An engine build that nobody disturbs."""
+    with Node() as n:
+        other = n.run('other')
+        other.say('open', 0)
+        other.say('load 300', 0)
+        wait_for(lambda: other.ask('rounds')[0] > 20, 'it to run')
+        build = n.run('build', '--exclusive')
+        build.say('open', 0)
+        build.say('spin 1 100', 0)
+        wait_for(lambda: [h['reason'] for h in n.daemon.get('/v1/tenants/other/why')['holds']] == ['exclusive'], 'it to be held')
+        was = other.ask('rounds')
+        for _ in range(5):
+            build.say('spin 5 200', 0)
+        assert other.ask('rounds') == was
+        build.end()
+        wait_for(lambda: other.ask('rounds') > was, 'it to go on')
+
+
 def test_doctor():
     """What doctor says of this driver."""
     with Node() as n:

@@ -218,10 +218,40 @@ static void test_stale(void **state)
 	}
 }
 
+/* One has the device for itself: the others hold, and neither rank nor promise nor aging says otherwise. */
+static void test_exclusive(void **state)
+{
+	(void)state;
+	for (int who = 0; who < 4; who++) {
+		reset();
+		add(PEN_POLICY_LATENCY, 0, PPM, 100000)->priority = 100;
+		add(PEN_POLICY_NORMAL, 300000, PPM, 300000);
+		add(PEN_POLICY_BESTEFFORT, 0, 500000, 10000)->priority = 0;
+		run(NULL);
+		uint16_t before[3] = { out.tenant[0].rank, out.tenant[1].rank, out.tenant[2].rank };
+		assert_false(out.tenant[0].held || out.tenant[1].held || out.tenant[2].exclusive);
+		in.tenant[who % 3].exclusive = true;
+		if (who == 3)
+			in.tenant[2].exclusive = true;   /* two: the first */
+		run(NULL);
+		for (int i = 0; i < 3; i++) {
+			const struct pen_policy_terms *p = &out.tenant[i];
+			bool is = i == who % 3;
+			assert_int_equal(p->exclusive, is);
+			assert_int_equal(p->held, !is);
+			assert_int_equal(p->rank, is ? 0 : before[i] + 1);
+			assert_true(p->weight_ppm > 0);
+			if (!is)
+				assert_int_equal(p->guaranteed_ppm + p->floor_ppm + p->entitled_ppm + p->latency, 0);
+		}
+		assert_int_equal(out.tenant[who % 3].entitled_ppm, who == 2 ? 500000 : PPM);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_table),     cmocka_unit_test(test_strict),
+		cmocka_unit_test(test_table),     cmocka_unit_test(test_exclusive), cmocka_unit_test(test_strict),
 		cmocka_unit_test(test_fairshare), cmocka_unit_test(test_borrowers_break_no_guarantee),
 		cmocka_unit_test(test_ranks_and_floors),
 		cmocka_unit_test(test_turns),     cmocka_unit_test(test_maxmin),
