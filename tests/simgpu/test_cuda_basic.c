@@ -89,11 +89,16 @@ static void test_primary(void **state)
 	OK(cuDevicePrimaryCtxGetState(cu_device, &flags, &active));
 	assert_int_equal(active, 1);
 	OK(cuCtxPushCurrent_v2(p));
+	CUevent e;
+	OK(cuEventCreate(&e, 0));
+	OK(cuEventRecord(e, NULL));
 	OK(cuDevicePrimaryCtxReset_v2(cu_device));
 	FAILS(CUDA_ERROR_CONTEXT_IS_DESTROYED, cuCtxSynchronize());
 	OK(cuDevicePrimaryCtxRetain(&q, cu_device));
 	assert_ptr_equal(p, q);   /* the handle is the same, and alive again */
 	OK(cuCtxSynchronize());
+	FAILS(CUDA_ERROR_CONTEXT_IS_DESTROYED, cuEventQuery(e));   /* what was in it before is not */
+	OK(cuEventDestroy_v2(e));
 	OK(cuCtxPopCurrent_v2(&now));
 	OK(cuDevicePrimaryCtxRelease_v2(cu_device));
 	FAILS(CUDA_ERROR_INVALID_CONTEXT, cuDevicePrimaryCtxRelease_v2(cu_device));

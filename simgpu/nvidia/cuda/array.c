@@ -113,6 +113,7 @@ static CUresult create(CUarray *ret, const CUDA_ARRAY3D_DESCRIPTOR_v2 *desc)
 		return r;
 	}
 	a->ctx = ctx;
+	a->life = ctx->id;
 	a->tag = SIM_TAG_ARRAY;
 	*ret = a;
 	return CUDA_SUCCESS;
@@ -154,9 +155,9 @@ CUresult cuArrayCreate(CUarray *ret, const CUDA_ARRAY_DESCRIPTOR_v1 *d)
 }
 
 /* The memory of a context that has ended went with it. */
-static void release(CUcontext ctx, CUdeviceptr base)
+static void release(CUcontext ctx, uint64_t life, CUdeviceptr base)
 {
-	if (base && ctx->broken != CUDA_ERROR_CONTEXT_IS_DESTROYED)
+	if (base && ctx->id == life && ctx->broken != CUDA_ERROR_CONTEXT_IS_DESTROYED)
 		sim_heap_free(base);
 }
 
@@ -174,7 +175,7 @@ CUresult cuArrayDestroy(CUarray a)
 		return CUDA_ERROR_INVALID_VALUE;
 	if (!a->ctx->broken)
 		sim_context_sync(a->ctx);
-	release(a->ctx, a->base);
+	release(a->ctx, a->life, a->base);
 	sim_phys_unmap_array(&a->mapped, NULL);
 	a->tag = 0;
 	free(a);
@@ -343,6 +344,7 @@ CUresult sim_mipmap_make(CUcontext ctx, const CUDA_ARRAY3D_DESCRIPTOR_v2 *desc, 
 	if (!m)
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	m->ctx = ctx;
+	m->life = ctx->id;
 	m->desc = *desc;
 	m->levels = levels > most_levels(desc) ? most_levels(desc) : levels;
 	m->bytes = sim_mipmap_bytes(desc, m->levels);
@@ -368,7 +370,7 @@ CUresult sim_mipmap_make(CUcontext ctx, const CUDA_ARRAY3D_DESCRIPTOR_v2 *desc, 
 			base += sim_array_bytes(a);
 	}
 	if (r) {
-		release(ctx, m->base);
+		release(ctx, m->life, m->base);
 		free_mipmap(m);
 		return r;
 	}
@@ -417,7 +419,7 @@ CUresult cuMipmappedArrayDestroy(CUmipmappedArray m)
 		return r;
 	if (!m->ctx->broken)
 		sim_context_sync(m->ctx);
-	release(m->ctx, m->base);
+	release(m->ctx, m->life, m->base);
 	sim_phys_unmap_array(&m->mapped, NULL);
 	if (m->mapping)
 		munmap(m->mapping, m->bytes);

@@ -7,6 +7,7 @@
 struct CUarray_st {
 	enum sim_tag tag;
 	CUcontext ctx;
+	uint64_t life;                 /* the context's id when it was made */
 	CUDA_ARRAY3D_DESCRIPTOR_v2 desc;
 	CUdeviceptr base;              /* 0: sparse or deferred, nothing is there to copy to */
 	size_t row_bytes, pitch, rows, layers;   /* bytes of texels in a row; from row to row; rows of a layer; layers or slices */
@@ -17,6 +18,7 @@ struct CUarray_st {
 struct CUmipmappedArray_st {
 	enum sim_tag tag;
 	CUcontext ctx;
+	uint64_t life;
 	CUDA_ARRAY3D_DESCRIPTOR_v2 desc;
 	unsigned int levels;
 	CUdeviceptr base;

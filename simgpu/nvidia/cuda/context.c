@@ -15,7 +15,7 @@ static CUcontext by_slot[CONTEXTS_MAX + 1];
 static uint32_t slots;                      /* used, from 1 on */
 static CUcontext dead_first, dead_last;     /* oldest first */
 static uint32_t dead;
-static uint64_t next_id = 1;
+static _Atomic uint64_t next_id = 1;
 static pthread_mutex_t parts_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_key_t thread_key;
 static pthread_once_t thread_once = PTHREAD_ONCE_INIT;
@@ -99,8 +99,6 @@ static CUcontext take_struct(void)
 			pthread_mutex_init(&ctx->lock, NULL);
 		}
 	}
-	if (ctx)
-		ctx->id = next_id++;
 	pthread_mutex_unlock(&all_lock);
 	return ctx;
 }
@@ -144,6 +142,7 @@ static CUresult start(CUcontext ctx, CUcontext root, struct sim_device *d, uint3
 		if (e < 0)
 			return sim_result(e);
 	}
+	ctx->id = atomic_fetch_add(&next_id, 1);
 	ctx->device = d;
 	ctx->root = root ? root : ctx;
 	ctx->flags = flags;
@@ -212,8 +211,10 @@ void sim_context_unmake_part(CUcontext ctx)
 			break;
 		}
 	pthread_mutex_unlock(&parts_lock);
-	if (ctx->broken != CUDA_ERROR_CONTEXT_IS_DESTROYED)
+	if (ctx->broken != CUDA_ERROR_CONTEXT_IS_DESTROYED) {
+		sim_context_sync(ctx);   /* its channels are of a context that lives on */
 		sim_context_unmake(ctx);
+	}
 	if (sim_self.current == ctx)
 		sim_self.current = NULL;
 	drop_struct(ctx);
@@ -228,16 +229,18 @@ void sim_context_unmake(CUcontext ctx)
 	if (ctx->root == ctx)
 		ctx->parts = NULL;
 	pthread_mutex_unlock(&parts_lock);
-	for (; parts; parts = parts->next_part)
-		sim_context_unmake(parts);
+	for (CUcontext part = parts; part; part = part->next_part)
+		atomic_store(&part->broken, CUDA_ERROR_CONTEXT_IS_DESTROYED);
 	sim_capture_context_end(ctx);
+	if (ctx->sim && ctx->root == ctx)
+		sim_context_destroy(ctx->sim);   /* what is in its channels is dropped */
 	sim_pools_context_end(ctx);
 	sim_streams_end(ctx);
 	sim_modules_end(ctx);
 	sim_memory_context_end(ctx);
-	if (ctx->sim && ctx->root == ctx)
-		sim_context_destroy(ctx->sim);
 	ctx->sim = NULL;
+	for (; parts; parts = parts->next_part)
+		sim_context_unmake(parts);
 }
 
 /* ---- which one is current ---- */

@@ -103,7 +103,7 @@ struct CUctx_st {
 	struct sim_device *device;
 	struct sim_context *sim;       /* NULL in null mode */
 	CUcontext root;                /* of a green context: the one it is part of; else itself */
-	uint64_t id;
+	uint64_t id;                   /* of this life: the primary one's handle comes back after a reset, with another */
 	uint32_t slot;                 /* small number by which memory knows its context */
 	uint32_t flags, api, refs;
 	CUgreenCtx green;              /* NULL: an ordinary context */
@@ -215,6 +215,7 @@ struct CUevent_st {
 	enum sim_tag tag;
 	uint32_t flags;
 	CUcontext ctx;
+	uint64_t life;                 /* the context's id when it was made */
 	pthread_mutex_t lock;          /* of what a record changes */
 	struct sim_lane *lane;         /* where it was recorded last; NULL in null mode */
 	uint64_t seq;                  /* number there */

@@ -43,6 +43,14 @@ static CUresult check(CUevent e)
 	return CUDA_SUCCESS;
 }
 
+/* Its context lives, and is the one that it was made in. */
+static CUresult alive(CUevent e)
+{
+	CUresult r = sim_context_check(e->ctx);
+
+	return r ? r : e->life == e->ctx->id ? CUDA_SUCCESS : CUDA_ERROR_CONTEXT_IS_DESTROYED;
+}
+
 CUresult sim_event_make(CUcontext ctx, uint32_t flags, CUevent *ret)
 {
 	CUevent e;
@@ -58,6 +66,7 @@ CUresult sim_event_make(CUcontext ctx, uint32_t flags, CUevent *ret)
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	e->flags = flags;
 	e->ctx = ctx;
+	e->life = ctx->id;
 	e->lane = NULL;
 	e->seq = 0;
 	e->recorded = false;
@@ -159,7 +168,7 @@ static CUresult record(CUevent e, CUstream h, bool per_thread, unsigned int flag
 		return r;
 	if (flags & ~(unsigned)CU_EVENT_RECORD_EXTERNAL)
 		return CUDA_ERROR_INVALID_VALUE;
-	if (e->ctx->root != s->ctx->root)
+	if (e->ctx->root != s->ctx->root || e->life != e->ctx->id)
 		return CUDA_ERROR_INVALID_HANDLE;
 	if (SIM_UNLIKELY(s->capture != NULL)) {
 		CUgraphNodeParams p = { .type = CU_GRAPH_NODE_TYPE_EVENT_RECORD, .eventRecord = { e } };
@@ -214,7 +223,7 @@ CUresult cuEventQuery(CUevent e)
 	if (!r)
 		r = check(e);
 	if (!r)
-		r = sim_context_check(e->ctx);
+		r = alive(e);
 	if (!r)
 		r = captured(e);
 	if (r)
@@ -233,7 +242,7 @@ CUresult cuEventSynchronize(CUevent e)
 	if (!r)
 		r = check(e);
 	if (!r)
-		r = sim_context_check(e->ctx);
+		r = alive(e);
 	if (!r)
 		r = captured(e);
 	if (r)
@@ -241,7 +250,7 @@ CUresult cuEventSynchronize(CUevent e)
 	/* Whoever recorded it may be another process: there is nobody to wake this one. */
 	while (SIM_UNLIKELY(e->shared) && !sim_shared_done(e) && !r) {
 		nanosleep(&(struct timespec){ .tv_nsec = 50000 }, NULL);
-		r = sim_context_check(e->ctx);
+		r = alive(e);
 	}
 	if (r || e->shared)
 		return r;
@@ -264,7 +273,7 @@ static CUresult elapsed(float *ms, CUevent a, CUevent b)
 		return CUDA_ERROR_INVALID_VALUE;
 	if (!a->recorded || !b->recorded || (a->flags | b->flags) & CU_EVENT_DISABLE_TIMING)
 		return CUDA_ERROR_INVALID_HANDLE;
-	r = sim_context_check(a->ctx);
+	r = alive(a);
 	if (r)
 		return r;
 	if (last_record(a, &lane, &seq) || last_record(b, &lane, &seq))
@@ -288,7 +297,7 @@ CUresult sim_event_wait(CUstream s, CUevent e)
 {
 	struct sim_lane *lane;
 	uint64_t seq;
-	CUresult r = sim_context_check(e->ctx);
+	CUresult r = alive(e);
 
 	if (!r && SIM_UNLIKELY(e->shared))
 		return sim_shared_wait(e, s);

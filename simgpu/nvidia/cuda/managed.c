@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Where managed memory is, and advice about it. It lies on the device all the time here and the host sees it there, so a prefetch is
- * an empty command and advice changes nothing.
+ * Where managed memory is, and advice about it. Its bytes are where both sides see them all the time; a prefetch takes the time that
+ * they would need, unless the whole was prefetched there before, and advice changes nothing.
  */
 #include "simgpu/nvidia/cuda/mem.h"
 
@@ -31,10 +31,27 @@ static CUmemLocation of_device(CUdevice d)
 	return d == -1 ? (CUmemLocation){ CU_MEM_LOCATION_TYPE_HOST, 0 } : (CUmemLocation){ CU_MEM_LOCATION_TYPE_DEVICE, d };
 }
 
-/* @n runs of managed memory: an empty command in the stream. */
-static CUresult touch(CUdeviceptr *p, size_t *bytes, size_t n, CUstream h, bool per_thread)
+enum { STAYS, TO_HOST, TO_DEVICE };
+#define ON_DEVICE 0x100u   /* in a range's flags, beside how it was attached */
+
+/* One run in a stream: a copy that moves nothing and takes its time, or an empty command. */
+static CUresult move(CUstream s, CUdeviceptr p, size_t bytes, int where)
 {
 	struct sim_cmd cmd = { .kind = SIM_NOP };
+	struct sim_range range;
+
+	if (where != STAYS && sim_find(p, &range) && !(range.flags & ON_DEVICE) == (where == TO_DEVICE)) {
+		cmd = (struct sim_cmd){ .kind = SIM_COPY,
+					.copy = { .dir = where == TO_DEVICE ? SIM_H2D : SIM_D2H, .width = bytes, .rows = 1, .layers = 1 } };
+		if (bytes >= range.bytes)
+			sim_range_set_flags(range.base, range.flags ^ ON_DEVICE);
+	}
+	return sim_push(s, &cmd, NULL, 0, NULL);
+}
+
+/* @n runs of managed memory. */
+static CUresult touch(CUdeviceptr *p, size_t *bytes, size_t n, int where, CUstream h, bool per_thread)
+{
 	CUcontext ctx;
 	CUstream s;
 	CUresult r = sim_enter(&ctx);
@@ -47,14 +64,16 @@ static CUresult touch(CUdeviceptr *p, size_t *bytes, size_t n, CUstream h, bool 
 		r = CUDA_ERROR_INVALID_VALUE;
 	for (size_t i = 0; i < n && !r; i++)
 		r = managed(p[i], bytes[i]);
-	return r ? r : sim_push(s, &cmd, NULL, 0, NULL);
+	for (size_t i = 0; i < n && !r; i++)
+		r = move(s, p[i], bytes[i], where);
+	return r;
 }
 
 static CUresult prefetch(CUdeviceptr p, size_t bytes, CUmemLocation at, unsigned int flags, CUstream h, bool per_thread)
 {
 	CUresult r = flags ? CUDA_ERROR_INVALID_VALUE : location(at);
 
-	return r ? r : touch(&p, &bytes, 1, h, per_thread);
+	return r ? r : touch(&p, &bytes, 1, at.type == CU_MEM_LOCATION_TYPE_DEVICE ? TO_DEVICE : TO_HOST, h, per_thread);
 }
 
 SIM_PAIR(cuMemPrefetchAsync, _ptsz, (CUdeviceptr p, size_t bytes, CUdevice d, CUstream h),
@@ -69,14 +88,14 @@ static CUresult prefetch_batch(CUdeviceptr *p, size_t *bytes, size_t n, CUmemLoc
 
 	for (size_t i = 0; i < n_at && !r; i++)
 		r = location(at[i]);
-	return r ? r : touch(p, bytes, n, h, per_thread);
+	return r ? r : touch(p, bytes, n, at[0].type == CU_MEM_LOCATION_TYPE_DEVICE ? TO_DEVICE : TO_HOST, h, per_thread);
 }
 
 SIM_PAIR(cuMemPrefetchBatchAsync, _ptsz,
 	 (CUdeviceptr *p, size_t *bytes, size_t n, CUmemLocation_v1 *at, size_t *at_index, size_t n_at, unsigned long long flags, CUstream h),
 	 return at_index ? prefetch_batch(p, bytes, n, at, n_at, flags, h, per_thread) : CUDA_ERROR_INVALID_VALUE;)
 SIM_PAIR(cuMemDiscardBatchAsync, _ptsz, (CUdeviceptr *p, size_t *bytes, size_t n, unsigned long long flags, CUstream h),
-	 return flags ? CUDA_ERROR_INVALID_VALUE : touch(p, bytes, n, h, per_thread);)
+	 return flags ? CUDA_ERROR_INVALID_VALUE : touch(p, bytes, n, STAYS, h, per_thread);)
 SIM_PAIR(cuMemDiscardAndPrefetchBatchAsync, _ptsz,
 	 (CUdeviceptr *p, size_t *bytes, size_t n, CUmemLocation_v1 *at, size_t *at_index, size_t n_at, unsigned long long flags, CUstream h),
 	 return at_index ? prefetch_batch(p, bytes, n, at, n_at, flags, h, per_thread) : CUDA_ERROR_INVALID_VALUE;)
@@ -88,7 +107,7 @@ SIM_PAIR(cuStreamAttachMemAsync, _ptsz, (CUstream h, CUdeviceptr p, size_t bytes
 		return CUDA_ERROR_INVALID_VALUE;
 	if (!bytes && sim_find(p, &range))
 		bytes = range.bytes;   /* 0: all of it */
-	return touch(&p, &bytes, 1, h, per_thread);
+	return touch(&p, &bytes, 1, STAYS, h, per_thread);
 })
 
 CUresult cuMemAdvise_v2(CUdeviceptr p, size_t bytes, CUmem_advise advice, CUmemLocation_v1 at)

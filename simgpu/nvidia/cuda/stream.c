@@ -49,6 +49,30 @@ static CUresult take_lane(CUcontext ctx, int priority, bool blocking, struct sim
 	return CUDA_SUCCESS;
 }
 
+/*
+ * The lanes of a context that has ended. Another thread may just be waiting in one, or ask an event that was recorded in it; the
+ * channel has ended on the device, and our side of it goes when some more have come.
+ */
+#define GRAVES 64u
+
+static pthread_mutex_t graves_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct sim_lane *grave[GRAVES];
+static uint32_t graves;
+
+static void bury(struct sim_lane *l)
+{
+	pthread_mutex_lock(&graves_lock);
+	struct sim_lane *oldest = grave[graves % GRAVES];
+
+	grave[graves++ % GRAVES] = l;
+	pthread_mutex_unlock(&graves_lock);
+	if (!oldest)
+		return;
+	sim_channel_destroy(oldest->channel);
+	free(oldest->ring);
+	free(oldest);
+}
+
 /* ---- life ---- */
 
 CUresult sim_stream_make(CUcontext ctx, uint32_t flags, int priority, CUstream *ret)
@@ -144,9 +168,7 @@ void sim_streams_end(CUcontext ctx)
 	while (l) {
 		struct sim_lane *next = l->next;
 
-		sim_channel_destroy(l->channel);
-		free(l->ring);
-		free(l);
+		bury(l);
 		l = next;
 	}
 }
