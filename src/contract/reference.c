@@ -58,6 +58,7 @@ static void write_kubernetes(FILE *out)
 		"| `count` | as many as the guarantees fit | 1 to %d | slots on each device |\n"
 		"| `cdi` | none | a CDI device such as `nvidia.com/gpu=0` | named to the container runtime for each container, which must have CDI enabled; device nodes and the driver's libraries are then its business |\n\n"
 		"`kubernetes.aliases` maps at most %d full names of resources to profiles, which then go by these names as well.\n"
+		"[KUBERNETES.md](KUBERNETES.md) says how to use all this.\n\n"
 		"```yaml\nkubernetes:\n  enabled: true\n  profiles:\n    - name: vgpu-2g\n      memory: 2G\n      compute: 25%%\n"
 		"    - name: camera\n      device: 0000:3b:00.0\n      class: latency\n      memory: 4G\n      duty: 40%%\n      sla: 20ms\n      count: 1\n"
 		"  aliases:\n    nvidia.com/gpu: vgpu-2g\n```\n\n"

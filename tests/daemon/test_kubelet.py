@@ -3,6 +3,7 @@
 import os
 import socket
 import struct
+import subprocess
 import sys
 import tempfile
 
@@ -462,6 +463,23 @@ def test_metrics():
             assert line + '\n' in text, line
         n.kubelet.stop()
         wait_for(lambda: f'penstock_kubelet_registered{{resource="{R}"}} 0\n' in n.daemon.get('/metrics'), 'it to be told')
+
+
+def test_samples():
+    """The configurations that are shipped and that the pages show are taken as they are."""
+    root = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..')
+    texts = []
+    for path in ('packaging/kubernetes/penstock.yaml', 'docs/KUBERNETES.md', 'docs/KUBERNETES.zh-CN.md', 'docs/config-reference.md'):
+        with open(os.path.join(root, path), encoding='utf-8') as f:
+            text = f.read()
+        texts += [text] if path.endswith('.yaml') else [t.split('```')[0] for t in text.split('```yaml\n')[1:] if 'kubernetes:' in t.split('```')[0]]
+    assert len(texts) >= 6, len(texts)
+    for text in texts:
+        with tempfile.NamedTemporaryFile('w', suffix='.yaml', encoding='utf-8') as f:
+            f.write(text)
+            f.flush()
+            r = subprocess.run([os.environ['PENSTOCK'], 'config', 'check', f.name], capture_output=True, text=True, check=False)
+            assert r.returncode == 0, (text, r.stdout + r.stderr)
 
 
 def test_watchers():
