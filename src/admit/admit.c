@@ -102,7 +102,8 @@ static void size_piece(struct pen_admit_ask *a)
 static uint64_t room_at(const struct pen_admit_ask *a)
 {
 	const struct pen_admit_state *st = a->st;
-	uint64_t size = a->hot ? pen_admit_max(a->lim->window_narrow_ns, a->due_ns) : a->lim->window_wide_ns;
+	bool narrow = a->hot && !a->cmd->gated;
+	uint64_t size = narrow ? pen_admit_max(a->lim->window_narrow_ns, a->due_ns) : a->lim->window_wide_ns;
 	uint64_t chunk = a->hot ? a->lim->chunk_narrow_ns : a->lim->chunk_wide_ns;
 	uint64_t all = pen_admit_add(st->inflight_ns, a->view->own_inflight_ns);
 

@@ -146,6 +146,7 @@ struct pen_admit_cmd {
 	uint32_t slices;                /* equal slices that are left and may be submitted separately; 1 = cannot be cut */
 	uint32_t wave;                  /* slices that fill the device: pieces are whole multiples of it; >= 1 */
 	bool unknown;                   /* est_ns is a guess: it runs alone in the window while somebody must be let in */
+	bool gated;                     /* a gate on the device itself stands in front of it: with somebody urgent about the window stays wide */
 	bool no_wait;                   /* callback, capture, not runnable: admit at once and book the debt */
 };
 

@@ -55,6 +55,39 @@ int pen_futex_wake_bits(const _Atomic uint32_t *word, int n, uint32_t bits)
 	return r < 0 ? 0 : (int)r;
 }
 
+/* As linux/futex.h has them since 5.16. */
+struct waitv { uint64_t val, uaddr; uint32_t flags, reserved; };
+#define WAITV_CALL 449   /* on all architectures */
+#define WAITV_32 2
+#define OLD_KERNEL_NS UINT64_C(1000000)
+
+int pen_futex_wait_any(const _Atomic uint32_t *const *word, const uint32_t *seen, unsigned n, uint64_t timeout_ns)
+{
+	static _Atomic uint32_t absent;
+	struct waitv v[PEN_FUTEX_ANY_MAX] = { { 0 } };
+	if (n == 1)
+		return pen_futex_wait(word[0], seen[0], timeout_ns);
+	n = n < PEN_FUTEX_ANY_MAX ? n : PEN_FUTEX_ANY_MAX;
+	for (unsigned i = 0; i < n; i++)
+		v[i] = (struct waitv){ .val = seen[i], .uaddr = (uintptr_t)word[i], .flags = WAITV_32 };
+	if (!atomic_load_explicit(&absent, memory_order_relaxed)) {
+		int saved = errno;
+		uint64_t now = pen_mono_ns();
+		uint64_t end = timeout_ns > (uint64_t)INT64_MAX - now ? (uint64_t)INT64_MAX : now + timeout_ns;
+		struct timespec ts = { .tv_sec = (time_t)(end / PEN_S), .tv_nsec = (long)(end % PEN_S) };
+		long r = syscall(WAITV_CALL, v, n, 0, &ts, CLOCK_MONOTONIC);
+		int code = r >= 0 || errno == EAGAIN ? 0 : -errno;
+		errno = saved;
+		if (code == 0 || code == -ETIMEDOUT || code == -EINTR)
+			return code;
+		atomic_store_explicit(&absent, 1, memory_order_relaxed);   /* or forbidden, as in some containers */
+	}
+	for (unsigned i = 1; i < n; i++)
+		if (atomic_load(word[i]) != seen[i])
+			return 0;
+	return pen_futex_wait(word[0], seen[0], timeout_ns < OLD_KERNEL_NS ? timeout_ns : OLD_KERNEL_NS);
+}
+
 void pen_lock_slow_(struct pen_lock *l)
 {
 	int saved = errno;

@@ -58,4 +58,11 @@ int pen_futex_wake(_Atomic uint32_t *word, int n);
 int pen_futex_wait_bits(const _Atomic uint32_t *word, uint32_t seen, uint64_t timeout_ns, uint32_t bits);
 int pen_futex_wake_bits(const _Atomic uint32_t *word, int n, uint32_t bits);
 
+#define PEN_FUTEX_ANY_MAX 16
+/*
+ * Waits while *@word[i] == @seen[i] for all @n of them. On kernels before 5.16 for the first alone, and no longer than a
+ * millisecond: the caller looks at the others then. Return: 0 woken (or a word had changed); -ETIMEDOUT; -EINTR.
+ */
+int pen_futex_wait_any(const _Atomic uint32_t *const *word, const uint32_t *seen, unsigned n, uint64_t timeout_ns);
+
 #endif

@@ -24,7 +24,7 @@
 #include <stdint.h>
 
 #define PEN_BOARD_MAJOR 1
-#define PEN_BOARD_MINOR 3
+#define PEN_BOARD_MINOR 4
 
 #define PEN_MAGIC_TERMS UINT32_C(0x544e4550)    /* "PENT" */
 #define PEN_MAGIC_LEDGER UINT32_C(0x4c4e4550)   /* "PENL" */
@@ -229,6 +229,7 @@ struct pen_signal_page {
 	_Atomic uint32_t runs;               /* times it entered RUN: a neighbour's timestamp is clean if this stood still */
 	_Atomic uint32_t waiting_on;         /* seat + 1, 0 = not waiting */
 	_Atomic uint32_t generation;         /* as in the seat's terms */
+	_Atomic uint32_t watching;           /* 1: wake this word when a seat that outranks this one becomes busy, or idle; since 1.4 */
 	_Alignas(64) _Atomic uint64_t busy_since_ns;  /* of the current busy span: its deadline is this + target */
 	_Atomic uint64_t last_busy_ns;       /* last moment it was seen busy */
 	_Atomic uint64_t service_vns;        /* virtual service of this client; a tenant's is the sum over its seats */
@@ -269,6 +270,7 @@ PEN_OFFSET(pen_ledger_page, departed_vns, 216);
 PEN_OFFSET(pen_ledger_page, client, 256);
 PEN_OFFSET(pen_ledger_page, response, 256 + 64 * 256);
 PEN_OFFSET(pen_signal_page, busy, 64);
+PEN_OFFSET(pen_signal_page, watching, 80);
 PEN_OFFSET(pen_signal_page, busy_since_ns, 128);
 _Static_assert(sizeof(struct pen_terms_page) <= PEN_TERMS_BYTES, "terms page");
 _Static_assert(sizeof(struct pen_ledger_page) <= PEN_LEDGER_BYTES, "ledger page");

@@ -32,6 +32,7 @@ struct pen_mark {
 struct pen_piece {
 	uint32_t first, count;
 	bool whole, last;
+	uint32_t gate;         /* not 0: in front of it stands a wait for that number (device-side gate) */
 };
 
 /* Bits of pen_adapter.caps */
@@ -85,6 +86,14 @@ struct pen_adapter {
 	void (*urgent_hint)(struct pen_gate_queue *q, unsigned level);
 	/* The API's own code for a refused allocation. Mandatory. */
 	int (*oom_code)(enum pen_denial why);
+	/*
+	 * Device-side gate. The device itself waits in front of a command until a number in memory has come: so a queue may be deep and
+	 * still stops between two commands. gate_ready: can that be done in this queue now? May set it up, which may take a while
+	 * once. gate_open: lets everything pass that waits for numbers up to @number, and nothing beyond; numbers wrap around. A
+	 * store, no call of the driver's: it is made with the gate's lock held. NULL: there is none.
+	 */
+	bool (*gate_ready)(struct pen_gate_queue *q);
+	void (*gate_open)(void *device_native, uint32_t number);
 	/*
 	 * Without NOTIFY: there is work in flight, and another tenant on the device. From now on pen_gate_watch() is to be called, at once and
 	 * by whatever thread, until it returns 0; else the device would look taken until the application's next call. Called again

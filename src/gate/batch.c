@@ -384,11 +384,14 @@ uint64_t pen_gate_watch(struct pen_gate *g)
 {
 	if (!pen_gate_attached(g))
 		return 0;
-	look_at_all(g, true);
 	uint64_t now = pen_gate_now(g);
-	pen_gate_connection(g, now);
 	pen_gate_lock(g);
 	pen_gate_refresh(g);
+	pen_gate_dev_look(g, now);   /* first: somebody waits for nothing else */
+	pen_gate_unlock_only(g);
+	look_at_all(g, true);
+	pen_gate_connection(g, now);
+	pen_gate_lock(g);
 	give_up_old_tails(g, now);
 	pen_gate_unlock_only(g);
 	atomic_store(&g->pending, 1);
@@ -445,6 +448,7 @@ void pen_gate_wait_own(struct pen_gate *g, uint64_t bound_ns, uint32_t kick_seen
 	}
 	pen_gate_lock(g);
 	struct pen_gate_batch *b = pin_oldest(g, NULL, true);
+	uint64_t ends = g->st.last_progress_ns + g->st.oldest_est_ns;
 	pen_gate_unlock(g);
 	if (!b) {
 		wait_kick(g, PEN_MIN(bound_ns, PEN_MS), kick_seen);
@@ -456,8 +460,10 @@ void pen_gate_wait_own(struct pen_gate *g, uint64_t bound_ns, uint32_t kick_seen
 	} else {
 		uint64_t began = pen_mono_ns(), now = began;
 		while (!(done = g->ad->mark_poll(&b->mark) != 0) && now - began < bound_ns && atomic_load(&g->kick) == kick_seen) {
-			/* In proportion to what was waited: what ends is seen late by an eighth of that. */
-			wait_kick(g, pen_clamp((now - began) / 8, PEN_GATE_POLL_NS, PEN_MS), kick_seen);
+			/* Until it should end, and then in proportion to what was waited: seen late by an eighth of that. */
+			uint64_t step = now < ends ? ends - now : (now - began) / 8;
+			step = pen_clamp(step, PEN_GATE_POLL_NS, PEN_MS);
+			wait_kick(g, PEN_MIN(step, began + bound_ns - now), kick_seen);
 			now = pen_mono_ns();
 		}
 	}

@@ -74,6 +74,8 @@ void pen_gate_publish(struct pen_gate *g, enum pen_busy_state state)
 	atomic_store(&own->busy, PEN_BUSY_NEXT(word, state));
 	if (!g->nforeign)
 		return;
+	if (was == PEN_BUSY_IDLE || state == PEN_BUSY_IDLE)
+		pen_gate_ring(g);
 	if (state == PEN_BUSY_IDLE || (state == PEN_BUSY_WANT && was == PEN_BUSY_RUN))
 		wake_best(g);
 	else if (state == PEN_BUSY_WANT && was == PEN_BUSY_CLAIM && anybody_waits(g, true))

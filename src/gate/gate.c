@@ -56,6 +56,7 @@ static void gate_after_fork(struct pen_gate *g)
 	g->attached = 0;
 	g->nforeign = g->nothers = 0;
 	g->watched = PEN_GATE_UNWATCHED;
+	memset(&g->devgate, 0, sizeof(g->devgate));
 	g->units_set = 0;
 	atomic_store(&g->missing_since_ns, 0);
 	atomic_store(&g->mem_bytes, 0);

@@ -159,6 +159,11 @@ void pen_gate_poll(struct pen_gate_queue *q);
  * Return: ns until it should be called again; 0: not before adapter->watch was called again.
  */
 uint64_t pen_gate_watch(struct pen_gate *g);
+/*
+ * While a device-side gate stands in front of work: the word on which others tell this process that an outranking tenant has become
+ * busy or idle. The watcher sleeps on it beside its own (its value is 1). NULL: none does.
+ */
+const _Atomic uint32_t *pen_gate_bell(struct pen_gate *g);
 /* Submission edge, before the native clFlush: a tail without a mark gets one, so that its end is seen. */
 void pen_gate_edge(struct pen_gate_queue *q);
 /*

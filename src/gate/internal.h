@@ -66,6 +66,7 @@ struct pen_gate_batch {
 	_Atomic uint32_t timed;      /* 1: times were looked for; start_ns 0 = there are none */
 
 	uint64_t runs_foreign, runs_all, overlap;
+	uint32_t gate_number;        /* of the device-side gate in front of it; 0 = none */
 	bool has_mark, released, complete, synced, sealed, working;
 	bool counted;                /* in flight: in nflight and inflight_ns */
 	bool not_runnable, edge;
@@ -89,6 +90,18 @@ struct pen_gate_queue_full {
 };
 
 struct pen_gate_costs;
+
+/* The device-side gate (devgate.c). Numbers of batches wrap around. */
+struct pen_gate_dev {
+	uint32_t last;                       /* given out */
+	uint32_t word;                       /* what the adapter was told last */
+	uint32_t standing;                   /* batches behind it that are in flight */
+	bool shut;
+	uint16_t blocker;                    /* seat + 1 that it is shut for; 0 = none */
+	uint32_t blocker_word;
+	uint64_t blocker_progress, blocked_since_ns;
+	uint64_t pulse_ns;                   /* last time that one batch was let through */
+};
 
 /* LINGERS: pen_gate_watch() is being called, but found nothing in flight: it may be a moment late for what comes now. */
 enum pen_gate_watched { PEN_GATE_UNWATCHED, PEN_GATE_LINGERS, PEN_GATE_WATCHED };
@@ -141,6 +154,7 @@ struct pen_gate {
 	uint32_t nforeign;
 	uint32_t nothers;                    /* of them, other tenants' */
 	enum pen_gate_watched watched;
+	struct pen_gate_dev devgate;
 };
 
 static inline struct pen_gate_queue_full *pen_gate_full(struct pen_gate_queue *q)
@@ -243,6 +257,13 @@ void pen_gate_runs(struct pen_gate *g, struct pen_gate_runs *ret);   /* who has 
 void pen_gate_publish(struct pen_gate *g, enum pen_busy_state state);
 void pen_gate_enter(struct pen_gate *g, struct pen_admit_view *view);   /* something to do: joins the fair order; keeps @view true */
 void pen_gate_settle(struct pen_gate *g);    /* after retirement or the end of a hold: what is published now? */
+
+/* ---- device-side gate (devgate.c); lock held ---- */
+bool pen_gate_dev_wanted(struct pen_gate *g);                          /* somebody is about for whom it is worth it */
+void pen_gate_dev_put(struct pen_gate *g, struct pen_gate_batch *b);   /* @b gets a number, and passes unless it is shut */
+void pen_gate_dev_retired(struct pen_gate *g, const struct pen_gate_batch *b);
+void pen_gate_dev_look(struct pen_gate *g, uint64_t now_ns);           /* shuts or opens it by what the outranking seats say */
+void pen_gate_ring(struct pen_gate *g);                                /* own busy word has left or reached IDLE */
 
 /* ---- batches (batch.c, retire.c); lock held unless said ---- */
 struct pen_gate_batch *pen_gate_batch_new(struct pen_gate_queue_full *q);

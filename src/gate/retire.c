@@ -391,6 +391,8 @@ void pen_gate_retire(struct pen_gate *g, struct pen_gate_batch *b, const struct 
 		atomic_fetch_add(&l->guar_tat_ns, (uint64_t)pen_admit_settle_guar(&g->lim, diff));
 	}
 	pen_gate_count_out(g, b);
+	if (b->gate_number)
+		pen_gate_dev_retired(g, b);
 	if (!b->edge) {
 		pen_count(&c->device_ns, charge);
 		pen_count(&c->batches, 1);

@@ -15,6 +15,7 @@ struct call {
 	uint32_t slices, first;      /* all; those already submitted */
 	bool no_wait;
 	bool flushed;
+	bool can_gate;               /* the adapter can put its device-side gate in front */
 	struct pen_gate_batch *b;    /* of the piece admitted last; NULL: nothing tracks it */
 	bool marked;                 /* b is new and shall get a mark */
 	uint32_t count;              /* slices admitted */
@@ -201,6 +202,9 @@ static void open_batch(struct call *k, const struct pen_admit_decision *d, uint6
 	if (!parked)
 		pen_gate_count_in(g, b);
 	pen_gate_batch_append(q, b);
+	/* What goes against a rank shall pass; and what a call waits for is over when it returns. */
+	if (k->can_gate && can_mark && !parked && !d->repay && !d->debt && !(k->cmd->flags & PEN_CMD_BLOCKING) && pen_gate_dev_wanted(g))
+		pen_gate_dev_put(g, b);
 	if (spare) {
 		q->spare_ns = d->credit_ns - d->est_ns;
 		atomic_fetch_add(&q->head.credit, q->spare_ns);
@@ -243,6 +247,7 @@ static void ask(struct call *k, const struct pen_admit_view *v, struct pen_admit
 		.unknown = k->cmd->cost && !pen_cost_known(k->cmd->cost),
 		/* Behind something that cannot run a command is not in flight, and must not keep its thread from what lets it run. */
 		.no_wait = k->no_wait || parks(k),
+		.gated = k->can_gate,
 	};
 	if (left == k->slices)
 		c.est_ns = k->est_ns;
@@ -283,6 +288,8 @@ static int admit_once(struct call *k)
 	case PEN_ADMIT_STOP:
 		return -ESHUTDOWN;
 	default:
+		if (g->devgate.standing)
+			pen_gate_dev_look(g, v.now_ns);   /* held by a rank it is time to shut it */
 		hold(k, &d, v.now_ns);
 		return 0;
 	}
@@ -370,6 +377,7 @@ static int hand_over(struct call *k)
 		.count = k->count,
 		.whole = k->count == k->slices,
 		.last = k->first + k->count == k->slices,
+		.gate = b && k->marked ? b->gate_number : 0,
 	};
 	bool in_submit = g->ad->caps & PEN_ADAPTER_IN_SUBMIT;
 	PEN_GATE_POINT(SUBMIT);
@@ -421,6 +429,8 @@ int pen_gate_submit(struct pen_gate_queue *q, const struct pen_gate_cmd *cmd)
 		.no_wait = (cmd->flags & (PEN_CMD_NO_WAIT | PEN_CMD_NOT_RUNNABLE)) || (g->ad->in_callback && g->ad->in_callback()),
 	};
 	int code = 0;
+	/* What somebody more urgent could be kept waiting by. Before the admission: it may take a while the first time. */
+	k.can_gate = g->ad->gate_ready && atomic_load_explicit(&g->hot->nwatch, memory_order_relaxed) && !k.no_wait && g->ad->gate_ready(q);
 	atomic_fetch_add(&full->refs, 1);
 	while (!code && k.first < k.slices) {
 		if (admit(&k) < 0) {

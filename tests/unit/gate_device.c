@@ -23,6 +23,7 @@ struct fake_item {
 	uint32_t tag;
 	bool has_tag;
 	const _Atomic uint32_t *until;
+	uint32_t gate;
 	void (*then)(void *arg);
 	void *arg;
 	struct fake_mark *fm;
@@ -33,7 +34,8 @@ static _Thread_local bool on_device_thread;
 
 static bool runnable(const struct fake_dev *d, const struct fake_item *i)
 {
-	return i && (!d->lazy || i->number <= d->flushed) && (!i->until || atomic_load(i->until));
+	return i && (!d->lazy || i->number <= d->flushed) && (!i->until || atomic_load(i->until)) &&
+	       (!i->gate || (int32_t)(atomic_load(&d->gate_word) - i->gate) >= 0);
 }
 
 static void execute(struct fake_dev *d, struct fake_item *i, uint64_t *start, uint64_t *end)
@@ -162,7 +164,7 @@ static void enqueue(struct fake_queue *q, struct fake_item *i, struct pen_mark *
 	pthread_mutex_unlock(&d->lock);
 }
 
-static int submit_piece(struct fake_queue *q, const struct fake_cmd *c, uint32_t count, bool last, struct pen_mark *mark)
+static int submit_piece(struct fake_queue *q, const struct fake_cmd *c, uint32_t count, bool last, uint32_t gate, struct pen_mark *mark)
 {
 	if (c->refuse)
 		return c->refuse;
@@ -172,6 +174,8 @@ static int submit_piece(struct fake_queue *q, const struct fake_cmd *c, uint32_t
 	i->tag = c->tag;
 	i->has_tag = last;
 	i->until = c->until;
+	i->gate = gate;
+	q->dev->gated += gate != 0;
 	i->then = last ? c->then : NULL;
 	i->arg = c->arg;
 	enqueue(q, i, mark);
@@ -182,12 +186,12 @@ static int submit_piece(struct fake_queue *q, const struct fake_cmd *c, uint32_t
 
 int fake_submit(struct fake_queue *q, const struct fake_cmd *c)
 {
-	return submit_piece(q, c, c->slices ? c->slices : 1, true, NULL);
+	return submit_piece(q, c, c->slices ? c->slices : 1, true, 0, NULL);
 }
 
 static int ad_submit(struct pen_gate_queue *q, void *native, const struct pen_piece *piece, struct pen_mark *mark)
 {
-	return submit_piece(q->native, native, piece->count, piece->last, mark);
+	return submit_piece(q->native, native, piece->count, piece->last, piece->gate, mark);
 }
 
 static int ad_mark_record(struct pen_gate_queue *q, struct pen_mark *mark)
@@ -263,6 +267,26 @@ static bool ad_capturing(struct pen_gate_queue *q)
 static bool ad_in_callback(void)
 {
 	return on_device_thread;
+}
+
+static bool ad_gate_ready(struct pen_gate_queue *q)
+{
+	(void)q;
+	return true;
+}
+
+static void ad_gate_open(void *native, uint32_t number)
+{
+	struct fake_dev *d = native;
+	atomic_store(&d->gate_word, number);
+	atomic_fetch_add(&d->gate_moves, 1);
+	pthread_cond_signal(&d->work);
+}
+
+void fake_gate_have(struct fake_dev *d)
+{
+	d->adapter.gate_ready = ad_gate_ready;
+	d->adapter.gate_open = ad_gate_open;
 }
 
 static int ad_oom_code(enum pen_denial why)

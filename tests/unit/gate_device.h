@@ -45,6 +45,8 @@ struct fake_dev {
 	uint32_t marks, marks_ever;      /* that exist, that were ever made */
 	uint32_t marks_max;              /* most that existed on one queue at once */
 	uint32_t flushes, capturing;
+	_Atomic uint32_t gate_word, gate_moves;  /* device-side gate: passes up to; times it was told */
+	uint32_t gated;                  /* commands that it stood in front of */
 	_Atomic uint32_t *running, *running_other;  /* shared between processes: who executes now */
 	_Atomic uint32_t *violations;
 	_Atomic uint64_t *ended;         /* end of the last command */
@@ -56,6 +58,7 @@ void fake_dev_stop(struct fake_dev *d);      /* everything submitted must be exe
 struct fake_queue *fake_queue_new(struct fake_dev *d);
 void fake_finish(struct fake_queue *q);      /* the native call: waits until the queue is empty */
 int fake_submit(struct fake_queue *q, const struct fake_cmd *c);   /* the native call of an admitted command */
+void fake_gate_have(struct fake_dev *d);     /* the device has a gate */
 void fake_idle(struct fake_dev *d);          /* waits until nothing is left to execute */
 
 /* ---- board ---- */

@@ -692,6 +692,7 @@ static void test_threads(void **state)
 
 #include "gate_suite_account.h"
 #include "gate_suite_many.h"
+#include "gate_suite_devgate.h"
 
 #define SUITE_TESTS \
 	cmocka_unit_test(test_memory), cmocka_unit_test(test_order_and_fast_path), \
@@ -703,6 +704,6 @@ static void test_threads(void **state)
 	cmocka_unit_test(test_no_marks), cmocka_unit_test(test_destroy_without_mark), cmocka_unit_test(test_watch), cmocka_unit_test(test_pieces_add_up), \
 	cmocka_unit_test(test_blocking), cmocka_unit_test(test_destroy_in_flight), \
 	cmocka_unit_test(test_out_of_order), cmocka_unit_test(test_threads), \
-	SUITE_TESTS_ACCOUNT, SUITE_TESTS_MANY
+	SUITE_TESTS_ACCOUNT, SUITE_TESTS_MANY, SUITE_TESTS_DEVGATE
 
 #endif

@@ -96,6 +96,20 @@ static void test_unknown_has_nothing_behind_it(void **state)
 	EXPECT_GO(a);
 }
 
+static void test_gated_is_not_narrow(void **state)
+{
+	(void)state;
+	struct ask *a = fresh();
+	in_flight(a, 1 * MS, 0);
+	add_seat(a, 9, 2, PEN_BUSY_IDLE)->last_busy_ns = NOW;
+	expect(a, PEN_ADMIT_WAIT_OWN, PEN_HOLD_WINDOW, PEN_BUSY_RUN);
+	a->cmd.gated = true;
+	EXPECT_GO(a);
+	a->cmd.est_ns = 1 * MS + 1;
+	a->st.oldest_est_ns = 500 * US;                     /* several in flight */
+	expect(a, PEN_ADMIT_WAIT_OWN, PEN_HOLD_WINDOW, PEN_BUSY_RUN);
+}
+
 static void test_debts_come_one_by_one(void **state)
 {
 	(void)state;
@@ -354,7 +368,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_window),
 		cmocka_unit_test(test_hot_ends),
-		cmocka_unit_test(test_unknown_has_nothing_behind_it),
+		cmocka_unit_test(test_unknown_has_nothing_behind_it), cmocka_unit_test(test_gated_is_not_narrow),
 		cmocka_unit_test(test_debts_come_one_by_one),
 		cmocka_unit_test(test_siblings),
 		cmocka_unit_test(test_pieces),

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef PEN_TESTS_GATE_SUITE_DEVGATE_H
+#define PEN_TESTS_GATE_SUITE_DEVGATE_H
+/*
+ * The part of the gate's suite about the device-side gate; included by gate_suite.h. The commands wait for the test, so that nothing
+ * depends on how fast the machine is.
+ */
+
+#define DEEP 10
+
+struct deep {
+	struct rig r;
+	struct fake_board *b;
+	_Atomic uint32_t go;
+	struct fake_cmd c[DEEP];
+};
+
+/* What the urgent tenant on seat 0 says. */
+static void urgent_says(struct fake_board *b, enum pen_busy_state state)
+{
+	struct pen_signal_page *p = fake_board_signal(b, 0);
+	atomic_store(&p->last_busy_ns, pen_mono_ns());
+	atomic_store(&p->busy, PEN_BUSY_NEXT(atomic_load(&p->busy), state));
+}
+
+/* More in flight than the narrow window holds, with somebody urgent about. */
+static void deep_open(struct deep *d, uint32_t guaranteed_ppm)
+{
+	static const uint16_t rank[] = { 0, 1 };
+	memset(d, 0, sizeof(*d));
+	d->b = fake_board_new(2, rank);
+	d->b->base[1].share_guaranteed_ppm = guaranteed_ppm;
+	fake_board_publish(d->b, 1);
+	urgent_says(d->b, PEN_BUSY_IDLE);
+	rig_open(&d->r, d->b, 1, 0);
+	fake_gate_have(d->r.dev);
+	for (int i = 0; i < DEEP; i++) {
+		d->c[i] = (struct fake_cmd){ .dur_ns = 300000, .until = &d->go };
+		struct pen_gate_cmd cmd = { .native = &d->c[i], .est_ns = 300000, .slices = 1, .wave = 1 };
+		assert_int_equal(pen_gate_submit(d->r.q, &cmd), 0);
+	}
+	assert_int_equal(d->r.dev->gated, DEEP);
+	assert_int_equal(atomic_load(&account(&d->r)->held_ns[PEN_HOLD_WINDOW]), 0);
+}
+
+static void deep_close(struct deep *d)
+{
+	finish_queue(d->r.q);
+	assert_int_equal(d->r.dev->executed, DEEP);
+	settle(&d->r);
+	pen_gate_watch(d->r.gate);
+	assert_null(pen_gate_bell(d->r.gate));
+	assert_int_equal(atomic_load(&fake_board_signal(d->b, 1)->watching), 0);
+	rig_close(&d->r);
+}
+
+static void test_devgate_shuts_and_opens(void **state)
+{
+	(void)state;
+	if (SUITE_MARKS < DEEP)   /* a batch without a mark has no gate */
+		return;
+	static struct deep d;
+	deep_open(&d, 0);
+	assert_non_null(pen_gate_bell(d.r.gate));
+	assert_int_equal(atomic_load(pen_gate_bell(d.r.gate)), 1);
+	urgent_says(d.b, PEN_BUSY_RUN);
+	pen_gate_watch(d.r.gate);
+	atomic_store(&d.go, 1);
+	usleep(20000);   /* it could run if the gate let it */
+	assert_int_equal(d.r.dev->executed, 0);
+	urgent_says(d.b, PEN_BUSY_IDLE);
+	pen_gate_watch(d.r.gate);
+	deep_close(&d);
+}
+
+/* Held by a rank the thread that submits shuts it itself. */
+static void *submit_one(void *p)
+{
+	struct deep *d = p;
+	static struct fake_cmd more;
+	more = (struct fake_cmd){ .dur_ns = 1000 };
+	struct pen_gate_cmd cmd = { .native = &more, .est_ns = 1000, .slices = 1, .wave = 1 };
+	pen_gate_submit(d->r.q, &cmd);
+	return NULL;
+}
+
+static void test_devgate_shut_by_a_hold(void **state)
+{
+	(void)state;
+	if (SUITE_MARKS < DEEP)   /* a batch without a mark has no gate */
+		return;
+	static struct deep d;
+	pthread_t t;
+	deep_open(&d, 0);
+	urgent_says(d.b, PEN_BUSY_RUN);
+	uint32_t moves = atomic_load(&d.r.dev->gate_moves);
+	pthread_create(&t, NULL, submit_one, &d);
+	for (int i = 0; i < 5000 && atomic_load(&d.r.dev->gate_moves) == moves; i++)
+		usleep(1000);
+	atomic_store(&d.go, 1);
+	usleep(5000);
+	assert_int_equal(d.r.dev->executed, 0);
+	urgent_says(d.b, PEN_BUSY_IDLE);
+	pen_gate_watch(d.r.gate);
+	pthread_join(t, NULL);
+	finish_queue(d.r.q);
+	assert_int_equal(d.r.dev->executed, DEEP + 1);
+	rig_close(&d.r);
+}
+
+/* Somebody who is busy for ever and does not move keeps nobody out for ever. */
+static void test_devgate_stuck_neighbour(void **state)
+{
+	(void)state;
+	if (SUITE_MARKS < DEEP)   /* a batch without a mark has no gate */
+		return;
+	static struct deep d;
+	deep_open(&d, 0);
+	urgent_says(d.b, PEN_BUSY_RUN);
+	pen_gate_watch(d.r.gate);
+	atomic_store(&d.go, 1);
+	uint64_t began = pen_mono_ns();
+	for (int i = 0; i < 5000 && d.r.dev->executed < DEEP; i++) {
+		usleep(1000);
+		pen_gate_watch(d.r.gate);
+	}
+	assert_true(pen_mono_ns() - began >= PEN_ADMIT_STALE_NS / 2);
+	deep_close(&d);
+}
+
+/* A guarantee is kept behind the gate as well: one batch after the other, while the urgent one is busy and moves. */
+static void test_devgate_guarantee(void **state)
+{
+	(void)state;
+	if (SUITE_MARKS < DEEP)   /* a batch without a mark has no gate */
+		return;
+	static struct deep d;
+	deep_open(&d, PEN_PPM / 2);
+	urgent_says(d.b, PEN_BUSY_RUN);
+	pen_gate_watch(d.r.gate);
+	atomic_store(&d.go, 1);
+	for (int i = 0; i < 5000 && d.r.dev->executed < DEEP; i++) {
+		atomic_fetch_add(&fake_board_signal(d.b, 0)->progress, 1);
+		usleep(500);
+		pen_gate_watch(d.r.gate);
+	}
+	assert_true(atomic_load(&d.r.dev->gate_moves) >= DEEP);
+	deep_close(&d);
+}
+
+struct sleeper {
+	const _Atomic uint32_t *word;
+	_Atomic uint32_t woken;
+};
+
+static void *sleep_on_bell(void *p)
+{
+	struct sleeper *s = p;
+	if (pen_futex_wait(s->word, 1, 10 * PEN_S) == 0)
+		atomic_store(&s->woken, 1);
+	return NULL;
+}
+
+/* The one who becomes busy rings. */
+static void test_devgate_bell(void **state)
+{
+	(void)state;
+	if (SUITE_MARKS < DEEP)   /* a batch without a mark has no gate */
+		return;
+	static struct deep d;
+	deep_open(&d, 0);
+	struct rig u;
+	rig_open(&u, d.b, 0, 0);
+	struct sleeper s = { .word = pen_gate_bell(d.r.gate) };
+	pthread_t t;
+	pthread_create(&t, NULL, sleep_on_bell, &s);
+	struct fake_cmd one = { .dur_ns = 1000 };
+	for (int i = 0; i < 5000 && !atomic_load(&s.woken); i++) {
+		assert_int_equal(enqueue(u.q, &one, 0), 0);
+		finish_queue(u.q);
+		pen_gate_poll(u.q);
+		usleep(1000);
+	}
+	pthread_join(t, NULL);
+	assert_int_equal(atomic_load(&s.woken), 1);
+	rig_close(&u);
+	atomic_store(&d.go, 1);
+	pen_gate_watch(d.r.gate);
+	deep_close(&d);
+}
+
+#define SUITE_TESTS_DEVGATE \
+	cmocka_unit_test(test_devgate_shuts_and_opens), cmocka_unit_test(test_devgate_shut_by_a_hold), \
+	cmocka_unit_test(test_devgate_stuck_neighbour), cmocka_unit_test(test_devgate_guarantee), cmocka_unit_test(test_devgate_bell)
+
+#endif
