@@ -141,6 +141,8 @@ static int submit(struct pen_gate_queue *q, void *native, const struct pen_piece
 	pen_cu_thread.depth++;
 	/* What is complete when the call returns is timed by the host: an event behind it would be late. */
 	bool marked = mark && !cmd->blocking && pen_cu_context_enter(c);
+	if (piece->gate)
+		pen_cu_gate_wait(s, piece->gate);
 	if (marked && (n = node_get(c)) != NULL)
 		n->has_before = record(s, n->before);
 	CUresult r = cmd->run(cmd, piece);
@@ -365,4 +367,6 @@ const struct pen_adapter pen_cu_adapter = {
 	.in_callback = in_callback,
 	.oom_code = oom_code,
 	.watch = pen_cu_watch,
+	.gate_ready = pen_cu_gate_ready,
+	.gate_open = pen_cu_gate_open,
 };

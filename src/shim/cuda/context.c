@@ -117,6 +117,7 @@ static struct pen_cu_context *close_context(CUcontext id)
 	uint32_t alive = PEN_CU_ALIVE, users;
 	if (!atomic_compare_exchange_strong(&c->life, &alive, PEN_CU_CLOSING))
 		return NULL;   /* another thread is at it */
+	pen_cu_gate_end(c);
 	while ((users = atomic_load(&c->users)) != 0)
 		pen_futex_wait(&c->users, users, LEAVE_STEP_NS);
 	return c;

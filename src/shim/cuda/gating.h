@@ -33,6 +33,10 @@ struct pen_cu_context {
 	_Atomic uint32_t users;          /* calls that touch its events; futex word */
 	_Atomic uint32_t refs;           /* the map, streams, marks */
 	_Atomic uint32_t blocking;       /* streams that wait for its legacy stream and are waited for by it */
+	_Atomic uint32_t gate_state;     /* gateword.c: its word of the device-side gate */
+	_Atomic uint32_t *gate_word;     /* host memory that the device sees at gate_address; goes with the context */
+	CUdeviceptr gate_address;
+	struct pen_cu_context *gate_next, **gate_link;
 	struct pen_forklock lock;        /* what follows */
 	struct pen_cu_node *pool;
 	struct pen_cu_stream *streams;
@@ -208,6 +212,11 @@ struct pen_cu_gating {
 	_Atomic uint32_t waiting;        /* threads inside a wait of the driver */
 	_Atomic uint32_t watch, listed;  /* watch.c: its gate is to be looked at; it is in the list */
 	struct pen_cu_gating *next_watched;
+	_Atomic uint32_t gate_listed;
+	struct pen_cu_gating *next_gated;
+	struct pen_forklock gate_lock;   /* what follows */
+	struct pen_cu_context *gated;    /* contexts with a word */
+	uint32_t gate_number;            /* that it holds */
 	_Atomic uint64_t wave_ns;        /* what a full device of threads of an unknown kernel takes, from those that are known; 0 = nothing known */
 	_Atomic uint32_t threads;        /* that the device holds at once; 0 = not asked yet */
 	struct pen_cost *_Atomic copy[8][64];   /* by direction and power of two */
@@ -217,6 +226,15 @@ struct pen_cu_gating *pen_cu_gating(struct pen_cu_device *d);   /* NULL: out of 
 /* ---- watch.c --------------------------------------------------------------------------------------------------- */
 
 void pen_cu_watch(void *device);   /* adapter slot: looks at the marks of this device until nothing is in flight */
+bool pen_cu_watched(void);         /* the thread is there */
+
+/* ---- gateword.c ------------------------------------------------------------------------------------------------ */
+
+bool pen_cu_gate_ready(struct pen_gate_queue *q);              /* adapter slots */
+void pen_cu_gate_open(void *device, uint32_t number);
+bool pen_cu_gate_wait(struct pen_cu_stream *s, uint32_t number);   /* puts the wait into the stream */
+void pen_cu_gate_end(struct pen_cu_context *c);                /* the context goes: nothing stands at its gate any more */
+void pen_cu_gate_end_all(void);                                /* the process does */
 
 /* ---- copy.c ---------------------------------------------------------------------------------------------------- */
 

@@ -46,6 +46,20 @@ static uint64_t look(struct pen_cu_gating *g)
 	return atomic_load(&g->waiting) ? PEN_MAX(ns, WAIT_INSIDE_NS) : ns;
 }
 
+/* Until there is something to do, or somebody more urgent becomes busy or idle. */
+static void rest(uint32_t seen, uint64_t ns)
+{
+	const _Atomic uint32_t *word[PEN_FUTEX_ANY_MAX] = { &helper.word };
+	uint32_t value[PEN_FUTEX_ANY_MAX] = { seen };
+	unsigned n = 1;
+	for (struct pen_cu_gating *g = atomic_load(&helper.list); g && n < PEN_FUTEX_ANY_MAX; g = g->next_watched) {
+		word[n] = atomic_load(&g->watch) ? pen_gate_bell(g->device->gate) : NULL;
+		value[n] = 1;
+		n += word[n] != NULL;
+	}
+	pen_futex_wait_any(word, value, n, ns);
+}
+
 static void *run(void *unused)
 {
 	(void)unused;
@@ -62,7 +76,7 @@ static void *run(void *unused)
 			pen_futex_wait(&helper.word, seen, ASLEEP_NS);
 			atomic_store(&helper.asleep, 0);
 		} else {
-			pen_futex_wait(&helper.word, seen, next);
+			rest(seen, next);
 		}
 	}
 	atomic_store(&helper.quit, 2);
@@ -77,6 +91,11 @@ static void wake(void)
 		pen_futex_wake(&helper.word, 1);
 }
 
+bool pen_cu_watched(void)
+{
+	return atomic_load_explicit(&helper.process, memory_order_acquire) == pen_forklock_process();
+}
+
 /* ---- its life ---------------------------------------------------------------------------------------------------- */
 
 extern int __cxa_atexit(void (*fn)(void *), void *arg, void *dso);
@@ -89,8 +108,9 @@ extern void *__dso_handle __attribute__((visibility("hidden")));
 static void quit(void *unused)
 {
 	(void)unused;
-	if (atomic_load(&helper.process) != pen_forklock_process() || atomic_exchange(&helper.quit, 1))
+	if (!pen_cu_watched() || atomic_exchange(&helper.quit, 1))
 		return;
+	pen_cu_gate_end_all();
 	atomic_fetch_add(&helper.word, 1);
 	pen_futex_wake(&helper.word, 1);
 	uint64_t until = pen_mono_ns() + QUIT_NS;
@@ -158,7 +178,7 @@ void pen_cu_watch(void *device)
 		while (!atomic_compare_exchange_weak(&helper.list, &head, g));
 	}
 	atomic_store(&g->watch, 1);
-	if (atomic_load(&helper.process) == pen_forklock_process())
+	if (pen_cu_watched())
 		wake();
 	else
 		start();

@@ -12,17 +12,17 @@ struct pen_cu_table pen_cu_real;
 _Thread_local struct pen_cu_thread pen_cu_thread __attribute__((tls_model("initial-exec")));
 
 struct fctx { bool gone; struct fstream *legacy; };
-struct item { struct item *next; uint64_t dur_ns; struct fevent *event; void (*host)(void *); void *arg; };
+struct item { struct item *next; uint64_t dur_ns; struct fevent *event; const _Atomic uint32_t *word; uint32_t value; };
 struct fstream {
 	struct fctx *ctx;
 	uint64_t end_ns;                 /* of what is in it, by the clock */
 	unsigned int flags;
 	int priority;
-	bool blocked;                    /* behind a wait; what comes is kept */
+	bool blocked;                    /* behind a wait that the test ends; what comes is kept */
 	bool capturing;
 	struct item *first, *last;
 };
-struct fevent { struct fctx *ctx; bool own, captured, pending; uint64_t stamp_ns; };
+struct fevent { struct fctx *ctx; struct fstream *stream; bool own, captured, pending; uint64_t stamp_ns; };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static uint64_t device_end_ns;
@@ -75,6 +75,38 @@ static void run_item(struct fstream *s, uint64_t dur_ns, struct fevent *e)
 	}
 }
 
+/* What stood behind a wait for a word goes when the word has come. Lock held. */
+static void advance(struct fstream *s)
+{
+	while (s->first && !s->blocked) {
+		struct item *i = s->first;
+		if (i->word && (int32_t)(atomic_load(i->word) - i->value) < 0)
+			return;
+		s->first = i->next;
+		if (!s->first)
+			s->last = NULL;
+		if (!i->word)
+			run_item(s, i->dur_ns, i->event);
+		free(i);
+	}
+}
+
+/* Lock held. */
+static void keep(struct fstream *s, const struct item *what)
+{
+	struct item *i = calloc(1, sizeof(*i));
+	*i = *what;
+	if (i->event)
+		i->event->pending = true;
+	if (i->event)
+		i->event->stream = s;
+	if (s->last)
+		s->last->next = i;
+	else
+		s->first = i;
+	s->last = i;
+}
+
 static CUresult enqueue(struct fstream *s, uint64_t dur_ns, struct fevent *e)
 {
 	if (!s)
@@ -86,16 +118,8 @@ static CUresult enqueue(struct fstream *s, uint64_t dur_ns, struct fevent *e)
 			e->captured = true;
 		if (e && e->own)
 			atomic_fetch_add(&fake.captured_own, 1);
-	} else if (s->blocked) {
-		struct item *i = calloc(1, sizeof(*i));
-		*i = (struct item){ .dur_ns = dur_ns, .event = e };
-		if (e)
-			e->pending = true;
-		if (s->last)
-			s->last->next = i;
-		else
-			s->first = i;
-		s->last = i;
+	} else if (advance(s), s->blocked || s->first) {
+		keep(s, &(struct item){ .dur_ns = dur_ns, .event = e });
 	} else {
 		run_item(s, dur_ns, e);
 	}
@@ -103,18 +127,19 @@ static CUresult enqueue(struct fstream *s, uint64_t dur_ns, struct fevent *e)
 	return CUDA_SUCCESS;
 }
 
+void fake_hold(CUstream id)
+{
+	pthread_mutex_lock(&lock);
+	resolve(id, false)->blocked = true;
+	pthread_mutex_unlock(&lock);
+}
+
 void fake_unblock(CUstream id)
 {
 	struct fstream *s = resolve(id, false);
 	pthread_mutex_lock(&lock);
 	s->blocked = false;
-	while (s->first) {
-		struct item *i = s->first;
-		s->first = i->next;
-		run_item(s, i->dur_ns, i->event);
-		free(i);
-	}
-	s->last = NULL;
+	advance(s);
 	pthread_mutex_unlock(&lock);
 }
 
@@ -129,7 +154,8 @@ static CUresult wait_stream(struct fstream *s)
 {
 	for (;;) {
 		pthread_mutex_lock(&lock);
-		bool blocked = s->blocked, capturing = s->capturing;
+		advance(s);
+		bool blocked = s->blocked || s->first, capturing = s->capturing;
 		uint64_t end = s->end_ns;
 		pthread_mutex_unlock(&lock);
 		if (capturing) {
@@ -342,6 +368,8 @@ static CUresult f_cuEventQuery(CUevent id)
 	if (e->captured)
 		return CUDA_ERROR_CAPTURED_EVENT;
 	pthread_mutex_lock(&lock);
+	if (e->pending)
+		advance(e->stream);
 	bool done = !e->pending && pen_mono_ns() >= e->stamp_ns;
 	pthread_mutex_unlock(&lock);
 	return done ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
@@ -377,7 +405,11 @@ static CUresult f_cuStreamSynchronize_ptsz(CUstream s)
 static CUresult f_cuStreamQuery(CUstream s)
 {
 	struct fstream *f = resolve(s, false);
-	return !f->blocked && pen_mono_ns() >= f->end_ns ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
+	pthread_mutex_lock(&lock);
+	advance(f);
+	bool done = !f->blocked && !f->first && pen_mono_ns() >= f->end_ns;
+	pthread_mutex_unlock(&lock);
+	return done ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
 }
 
 static CUresult f_cuCtxSynchronize(void)
@@ -406,6 +438,37 @@ static CUresult f_cuStreamWaitValue32(CUstream s, CUdeviceptr address, uint32_t 
 {
 	(void)address, (void)value, (void)flags;
 	resolve(s, false)->blocked = true;
+	return CUDA_SUCCESS;
+}
+
+static CUresult f_cuStreamWaitValue32_v2(CUstream stream, CUdeviceptr address, uint32_t value, unsigned int flags)
+{
+	struct fstream *s = resolve(stream, false);
+	assert_int_equal(flags, CU_STREAM_WAIT_VALUE_GEQ);
+	COUNT(cuStreamWaitValue32_v2);
+	if (!pen_cu_thread.depth)
+		return f_cuStreamWaitValue32(stream, address, value, flags);
+	pthread_mutex_lock(&lock);
+	if (s->capturing)
+		atomic_fetch_add(&fake.captured_own, 1);
+	else
+		keep(s, &(struct item){ .word = (const _Atomic uint32_t *)(uintptr_t)address, .value = value });
+	pthread_mutex_unlock(&lock);
+	return CUDA_SUCCESS;
+}
+
+static CUresult f_cuMemHostAlloc(void **out, size_t n, unsigned int flags)
+{
+	(void)flags;
+	unsafe();
+	*out = calloc(1, n);
+	return CUDA_SUCCESS;
+}
+
+static CUresult f_cuMemHostGetDevicePointer_v2(CUdeviceptr *out, void *p, unsigned int flags)
+{
+	(void)flags;
+	*out = (CUdeviceptr)(uintptr_t)p;
 	return CUDA_SUCCESS;
 }
 
@@ -534,7 +597,7 @@ static void table_fill(void)
 	IS(cuStreamSynchronize), IS(cuStreamSynchronize_ptsz), IS(cuStreamQuery), IS(cuCtxSynchronize), IS(cuStreamWaitEvent);
 	IS(cuStreamWaitValue32), IS(cuLaunchKernel), IS(cuLaunchKernel_ptsz), IS(cuGraphLaunch), IS(cuLaunchHostFunc);
 	IS(cuMemcpyHtoDAsync_v2), IS(cuMemcpyDtoHAsync_v2), IS(cuMemcpyDtoH_v2), IS(cuMemsetD32Async), IS(cuPointerGetAttribute);
-	IS(cuDeviceGetAttribute), IS(cuGraphGetNodes);
+	IS(cuDeviceGetAttribute), IS(cuGraphGetNodes), IS(cuStreamWaitValue32_v2), IS(cuMemHostAlloc), IS(cuMemHostGetDevicePointer_v2);
 }
 
 /* ---- what the shim's other half would give ------------------------------------------------------------------------ */

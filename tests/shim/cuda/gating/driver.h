@@ -54,6 +54,7 @@ CUstream fake_stream(unsigned int flags);/* by the hook */
 CUevent fake_event(void);                /* an event of the application's */
 CUresult fake_launch(CUfunction f, unsigned int grid, CUstream s);   /* by the hook, blocks of 256 */
 void fake_uses(CUstream s);              /* this thread's next call is for it */
+void fake_hold(CUstream s);              /* nothing in it begins */
 void fake_unblock(CUstream s);           /* what its wait-value waited for has come */
 uint32_t fake_busy(void);                /* state of the own busy word */
 /* Nothing in flight any more, by looking alone; a bound. */
