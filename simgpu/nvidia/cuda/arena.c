@@ -8,26 +8,28 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define PAGES (UINT64_C(1) << 18)   /* 512 GiB of addresses: several cards' memory, several times over */
+#define PAGES (UINT64_C(1) << 18) /* 512 GiB of addresses: several cards' memory, several times over */
 #define PAGES_LEAST (UINT64_C(1) << 12)
 
 struct sim_arena sim_arena = { .fd = -1 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static uint64_t *taken;      /* a bit per page */
-static uint64_t looked;      /* pages below it are taken */
+static uint64_t *taken; /* a bit per page */
+static uint64_t looked; /* pages below it are taken */
 
 /* Aligned, so that a page of the device begins at a multiple of its size. */
 static uint64_t map(int fd, uint64_t bytes)
 {
-	char *p = mmap(NULL, bytes + SIM_PAGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	char *p = mmap(NULL, bytes + SIM_PAGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+		       -1, 0);
 
 	if (p == MAP_FAILED)
 		return 0;
 
 	char *at = (char *)(((uintptr_t)p + SIM_PAGE_BYTES - 1) & ~(SIM_PAGE_BYTES - 1));
 
-	if (mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, fd, 0) == MAP_FAILED) {
+	if (mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, fd, 0) ==
+	    MAP_FAILED) {
 		munmap(p, bytes + SIM_PAGE_BYTES);
 		return 0;
 	}
@@ -95,7 +97,8 @@ bool sim_arena_take(uint64_t pages, uint64_t *ret_first)
 
 void sim_arena_give(uint64_t first, uint64_t pages)
 {
-	fallocate(sim_arena.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(first * SIM_PAGE_BYTES), (off_t)(pages * SIM_PAGE_BYTES));
+	fallocate(sim_arena.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(first * SIM_PAGE_BYTES),
+		  (off_t)(pages * SIM_PAGE_BYTES));
 	pthread_mutex_lock(&lock);
 	for (uint64_t i = first; i < first + pages; i++)
 		taken[i / 64] &= ~(UINT64_C(1) << i % 64);

@@ -2,8 +2,9 @@
 #ifndef SIM_CUDA_ARENA_H
 #define SIM_CUDA_ARENA_H
 /*
- * Where device memory has its addresses: one sparse mapping of a memory file, made when first needed. Pages of SIM_PAGE_BYTES are handed
- * out of it; a page costs host memory once it was written to. The file lets another process map what a handle names.
+ * Where device memory has its addresses: one sparse mapping of a memory file, made when first needed. Pages
+ * of SIM_PAGE_BYTES are handed out of it; a page costs host memory once it was written to. The file lets
+ * another process map what a handle names.
  *
  * Threads: any. Lives as long as the process.
  */

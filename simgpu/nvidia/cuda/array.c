@@ -65,7 +65,8 @@ CUresult sim_array_shape(CUarray a, const CUDA_ARRAY3D_DESCRIPTOR_v2 *d)
 
 	if (!unit || !d->Width || d->Width > 131072 || height > 65536 || d->Depth > 16384)
 		return CUDA_ERROR_INVALID_VALUE;
-	if (d->NumChannels != 1 && d->NumChannels != 2 && d->NumChannels != 4 && !blocks && d->NumChannels != 3)
+	if (d->NumChannels != 1 && d->NumChannels != 2 && d->NumChannels != 4 && !blocks &&
+	    d->NumChannels != 3)
 		return CUDA_ERROR_INVALID_VALUE;
 	if (d->Flags & CUDA_ARRAY3D_CUBEMAP && (d->Width != d->Height || d->Depth % 6))
 		return CUDA_ERROR_INVALID_VALUE;
@@ -73,7 +74,8 @@ CUresult sim_array_shape(CUarray a, const CUDA_ARRAY3D_DESCRIPTOR_v2 *d)
 	if (blocks) {
 		a->row_bytes = (d->Width + 3) / 4 * unit;
 		a->rows = (height + 3) / 4;
-	} else if (d->Format == CU_AD_FORMAT_NV12 || d->Format == CU_AD_FORMAT_P010 || d->Format == CU_AD_FORMAT_P016) {
+	} else if (d->Format == CU_AD_FORMAT_NV12 || d->Format == CU_AD_FORMAT_P010 ||
+		   d->Format == CU_AD_FORMAT_P016) {
 		a->row_bytes = d->Width * unit;
 		a->rows = height + (height + 1) / 2;
 	} else {
@@ -129,7 +131,9 @@ CUresult cuArray3DCreate(CUarray *ret, const CUDA_ARRAY3D_DESCRIPTOR_v1 *d)
 	if (!d)
 		return CUDA_ERROR_INVALID_VALUE;
 
-	CUDA_ARRAY3D_DESCRIPTOR_v2 desc = { d->Width, d->Height, d->Depth, d->Format, d->NumChannels, d->Flags };
+	CUDA_ARRAY3D_DESCRIPTOR_v2 desc = {
+		d->Width, d->Height, d->Depth, d->Format, d->NumChannels, d->Flags
+	};
 
 	return create(ret, &desc);
 }
@@ -206,7 +210,8 @@ CUresult cuArray3DGetDescriptor(CUDA_ARRAY3D_DESCRIPTOR_v1 *ret, CUarray a)
 	if (!r && !ret)
 		r = CUDA_ERROR_INVALID_VALUE;
 	if (!r)
-		*ret = (CUDA_ARRAY3D_DESCRIPTOR_v1){ (unsigned)d.Width, (unsigned)d.Height, (unsigned)d.Depth, d.Format, d.NumChannels, d.Flags };
+		*ret = (CUDA_ARRAY3D_DESCRIPTOR_v1){ (unsigned)d.Width, (unsigned)d.Height, (unsigned)d.Depth,
+						     d.Format,          d.NumChannels,      d.Flags };
 	return r;
 }
 
@@ -230,11 +235,13 @@ CUresult cuArrayGetDescriptor(CUDA_ARRAY_DESCRIPTOR_v1 *ret, CUarray a)
 	if (!r && !ret)
 		r = CUDA_ERROR_INVALID_VALUE;
 	if (!r)
-		*ret = (CUDA_ARRAY_DESCRIPTOR_v1){ (unsigned)d.Width, (unsigned)d.Height, d.Format, d.NumChannels };
+		*ret = (CUDA_ARRAY_DESCRIPTOR_v1){ (unsigned)d.Width, (unsigned)d.Height, d.Format,
+						   d.NumChannels };
 	return r;
 }
 
-static CUresult requirements(CUDA_ARRAY_MEMORY_REQUIREMENTS_v1 *ret, const CUDA_ARRAY3D_DESCRIPTOR_v2 *desc, size_t bytes, CUdevice device)
+static CUresult requirements(CUDA_ARRAY_MEMORY_REQUIREMENTS_v1 *ret, const CUDA_ARRAY3D_DESCRIPTOR_v2 *desc,
+			     size_t bytes, CUdevice device)
 {
 	struct sim_device *d;
 	CUresult r = sim_device_get(device, &d);
@@ -243,7 +250,9 @@ static CUresult requirements(CUDA_ARRAY_MEMORY_REQUIREMENTS_v1 *ret, const CUDA_
 		return r;
 	if (!ret || !(desc->Flags & CUDA_ARRAY3D_DEFERRED_MAPPING))
 		return CUDA_ERROR_INVALID_VALUE;
-	*ret = (CUDA_ARRAY_MEMORY_REQUIREMENTS_v1){ .size = (bytes + SIM_PAGE_BYTES - 1) & ~(SIM_PAGE_BYTES - 1), .alignment = SIM_PAGE_BYTES };
+	*ret = (CUDA_ARRAY_MEMORY_REQUIREMENTS_v1){
+		.size = (bytes + SIM_PAGE_BYTES - 1) & ~(SIM_PAGE_BYTES - 1), .alignment = SIM_PAGE_BYTES
+	};
 	return CUDA_SUCCESS;
 }
 
@@ -255,7 +264,8 @@ CUresult cuArrayGetMemoryRequirements(CUDA_ARRAY_MEMORY_REQUIREMENTS_v1 *ret, CU
 }
 
 /* Tiles of 64 KiB, as NVIDIA's hardware has them for 2D; none of the levels is packed into a tail. */
-static CUresult sparse(CUDA_ARRAY_SPARSE_PROPERTIES_v1 *ret, const CUDA_ARRAY3D_DESCRIPTOR_v2 *desc, unsigned int levels)
+static CUresult sparse(CUDA_ARRAY_SPARSE_PROPERTIES_v1 *ret, const CUDA_ARRAY3D_DESCRIPTOR_v2 *desc,
+		       unsigned int levels)
 {
 	bool blocks;
 	uint32_t texel = format_bytes(desc->Format, &blocks) * (blocks ? 1 : desc->NumChannels);
@@ -269,7 +279,8 @@ static CUresult sparse(CUDA_ARRAY_SPARSE_PROPERTIES_v1 *ret, const CUDA_ARRAY3D_
 		else
 			height /= 2;
 	}
-	*ret = (CUDA_ARRAY_SPARSE_PROPERTIES_v1){ .tileExtent = { width, height, 1 }, .miptailFirstLevel = levels };
+	*ret = (CUDA_ARRAY_SPARSE_PROPERTIES_v1){ .tileExtent = { width, height, 1 },
+						  .miptailFirstLevel = levels };
 	return CUDA_SUCCESS;
 }
 
@@ -334,7 +345,8 @@ static void free_mipmap(CUmipmappedArray m)
 	free(m);
 }
 
-CUresult sim_mipmap_make(CUcontext ctx, const CUDA_ARRAY3D_DESCRIPTOR_v2 *desc, unsigned int levels, CUdeviceptr base, CUmipmappedArray *ret)
+CUresult sim_mipmap_make(CUcontext ctx, const CUDA_ARRAY3D_DESCRIPTOR_v2 *desc, unsigned int levels,
+			 CUdeviceptr base, CUmipmappedArray *ret)
 {
 	CUmipmappedArray m = calloc(1, sizeof(*m));
 	bool none = desc->Flags & (CUDA_ARRAY3D_SPARSE | CUDA_ARRAY3D_DEFERRED_MAPPING);
@@ -379,7 +391,8 @@ CUresult sim_mipmap_make(CUcontext ctx, const CUDA_ARRAY3D_DESCRIPTOR_v2 *desc, 
 	return CUDA_SUCCESS;
 }
 
-CUresult cuMipmappedArrayCreate(CUmipmappedArray *ret, const CUDA_ARRAY3D_DESCRIPTOR_v2 *desc, unsigned int levels)
+CUresult cuMipmappedArrayCreate(CUmipmappedArray *ret, const CUDA_ARRAY3D_DESCRIPTOR_v2 *desc,
+				unsigned int levels)
 {
 	CUcontext ctx;
 	CUresult r = sim_enter(&ctx);
@@ -427,7 +440,8 @@ CUresult cuMipmappedArrayDestroy(CUmipmappedArray m)
 	return CUDA_SUCCESS;
 }
 
-CUresult cuMipmappedArrayGetMemoryRequirements(CUDA_ARRAY_MEMORY_REQUIREMENTS_v1 *ret, CUmipmappedArray m, CUdevice device)
+CUresult cuMipmappedArrayGetMemoryRequirements(CUDA_ARRAY_MEMORY_REQUIREMENTS_v1 *ret, CUmipmappedArray m,
+					       CUdevice device)
 {
 	CUresult r = mipmap_check(m);
 
@@ -453,7 +467,8 @@ static CUresult map_info(const CUarrayMapInfo_v1 *info)
 		r = sim_array_check(info->resource.array);
 		list = r ? NULL : &info->resource.array->mapped;
 	} else {
-		r = info->resourceType == MIPMAP ? mipmap_check(info->resource.mipmap) : CUDA_ERROR_INVALID_VALUE;
+		r = info->resourceType == MIPMAP ? mipmap_check(info->resource.mipmap)
+						 : CUDA_ERROR_INVALID_VALUE;
 		list = r ? NULL : &info->resource.mipmap->mapped;
 	}
 	if (r)
@@ -467,8 +482,11 @@ static CUresult map_info(const CUarrayMapInfo_v1 *info)
 	return CUDA_ERROR_INVALID_VALUE;
 }
 
-/* The bytes behind such an array cannot be copied here; what is kept is that the memory is in use. In the stream's order. */
-SIM_PAIR(cuMemMapArrayAsync, _ptsz, (CUarrayMapInfo_v1 *list, unsigned int n, CUstream h), {
+/*
+ * The bytes behind such an array cannot be copied here; what is kept is that the memory is in use. In the
+ * stream's order.
+ */
+SIM_PAIR(cuMemMapArrayAsync, _ptsz, (CUarrayMapInfo_v1 * list, unsigned int n, CUstream h), {
 	CUcontext ctx;
 	CUstream s;
 	CUresult r = sim_enter(&ctx);

@@ -10,7 +10,8 @@ struct CUarray_st {
 	uint64_t life;                 /* the context's id when it was made */
 	CUDA_ARRAY3D_DESCRIPTOR_v2 desc;
 	CUdeviceptr base;              /* 0: sparse or deferred, nothing is there to copy to */
-	size_t row_bytes, pitch, rows, layers;   /* bytes of texels in a row; from row to row; rows of a layer; layers or slices */
+	/* bytes of texels in a row; from row to row; rows of a layer; layers or slices */
+	size_t row_bytes, pitch, rows, layers;
 	CUmipmappedArray mipmap;       /* owner of a level; NULL: its own */
 	struct sim_mapped *mapped;     /* sparse and deferred: physical memory behind it */
 };
@@ -33,8 +34,8 @@ CUresult sim_array_check(CUarray a);
 CUresult sim_array_shape(CUarray a, const CUDA_ARRAY3D_DESCRIPTOR_v2 *desc);
 size_t sim_array_bytes(const struct CUarray_st *a);
 /* Levels at @base, or in memory of their own if that is 0. */
-CUresult sim_mipmap_make(CUcontext ctx, const CUDA_ARRAY3D_DESCRIPTOR_v2 *desc, unsigned int levels, CUdeviceptr base,
-			 CUmipmappedArray *ret);
+CUresult sim_mipmap_make(CUcontext ctx, const CUDA_ARRAY3D_DESCRIPTOR_v2 *desc, unsigned int levels,
+			 CUdeviceptr base, CUmipmappedArray *ret);
 size_t sim_mipmap_bytes(const CUDA_ARRAY3D_DESCRIPTOR_v2 *desc, unsigned int levels);
 
 /* vmm.c: references from a part of an array to physical memory. @info NULL: all parts. */

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Stream capture. While a stream captures, what it is given becomes nodes of a graph. Streams join a capture by waiting for an event that
- * was recorded in it, and have to be joined back before it ends.
+ * Stream capture. While a stream captures, what it is given becomes nodes of a graph. Streams join a
+ * capture by waiting for an event that was recorded in it, and have to be joined back before it ends.
  *
- * Rules, as NVIDIA documents them: a call that conflicts with a capture fails and the capture is lost with it (its end says 901).
- * Which calls of which threads are unsafe follows from the modes of the captures that are open and of the calling thread.
+ * Rules, as NVIDIA documents them: a call that conflicts with a capture fails and the capture is lost with
+ * it (its end says 901). Which calls of which threads are unsafe follows from the modes of the captures
+ * that are open and of the calling thread.
  *
  * One lock for all: captures are rare, and streams of several threads meet in them.
  */
@@ -20,14 +21,14 @@ struct sim_tips {
 struct sim_capture {
 	uint64_t id;
 	CUgraph graph;
-	bool given;                    /* the program's graph, which stays its own */
+	bool given; /* the program's graph, which stays its own */
 	CUstreamCaptureMode mode;
 	pthread_t thread;
 	CUstream origin;
 	bool lost;
-	CUstream stream[64];           /* that are in it */
+	CUstream stream[64]; /* that are in it */
 	uint32_t streams;
-	CUgraphNode *told;             /* what the last question for its nodes was answered with */
+	CUgraphNode *told; /* what the last question for its nodes was answered with */
 	CUgraphEdgeData *told_edges;
 	struct sim_capture *next;
 };
@@ -114,7 +115,8 @@ CUresult sim_capture_unsafe(void)
 	pthread_mutex_lock(&lock);
 	for (struct sim_capture *c = open_captures; c; c = c->next) {
 		bool own = pthread_equal(c->thread, me) && c->mode != CU_STREAM_CAPTURE_MODE_RELAXED;
-		bool others = c->mode == CU_STREAM_CAPTURE_MODE_GLOBAL && mine == CU_STREAM_CAPTURE_MODE_GLOBAL;
+		bool others =
+			c->mode == CU_STREAM_CAPTURE_MODE_GLOBAL && mine == CU_STREAM_CAPTURE_MODE_GLOBAL;
 
 		if (own || others)
 			r = lose(c, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
@@ -228,24 +230,28 @@ CUresult sim_capture_node(CUstream s, CUgraphNodeParams *p, CUgraphNode *ret)
 
 CUresult sim_capture_copy(CUstream s, const CUDA_MEMCPY3D_v2 *c)
 {
-	CUgraphNodeParams p = { .type = CU_GRAPH_NODE_TYPE_MEMCPY, .memcpy = { .copyCtx = s->ctx, .copyParams = *c } };
+	CUgraphNodeParams p = { .type = CU_GRAPH_NODE_TYPE_MEMCPY,
+				.memcpy = { .copyCtx = s->ctx, .copyParams = *c } };
 
 	return sim_capture_node(s, &p, NULL);
 }
 
 CUresult sim_capture_memops(CUstream s, const CUstreamBatchMemOpParams *list, unsigned int n)
 {
-	CUgraphNodeParams p = { .type = CU_GRAPH_NODE_TYPE_BATCH_MEM_OP, .memOp = { s->ctx, n, (CUstreamBatchMemOpParams *)(uintptr_t)list, 0 } };
+	CUgraphNodeParams p = { .type = CU_GRAPH_NODE_TYPE_BATCH_MEM_OP,
+				.memOp = { s->ctx, n, (CUstreamBatchMemOpParams *)(uintptr_t)list, 0 } };
 
 	return sim_capture_node(s, &p, NULL);
 }
 
 CUresult sim_capture_launch(CUstream s, const struct sim_launch *l, unsigned char *params, size_t bytes)
 {
-	void *extra[] = { CU_LAUNCH_PARAM_BUFFER_POINTER, params, CU_LAUNCH_PARAM_BUFFER_SIZE, &bytes, CU_LAUNCH_PARAM_END };
+	void *extra[] = { CU_LAUNCH_PARAM_BUFFER_POINTER, params, CU_LAUNCH_PARAM_BUFFER_SIZE, &bytes,
+			  CU_LAUNCH_PARAM_END };
 	CUgraphNodeParams p = { .type = CU_GRAPH_NODE_TYPE_KERNEL,
-				.kernel = { l->f, l->grid[0], l->grid[1], l->grid[2], l->block[0], l->block[1], l->block[2], l->smem_bytes,
-					    NULL, extra, NULL, s->ctx } };
+				.kernel = { l->f, l->grid[0], l->grid[1], l->grid[2], l->block[0],
+					    l->block[1], l->block[2], l->smem_bytes, NULL, extra, NULL,
+					    s->ctx } };
 	CUgraphNode node;
 	CUresult r = sim_capture_node(s, &p, &node);
 
@@ -318,7 +324,8 @@ CUresult sim_capture_wait(CUstream s, CUevent e, bool external)
 
 /* ---- begin and end ---- */
 
-static CUresult begin(CUstream h, bool per_thread, CUstreamCaptureMode mode, CUgraph into, const CUgraphNode *deps, size_t n)
+static CUresult begin(CUstream h, bool per_thread, CUstreamCaptureMode mode, CUgraph into,
+		      const CUgraphNode *deps, size_t n)
 {
 	struct sim_capture *c;
 	CUcontext ctx;
@@ -372,10 +379,13 @@ static CUresult begin(CUstream h, bool per_thread, CUstreamCaptureMode mode, CUg
 	return r;
 }
 
-SIM_PAIR(cuStreamBeginCapture, _ptsz, (CUstream h), return begin(h, per_thread, CU_STREAM_CAPTURE_MODE_GLOBAL, NULL, NULL, 0);)
-SIM_PAIR(cuStreamBeginCapture_v2, _ptsz, (CUstream h, CUstreamCaptureMode mode), return begin(h, per_thread, mode, NULL, NULL, 0);)
+SIM_PAIR(cuStreamBeginCapture, _ptsz, (CUstream h),
+	 return begin(h, per_thread, CU_STREAM_CAPTURE_MODE_GLOBAL, NULL, NULL, 0);)
+SIM_PAIR(cuStreamBeginCapture_v2, _ptsz, (CUstream h, CUstreamCaptureMode mode),
+	 return begin(h, per_thread, mode, NULL, NULL, 0);)
 SIM_PAIR(cuStreamBeginCaptureToGraph, _ptsz,
-	 (CUstream h, CUgraph g, const CUgraphNode *deps, const CUgraphEdgeData *edges, size_t n, CUstreamCaptureMode mode),
+	 (CUstream h, CUgraph g, const CUgraphNode *deps, const CUgraphEdgeData *edges, size_t n,
+	  CUstreamCaptureMode mode),
 	 (void)edges;
 	 return g ? begin(h, per_thread, mode, g, deps, n) : CUDA_ERROR_INVALID_VALUE;)
 
@@ -425,7 +435,9 @@ static CUresult end(CUstream h, bool per_thread, CUgraph *ret)
 		pthread_mutex_unlock(&lock);
 		return r;
 	}
-	r = c->lost ? CUDA_ERROR_STREAM_CAPTURE_INVALIDATED : joined_back(c) ? CUDA_SUCCESS : CUDA_ERROR_STREAM_CAPTURE_UNJOINED;
+	r = c->lost          ? CUDA_ERROR_STREAM_CAPTURE_INVALIDATED
+	    : joined_back(c) ? CUDA_SUCCESS
+			     : CUDA_ERROR_STREAM_CAPTURE_UNJOINED;
 	if (!r)
 		*ret = c->graph;
 	else if (!c->given)
@@ -467,7 +479,9 @@ static CUresult peek(CUstream h, bool per_thread, CUstream *ret)
 
 static CUstreamCaptureStatus status_of(const struct sim_capture *c)
 {
-	return !c ? CU_STREAM_CAPTURE_STATUS_NONE : c->lost ? CU_STREAM_CAPTURE_STATUS_INVALIDATED : CU_STREAM_CAPTURE_STATUS_ACTIVE;
+	return !c        ? CU_STREAM_CAPTURE_STATUS_NONE
+	       : c->lost ? CU_STREAM_CAPTURE_STATUS_INVALIDATED
+			 : CU_STREAM_CAPTURE_STATUS_ACTIVE;
 }
 
 static CUresult is_capturing(CUstream h, bool per_thread, CUstreamCaptureStatus *ret)
@@ -488,10 +502,12 @@ static CUresult is_capturing(CUstream h, bool per_thread, CUstreamCaptureStatus 
 	return CUDA_SUCCESS;
 }
 
-SIM_PAIR(cuStreamIsCapturing, _ptsz, (CUstream h, CUstreamCaptureStatus *ret), return is_capturing(h, per_thread, ret);)
+SIM_PAIR(cuStreamIsCapturing, _ptsz, (CUstream h, CUstreamCaptureStatus *ret),
+	 return is_capturing(h, per_thread, ret);)
 
 /* The nodes are a copy that lasts until the next question or until the stream goes on. */
-static bool tell(struct sim_capture *c, const struct sim_deps *tips, const CUgraphNode **ret, const CUgraphEdgeData **ret_edges)
+static bool tell(struct sim_capture *c, const struct sim_deps *tips, const CUgraphNode **ret,
+		 const CUgraphEdgeData **ret_edges)
 {
 	CUgraphNode *copy = calloc(tips->n + 1, sizeof(CUgraphNode));
 	CUgraphEdgeData *edges = calloc(tips->n + 1, sizeof(*edges));
@@ -514,8 +530,8 @@ static bool tell(struct sim_capture *c, const struct sim_deps *tips, const CUgra
 	return true;
 }
 
-static CUresult info(CUstream h, bool per_thread, CUstreamCaptureStatus *status, uint64_t *id, CUgraph *graph, const CUgraphNode **nodes,
-		     const CUgraphEdgeData **edges, size_t *n)
+static CUresult info(CUstream h, bool per_thread, CUstreamCaptureStatus *status, uint64_t *id, CUgraph *graph,
+		     const CUgraphNode **nodes, const CUgraphEdgeData **edges, size_t *n)
 {
 	CUstream s;
 	CUresult r = peek(h, per_thread, &s);
@@ -548,10 +564,12 @@ static CUresult info(CUstream h, bool per_thread, CUstreamCaptureStatus *status,
 SIM_PAIR(cuStreamGetCaptureInfo, _ptsz, (CUstream h, CUstreamCaptureStatus *status, uint64_t *id),
 	 return info(h, per_thread, status, id, NULL, NULL, NULL, NULL);)
 SIM_PAIR(cuStreamGetCaptureInfo_v2, _ptsz,
-	 (CUstream h, CUstreamCaptureStatus *status, uint64_t *id, CUgraph *graph, const CUgraphNode **nodes, size_t *n),
+	 (CUstream h, CUstreamCaptureStatus *status, uint64_t *id, CUgraph *graph, const CUgraphNode **nodes,
+	  size_t *n),
 	 return info(h, per_thread, status, id, graph, nodes, NULL, n);)
 SIM_PAIR(cuStreamGetCaptureInfo_v3, _ptsz,
-	 (CUstream h, CUstreamCaptureStatus *status, uint64_t *id, CUgraph *graph, const CUgraphNode **nodes, const CUgraphEdgeData **edges, size_t *n),
+	 (CUstream h, CUstreamCaptureStatus *status, uint64_t *id, CUgraph *graph, const CUgraphNode **nodes,
+	  const CUgraphEdgeData **edges, size_t *n),
 	 return info(h, per_thread, status, id, graph, nodes, edges, n);)
 
 static CUresult update(CUstream h, bool per_thread, const CUgraphNode *nodes, size_t n, unsigned int flags)
@@ -585,7 +603,8 @@ static CUresult update(CUstream h, bool per_thread, const CUgraphNode *nodes, si
 	return r;
 }
 
-SIM_PAIR(cuStreamUpdateCaptureDependencies, _ptsz, (CUstream h, CUgraphNode *nodes, size_t n, unsigned int flags),
+SIM_PAIR(cuStreamUpdateCaptureDependencies, _ptsz,
+	 (CUstream h, CUgraphNode *nodes, size_t n, unsigned int flags),
 	 return update(h, per_thread, nodes, n, flags);)
 SIM_PAIR(cuStreamUpdateCaptureDependencies_v2, _ptsz,
 	 (CUstream h, CUgraphNode *nodes, const CUgraphEdgeData *edges, size_t n, unsigned int flags),

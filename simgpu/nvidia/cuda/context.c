@@ -1,19 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Contexts: the primary one of each device, those that a program makes, and which one a thread's calls go to. */
+/*
+ * Contexts: the primary one of each device, those that a program makes, and which one a thread's calls go
+ * to.
+ */
 #include "simgpu/nvidia/cuda/mem.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #define CONTEXTS_MAX (SIM_OWNER_POOL - 1)
-#define REUSE_AFTER 1024u   /* so many destroyed contexts are remembered: their handles are known to be stale */
+#define REUSE_AFTER 1024u /* so many destroyed contexts are remembered: their handles are known to be stale */
 
 _Thread_local struct sim_thread sim_self __attribute__((tls_model("initial-exec")));
 
 static pthread_mutex_t all_lock = PTHREAD_MUTEX_INITIALIZER;
 static CUcontext by_slot[CONTEXTS_MAX + 1];
-static uint32_t slots;                      /* used, from 1 on */
-static CUcontext dead_first, dead_last;     /* oldest first */
+static uint32_t slots; /* used, from 1 on */
+static CUcontext dead_first, dead_last; /* oldest first */
 static uint32_t dead;
 static _Atomic uint64_t next_id = 1;
 static pthread_mutex_t parts_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -131,7 +134,8 @@ static void set_defaults(CUcontext ctx)
 }
 
 /* Brings a struct to life: on the device first, since that may fail. */
-static CUresult start(CUcontext ctx, CUcontext root, struct sim_device *d, uint32_t units, uint32_t flags, uint32_t api)
+static CUresult start(CUcontext ctx, CUcontext root, struct sim_device *d, uint32_t units, uint32_t flags,
+		      uint32_t api)
 {
 	CUresult r;
 
@@ -165,7 +169,8 @@ static CUresult start(CUcontext ctx, CUcontext root, struct sim_device *d, uint3
 	return CUDA_SUCCESS;
 }
 
-static CUresult make(struct sim_device *d, CUcontext root, uint32_t units, uint32_t flags, uint32_t api, CUcontext *ret)
+static CUresult make(struct sim_device *d, CUcontext root, uint32_t units, uint32_t flags, uint32_t api,
+		     CUcontext *ret)
 {
 	CUcontext ctx = take_struct();
 	CUresult r;
@@ -212,7 +217,7 @@ void sim_context_unmake_part(CUcontext ctx)
 		}
 	pthread_mutex_unlock(&parts_lock);
 	if (ctx->broken != CUDA_ERROR_CONTEXT_IS_DESTROYED) {
-		sim_context_sync(ctx);   /* its channels are of a context that lives on */
+		sim_context_sync(ctx); /* its channels are of a context that lives on */
 		sim_context_unmake(ctx);
 	}
 	if (sim_self.current == ctx)
@@ -233,7 +238,7 @@ void sim_context_unmake(CUcontext ctx)
 		atomic_store(&part->broken, CUDA_ERROR_CONTEXT_IS_DESTROYED);
 	sim_capture_context_end(ctx);
 	if (ctx->sim && ctx->root == ctx)
-		sim_context_destroy(ctx->sim);   /* what is in its channels is dropped */
+		sim_context_destroy(ctx->sim); /* what is in its channels is dropped */
 	sim_pools_context_end(ctx);
 	sim_streams_end(ctx);
 	sim_modules_end(ctx);
@@ -317,11 +322,13 @@ static CUresult affinity(CUcontext ctx, const CUexecAffinityParam *p, int n)
 		return CUDA_ERROR_INVALID_VALUE;
 	if (strcmp(ctx->device->card.mode, "concurrent") != 0)
 		return CUDA_ERROR_UNSUPPORTED_EXEC_AFFINITY;
-	ctx->units = p->param.smCount.val < ctx->device->card.units ? p->param.smCount.val : ctx->device->card.units;
+	ctx->units = p->param.smCount.val < ctx->device->card.units ? p->param.smCount.val
+								    : ctx->device->card.units;
 	return CUDA_SUCCESS;
 }
 
-CUresult cuCtxCreate_v3(CUcontext *ret, CUexecAffinityParam *params, int n, unsigned int flags, CUdevice device)
+CUresult cuCtxCreate_v3(CUcontext *ret, CUexecAffinityParam *params, int n, unsigned int flags,
+			CUdevice device)
 {
 	CUresult r = create(ret, flags, device, 3020);
 
@@ -337,7 +344,8 @@ CUresult cuCtxCreate_v4(CUcontext *ret, CUctxCreateParams *params, unsigned int 
 {
 	if (params && params->cigParams)
 		return CUDA_ERROR_NOT_SUPPORTED;
-	return cuCtxCreate_v3(ret, params ? params->execAffinityParams : NULL, params ? params->numExecAffinityParams : 0, flags, device);
+	return cuCtxCreate_v3(ret, params ? params->execAffinityParams : NULL,
+			      params ? params->numExecAffinityParams : 0, flags, device);
 }
 
 CUresult cuCtxDestroy_v2(CUcontext ctx)

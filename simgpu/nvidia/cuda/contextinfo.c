@@ -121,7 +121,7 @@ CUresult cuCtxSetSharedMemConfig(CUsharedconfig config)
 
 	if (!r && config > CU_SHARED_MEM_CONFIG_EIGHT_BYTE_BANK_SIZE)
 		r = CUDA_ERROR_INVALID_VALUE;
-	return r;   /* no device since Kepler has a choice */
+	return r; /* no device since Kepler has a choice */
 }
 
 CUresult cuCtxGetStreamPriorityRange(int *least, int *greatest)

@@ -31,20 +31,21 @@ CUresult sim_copy(CUstream s, struct sim_cmd *cmd, enum sim_place src, enum sim_
 	if (!pageable)
 		return sim_push(s, cmd, NULL, 0, NULL);
 	/* A small run of pageable memory is taken over at once, all else keeps the caller until it is done. */
-	if (dst != SIM_AT_PAGEABLE && cmd->copy.rows <= 1 && cmd->copy.layers <= 1 && cmd->copy.width <= SIM_STAGE_MAX)
+	if (dst != SIM_AT_PAGEABLE && cmd->copy.rows <= 1 && cmd->copy.layers <= 1 &&
+	    cmd->copy.width <= SIM_STAGE_MAX)
 		return sim_push(s, cmd, (const void *)cmd->copy.src, cmd->copy.width, NULL);
 	return sim_push_now(s, cmd);
 }
 
-enum want { ANY, DEVICE, HOST };   /* what a call promises of an operand */
+enum want { ANY, DEVICE, HOST }; /* what a call promises of an operand */
 
 static bool wrong(enum want want, enum sim_place is)
 {
 	return want == DEVICE && is == SIM_AT_PAGEABLE;
 }
 
-static CUresult linear(CUdeviceptr dst, enum want want_dst, CUdeviceptr src, enum want want_src, size_t n, CUstream h, bool per_thread,
-		       bool sync)
+static CUresult linear(CUdeviceptr dst, enum want want_dst, CUdeviceptr src, enum want want_src, size_t n,
+		       CUstream h, bool per_thread, bool sync)
 {
 	enum sim_place at_dst, at_src;
 	CUcontext ctx;
@@ -53,7 +54,8 @@ static CUresult linear(CUdeviceptr dst, enum want want_dst, CUdeviceptr src, enu
 
 	if (SIM_UNLIKELY(r))
 		return r;
-	if (SIM_LIKELY(sim_driver.eager) && (sim_heap_contains(dst) || want_dst == HOST) && (sim_heap_contains(src) || want_src == HOST)) {
+	if (SIM_LIKELY(sim_driver.eager) && (sim_heap_contains(dst) || want_dst == HOST) &&
+	    (sim_heap_contains(src) || want_src == HOST)) {
 		memmove((void *)dst, (const void *)src, n);
 		return CUDA_SUCCESS;
 	}
@@ -71,8 +73,15 @@ static CUresult linear(CUdeviceptr dst, enum want want_dst, CUdeviceptr src, enu
 		return CUDA_ERROR_INVALID_VALUE;
 
 	if (SIM_UNLIKELY(s->capture != NULL)) {
-		CUDA_MEMCPY3D_v2 p = { .srcMemoryType = CU_MEMORYTYPE_UNIFIED, .srcDevice = src, .dstMemoryType = CU_MEMORYTYPE_UNIFIED,
-				       .dstDevice = dst, .srcPitch = n, .dstPitch = n, .WidthInBytes = n, .Height = 1, .Depth = 1 };
+		CUDA_MEMCPY3D_v2 p = { .srcMemoryType = CU_MEMORYTYPE_UNIFIED,
+				       .srcDevice = src,
+				       .dstMemoryType = CU_MEMORYTYPE_UNIFIED,
+				       .dstDevice = dst,
+				       .srcPitch = n,
+				       .dstPitch = n,
+				       .WidthInBytes = n,
+				       .Height = 1,
+				       .Depth = 1 };
 
 		return sim_capture_copy(s, &p);
 	}
@@ -100,8 +109,8 @@ SIM_PAIR(cuMemcpyDtoDAsync_v2, _ptsz, (CUdeviceptr dst, CUdeviceptr src, size_t 
 	 return linear(dst, DEVICE, src, DEVICE, n, h, per_thread, false);)
 
 /* Between two contexts: addresses are the process's, so the contexts are only checked. */
-static CUresult peer(CUdeviceptr dst, CUcontext dst_ctx, CUdeviceptr src, CUcontext src_ctx, size_t n, CUstream h, bool per_thread,
-		     bool sync)
+static CUresult peer(CUdeviceptr dst, CUcontext dst_ctx, CUdeviceptr src, CUcontext src_ctx, size_t n,
+		     CUstream h, bool per_thread, bool sync)
 {
 	CUresult r = sim_context_check(dst_ctx);
 
@@ -110,7 +119,9 @@ static CUresult peer(CUdeviceptr dst, CUcontext dst_ctx, CUdeviceptr src, CUcont
 	return r ? r : linear(dst, DEVICE, src, DEVICE, n, h, per_thread, sync);
 }
 
-SIM_PAIR(cuMemcpyPeer, _ptds, (CUdeviceptr dst, CUcontext dst_ctx, CUdeviceptr src, CUcontext src_ctx, size_t n),
+SIM_PAIR(cuMemcpyPeer, _ptds,
+	 (CUdeviceptr dst, CUcontext dst_ctx, CUdeviceptr src, CUcontext src_ctx, size_t n),
 	 return peer(dst, dst_ctx, src, src_ctx, n, NULL, per_thread, true);)
-SIM_PAIR(cuMemcpyPeerAsync, _ptsz, (CUdeviceptr dst, CUcontext dst_ctx, CUdeviceptr src, CUcontext src_ctx, size_t n, CUstream h),
+SIM_PAIR(cuMemcpyPeerAsync, _ptsz,
+	 (CUdeviceptr dst, CUcontext dst_ctx, CUdeviceptr src, CUcontext src_ctx, size_t n, CUstream h),
 	 return peer(dst, dst_ctx, src, src_ctx, n, h, per_thread, false);)

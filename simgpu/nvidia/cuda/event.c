@@ -1,14 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Events: a number in a lane, and a time that the device writes. In null mode an event has happened when it is recorded. */
+/*
+ * Events: a number in a lane, and a time that the device writes. In null mode an event has happened when it
+ * is recorded.
+ */
 #include "simgpu/nvidia/cuda/graph.h"
 
 #include <stdlib.h>
 #include <time.h>
 
 #define STAMPS 4u
-#define TICK_NS 500u   /* resolution of the device's clock as events show it, as NVIDIA documents it */
+#define TICK_NS 500u /* resolution of the device's clock as events show it, as NVIDIA documents it */
 
-/* Events come in slabs, which stay: the device writes times into them, and a program may keep an event longer than its context. */
+/*
+ * Events come in slabs, which stay: the device writes times into them, and a program may keep an event
+ * longer than its context.
+ */
 #define SLAB 32u
 
 struct slab {
@@ -85,7 +91,8 @@ CUresult cuEventCreate(CUevent *ret, unsigned int flags)
 
 	if (r)
 		return r;
-	if (!ret || flags & ~(unsigned)(CU_EVENT_BLOCKING_SYNC | CU_EVENT_DISABLE_TIMING | CU_EVENT_INTERPROCESS))
+	if (!ret ||
+	    flags & ~(unsigned)(CU_EVENT_BLOCKING_SYNC | CU_EVENT_DISABLE_TIMING | CU_EVENT_INTERPROCESS))
 		return CUDA_ERROR_INVALID_VALUE;
 	if (flags & CU_EVENT_INTERPROCESS && !(flags & CU_EVENT_DISABLE_TIMING))
 		return CUDA_ERROR_INVALID_VALUE;
@@ -173,7 +180,8 @@ static CUresult record(CUevent e, CUstream h, bool per_thread, unsigned int flag
 	if (SIM_UNLIKELY(s->capture != NULL)) {
 		CUgraphNodeParams p = { .type = CU_GRAPH_NODE_TYPE_EVENT_RECORD, .eventRecord = { e } };
 
-		return flags & CU_EVENT_RECORD_EXTERNAL ? sim_capture_node(s, &p, NULL) : sim_capture_record(e, s);
+		return flags & CU_EVENT_RECORD_EXTERNAL ? sim_capture_node(s, &p, NULL)
+							: sim_capture_record(e, s);
 	}
 	e->capture = 0;
 	return sim_event_record(e, s);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Making executable graphs: unfolding, dealing steps to lanes, replacing parameters. Launching is graphlaunch.c's. */
+/*
+ * Making executable graphs: unfolding, dealing steps to lanes, replacing parameters. Launching is
+ * graphlaunch.c's.
+ */
 #include "simgpu/nvidia/cuda/exec.h"
 
 #include <stdlib.h>
@@ -47,7 +50,8 @@ static bool add_step(CUgraphExec e, CUgraphNode node, struct ints *deps, struct 
 static bool unfold(CUgraphExec e, CUgraph g, const struct ints *entry, struct ints *ret_leaves);
 
 /* One node whose dependencies are done: a step, or the steps of a child graph. */
-static bool unfold_node(CUgraphExec e, CUgraphNode n, const struct ints *done, const struct ints *entry, struct ints *ret_done)
+static bool unfold_node(CUgraphExec e, CUgraphNode n, const struct ints *done, const struct ints *entry,
+			struct ints *ret_done)
 {
 	struct ints deps = { 0 };
 	bool ok = true;
@@ -93,7 +97,7 @@ static bool unfold(CUgraphExec e, CUgraph g, const struct ints *entry, struct in
 			left--;
 		}
 		if (left == before)
-			ok = false;   /* a cycle, which nobody can make */
+			ok = false; /* a cycle, which nobody can make */
 	}
 	for (size_t i = 0; i < n && ok; i++)
 		if (!g->nodes.node[i]->dependents.n)
@@ -105,7 +109,10 @@ static bool unfold(CUgraphExec e, CUgraph g, const struct ints *entry, struct in
 	return ok;
 }
 
-/* A step goes on in the lane of one that it depends on and that is last there; else it opens a lane, while there are some. */
+/*
+ * A step goes on in the lane of one that it depends on and that is last there; else it opens a lane, while
+ * there are some.
+ */
 static void deal(CUgraphExec e)
 {
 	uint32_t tail[SIM_EXEC_LANES];
@@ -122,7 +129,8 @@ static void deal(CUgraphExec e)
 			lane = e->lanes < SIM_EXEC_LANES ? e->lanes++ : i % SIM_EXEC_LANES;
 		s->lane = lane;
 		tail[lane] = i;
-		if (s->node->p.type != CU_GRAPH_NODE_TYPE_KERNEL && s->node->p.type != CU_GRAPH_NODE_TYPE_EMPTY)
+		if (s->node->p.type != CU_GRAPH_NODE_TYPE_KERNEL &&
+		    s->node->p.type != CU_GRAPH_NODE_TYPE_EMPTY)
 			e->effects = true;
 	}
 }
@@ -158,11 +166,13 @@ CUresult sim_exec_make(CUgraph g, unsigned long long flags, CUgraphExec *ret, CU
 		*ret_bad = NULL;
 	if (r)
 		return r;
-	if (!ret || flags & ~(unsigned long long)(CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH | CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD |
-						  CUDA_GRAPH_INSTANTIATE_FLAG_DEVICE_LAUNCH | CUDA_GRAPH_INSTANTIATE_FLAG_USE_NODE_PRIORITY))
+	if (!ret || flags & ~(unsigned long long)(CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH |
+						  CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD |
+						  CUDA_GRAPH_INSTANTIATE_FLAG_DEVICE_LAUNCH |
+						  CUDA_GRAPH_INSTANTIATE_FLAG_USE_NODE_PRIORITY))
 		return CUDA_ERROR_INVALID_VALUE;
 	if (flags & CUDA_GRAPH_INSTANTIATE_FLAG_DEVICE_LAUNCH)
-		return CUDA_ERROR_NOT_SUPPORTED;   /* kernels run no code here that could launch one */
+		return CUDA_ERROR_NOT_SUPPORTED; /* kernels run no code here that could launch one */
 	e = calloc(1, sizeof(*e));
 	if (!e)
 		return CUDA_ERROR_OUT_OF_MEMORY;
@@ -201,15 +211,18 @@ CUresult cuGraphInstantiate(CUgraphExec *ret, CUgraph g, CUgraphNode *bad, char 
 	return cuGraphInstantiate_v2(ret, g, bad, log, room);
 }
 
-SIM_PAIR(cuGraphInstantiateWithParams, _ptsz, (CUgraphExec *ret, CUgraph g, CUDA_GRAPH_INSTANTIATE_PARAMS *p), {
-	CUresult r = p ? sim_exec_make(g, p->flags, ret, &p->hErrNode_out) : CUDA_ERROR_INVALID_VALUE;
+SIM_PAIR(cuGraphInstantiateWithParams, _ptsz,
+	 (CUgraphExec * ret, CUgraph g, CUDA_GRAPH_INSTANTIATE_PARAMS *p), {
+		 CUresult r =
+			 p ? sim_exec_make(g, p->flags, ret, &p->hErrNode_out) : CUDA_ERROR_INVALID_VALUE;
 
-	if (p)
-		p->result_out = r ? CUDA_GRAPH_INSTANTIATE_ERROR : CUDA_GRAPH_INSTANTIATE_SUCCESS;
-	if (!r && p->flags & CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD)
-		r = per_thread ? cuGraphUpload_ptsz(*ret, p->hUploadStream) : cuGraphUpload(*ret, p->hUploadStream);
-	return r;
-})
+		 if (p)
+			 p->result_out = r ? CUDA_GRAPH_INSTANTIATE_ERROR : CUDA_GRAPH_INSTANTIATE_SUCCESS;
+		 if (!r && p->flags & CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD)
+			 r = per_thread ? cuGraphUpload_ptsz(*ret, p->hUploadStream)
+					: cuGraphUpload(*ret, p->hUploadStream);
+		 return r;
+	 })
 
 CUresult cuGraphExecDestroy(CUgraphExec e)
 {
@@ -245,7 +258,8 @@ CUresult sim_exec_set(CUgraphExec e, CUgraphNode node, CUgraphNodeParams *p)
 	mine = sim_graph_find_origin(e->graph, node->id);
 	if (!mine)
 		mine = sim_graph_find_origin(e->graph, node->origin);
-	if (!mine || mine->p.type == CU_GRAPH_NODE_TYPE_MEM_ALLOC || mine->p.type == CU_GRAPH_NODE_TYPE_MEM_FREE)
+	if (!mine || mine->p.type == CU_GRAPH_NODE_TYPE_MEM_ALLOC ||
+	    mine->p.type == CU_GRAPH_NODE_TYPE_MEM_FREE)
 		return CUDA_ERROR_INVALID_VALUE;
 	pthread_mutex_lock(&e->lock);
 	r = sim_node_set(mine, p);
@@ -268,7 +282,8 @@ CUresult cuGraphExecKernelNodeSetParams(CUgraphExec e, CUgraphNode node, const C
 	return sim_exec_set(e, node, &p);
 }
 
-CUresult cuGraphExecKernelNodeSetParams_v2(CUgraphExec e, CUgraphNode node, const CUDA_KERNEL_NODE_PARAMS_v2 *k)
+CUresult cuGraphExecKernelNodeSetParams_v2(CUgraphExec e, CUgraphNode node,
+					   const CUDA_KERNEL_NODE_PARAMS_v2 *k)
 {
 	if (!k)
 		return CUDA_ERROR_INVALID_VALUE;
@@ -278,23 +293,27 @@ CUresult cuGraphExecKernelNodeSetParams_v2(CUgraphExec e, CUgraphNode node, cons
 	return sim_exec_set(e, node, &p);
 }
 
-CUresult cuGraphExecMemcpyNodeSetParams(CUgraphExec e, CUgraphNode node, const CUDA_MEMCPY3D_v2 *c, CUcontext ctx)
+CUresult cuGraphExecMemcpyNodeSetParams(CUgraphExec e, CUgraphNode node, const CUDA_MEMCPY3D_v2 *c,
+					CUcontext ctx)
 {
 	if (!c)
 		return CUDA_ERROR_INVALID_VALUE;
 
-	CUgraphNodeParams p = { .type = CU_GRAPH_NODE_TYPE_MEMCPY, .memcpy = { .copyCtx = ctx, .copyParams = *c } };
+	CUgraphNodeParams p = { .type = CU_GRAPH_NODE_TYPE_MEMCPY,
+				.memcpy = { .copyCtx = ctx, .copyParams = *c } };
 
 	return sim_exec_set(e, node, &p);
 }
 
-CUresult cuGraphExecMemsetNodeSetParams(CUgraphExec e, CUgraphNode node, const CUDA_MEMSET_NODE_PARAMS_v1 *f, CUcontext ctx)
+CUresult cuGraphExecMemsetNodeSetParams(CUgraphExec e, CUgraphNode node, const CUDA_MEMSET_NODE_PARAMS_v1 *f,
+					CUcontext ctx)
 {
 	if (!f)
 		return CUDA_ERROR_INVALID_VALUE;
 
 	CUgraphNodeParams p = { .type = CU_GRAPH_NODE_TYPE_MEMSET,
-				.memset = { f->dst, f->pitch, f->value, f->elementSize, f->width, f->height, ctx } };
+				.memset = { f->dst, f->pitch, f->value, f->elementSize, f->width, f->height,
+					    ctx } };
 
 	return sim_exec_set(e, node, &p);
 }
@@ -326,12 +345,14 @@ CUresult cuGraphExecEventWaitNodeSetEvent(CUgraphExec e, CUgraphNode node, CUeve
 	return set_event(e, node, CU_GRAPH_NODE_TYPE_WAIT_EVENT, event);
 }
 
-CUresult cuGraphExecBatchMemOpNodeSetParams(CUgraphExec e, CUgraphNode node, const CUDA_BATCH_MEM_OP_NODE_PARAMS *m)
+CUresult cuGraphExecBatchMemOpNodeSetParams(CUgraphExec e, CUgraphNode node,
+					    const CUDA_BATCH_MEM_OP_NODE_PARAMS *m)
 {
 	if (!m)
 		return CUDA_ERROR_INVALID_VALUE;
 
-	CUgraphNodeParams p = { .type = CU_GRAPH_NODE_TYPE_BATCH_MEM_OP, .memOp = { m->ctx, m->count, m->paramArray, m->flags } };
+	CUgraphNodeParams p = { .type = CU_GRAPH_NODE_TYPE_BATCH_MEM_OP,
+				.memOp = { m->ctx, m->count, m->paramArray, m->flags } };
 
 	return sim_exec_set(e, node, &p);
 }
@@ -340,7 +361,7 @@ CUresult cuGraphExecBatchMemOpNodeSetParams(CUgraphExec e, CUgraphNode node, con
 
 struct update {
 	CUgraphExecUpdateResult result;
-	CUgraphNode node, from;        /* of the new graph; that it should have come from */
+	CUgraphNode node, from; /* of the new graph; that it should have come from */
 };
 
 static bool fail(struct update *u, CUgraphExecUpdateResult result, CUgraphNode node)
@@ -374,7 +395,8 @@ static bool same_shape(CUgraph mine, CUgraph other, struct update *u)
 				return fail(u, CU_GRAPH_EXEC_UPDATE_ERROR_TOPOLOGY_CHANGED, b);
 			}
 		}
-		if (a->p.type == CU_GRAPH_NODE_TYPE_GRAPH && !same_shape(a->p.graph.graph, b->p.graph.graph, u))
+		if (a->p.type == CU_GRAPH_NODE_TYPE_GRAPH &&
+		    !same_shape(a->p.graph.graph, b->p.graph.graph, u))
 			return false;
 	}
 	return true;
@@ -387,7 +409,8 @@ static bool take_params(CUgraph mine, CUgraph other, struct update *u)
 		CUgraphNodeParams p = b->p;
 
 		if (a->p.type == CU_GRAPH_NODE_TYPE_MEM_ALLOC || a->p.type == CU_GRAPH_NODE_TYPE_MEM_FREE) {
-			if (a->p.type == CU_GRAPH_NODE_TYPE_MEM_ALLOC ? a->block != b->block : a->p.free.dptr != b->p.free.dptr)
+			if (a->p.type == CU_GRAPH_NODE_TYPE_MEM_ALLOC ? a->block != b->block
+								      : a->p.free.dptr != b->p.free.dptr)
 				return fail(u, CU_GRAPH_EXEC_UPDATE_ERROR_NOT_SUPPORTED, b);
 		} else if (a->p.type == CU_GRAPH_NODE_TYPE_GRAPH) {
 			if (!take_params(a->p.graph.graph, b->p.graph.graph, u))

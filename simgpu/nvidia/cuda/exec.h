@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #ifndef SIM_CUDA_EXEC_H
 #define SIM_CUDA_EXEC_H
-/* Executable graphs: a private clone of a graph, its nodes in an order, child graphs unfolded, dealt to lanes. */
+/*
+ * Executable graphs: a private clone of a graph, its nodes in an order, child graphs unfolded, dealt to
+ * lanes.
+ */
 #include "simgpu/nvidia/cuda/graph.h"
 
 #define SIM_EXEC_LANES 8u        /* branches that run beside each other; more of them share a lane */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Memory of other interfaces, by descriptor. What cuMemCreate exported is a reference; any other file stands for memory that a
- * graphics interface has on the device, and takes as much there as it says.
+ * Memory of other interfaces, by descriptor. What cuMemCreate exported is a reference; any other file
+ * stands for memory that a graphics interface has on the device, and takes as much there as it says.
  */
 #include "simgpu/nvidia/cuda/array.h"
 #include "simgpu/nvidia/cuda/mem.h"
@@ -16,7 +16,7 @@ struct CUextMemory_st {
 	enum sim_tag tag;
 	CUcontext ctx;
 	int fd;
-	uint64_t bytes, taken, id;   /* that it has; taken of the device, and by which number; 0 = nothing */
+	uint64_t bytes, taken, id; /* that it has; taken of the device, and by which number; 0 = nothing */
 };
 
 static CUresult check(CUexternalMemory m)
@@ -54,7 +54,7 @@ CUresult cuImportExternalMemory(CUexternalMemory *ret, const CUDA_EXTERNAL_MEMOR
 		free(m);
 		return r;
 	}
-	*ret = m;   /* the descriptor is ours from now on */
+	*ret = m; /* the descriptor is ours from now on */
 	return CUDA_SUCCESS;
 }
 
@@ -84,7 +84,8 @@ static void *map(CUexternalMemory m, uint64_t offset, uint64_t bytes)
 	return p == MAP_FAILED ? NULL : p;
 }
 
-CUresult cuExternalMemoryGetMappedBuffer(CUdeviceptr *ret, CUexternalMemory m, const CUDA_EXTERNAL_MEMORY_BUFFER_DESC_v1 *desc)
+CUresult cuExternalMemoryGetMappedBuffer(CUdeviceptr *ret, CUexternalMemory m,
+					 const CUDA_EXTERNAL_MEMORY_BUFFER_DESC_v1 *desc)
 {
 	CUcontext ctx;
 	CUresult r = sim_enter(&ctx);
@@ -97,7 +98,9 @@ CUresult cuExternalMemoryGetMappedBuffer(CUdeviceptr *ret, CUexternalMemory m, c
 		return CUDA_ERROR_INVALID_VALUE;
 
 	void *p = map(m, desc->offset, desc->size);
-	struct sim_range range = { .base = (uintptr_t)p, .bytes = desc->size, .kind = SIM_MEM_EXTERNAL, .device = ctx->device };
+	struct sim_range range = {
+		.base = (uintptr_t)p, .bytes = desc->size, .kind = SIM_MEM_EXTERNAL, .device = ctx->device
+	};
 
 	if (!p)
 		return CUDA_ERROR_INVALID_VALUE;
@@ -114,13 +117,15 @@ bool sim_external_free(CUdeviceptr p)
 {
 	struct sim_range range;
 
-	if (!sim_range_find(p, &range) || range.kind != SIM_MEM_EXTERNAL || range.base != p || !sim_range_remove(p, &range))
+	if (!sim_range_find(p, &range) || range.kind != SIM_MEM_EXTERNAL || range.base != p ||
+	    !sim_range_remove(p, &range))
 		return false;
 	munmap((void *)range.base, range.bytes);
 	return true;
 }
 
-CUresult cuExternalMemoryGetMappedMipmappedArray(CUmipmappedArray *ret, CUexternalMemory m, const CUDA_EXTERNAL_MEMORY_MIPMAPPED_ARRAY_DESC_v1 *desc)
+CUresult cuExternalMemoryGetMappedMipmappedArray(CUmipmappedArray *ret, CUexternalMemory m,
+						 const CUDA_EXTERNAL_MEMORY_MIPMAPPED_ARRAY_DESC_v1 *desc)
 {
 	CUcontext ctx;
 	CUresult r = sim_enter(&ctx);

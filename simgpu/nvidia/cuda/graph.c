@@ -66,7 +66,9 @@ CUresult sim_graph_check(CUgraph g)
 
 CUresult sim_node_check(CUgraphNode n, CUgraphNodeType type)
 {
-	return n && n->tag == SIM_TAG_NODE && (type == UINT32_MAX || n->p.type == type) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+	return n && n->tag == SIM_TAG_NODE && (type == UINT32_MAX || n->p.type == type)
+		       ? CUDA_SUCCESS
+		       : CUDA_ERROR_INVALID_VALUE;
 }
 
 CUresult sim_graph_make(CUgraph *ret)
@@ -208,7 +210,8 @@ CUgraphNode sim_graph_find_origin(CUgraph g, uint64_t origin)
 
 		if (n->origin == origin)
 			return n;
-		in = n->p.type == CU_GRAPH_NODE_TYPE_GRAPH ? sim_graph_find_origin(n->p.graph.graph, origin) : NULL;
+		in = n->p.type == CU_GRAPH_NODE_TYPE_GRAPH ? sim_graph_find_origin(n->p.graph.graph, origin)
+							   : NULL;
 		if (in)
 			return in;
 	}
@@ -229,7 +232,8 @@ CUresult cuGraphNodeFindInClone(CUgraphNode *ret, CUgraphNode original, CUgraph 
 
 /* ---- nodes ---- */
 
-CUresult sim_node_add(CUgraph g, const CUgraphNode *deps, const CUgraphEdgeData *edges, size_t n, CUgraphNodeParams *p, CUgraphNode *ret)
+CUresult sim_node_add(CUgraph g, const CUgraphNode *deps, const CUgraphEdgeData *edges, size_t n,
+		      CUgraphNodeParams *p, CUgraphNode *ret)
 {
 	static _Atomic uint64_t next_id = 1;
 	CUgraphNode node;
@@ -291,10 +295,11 @@ CUresult cuGraphNodeGetType(CUgraphNode n, CUgraphNodeType *ret)
 }
 
 /*
- * As all these calls answer: without a list the number there is; with one as many as fit, the rest of it NULL, and how many were
- * written.
+ * As all these calls answer: without a list the number there is; with one as many as fit, the rest of it
+ * NULL, and how many were written.
  */
-static CUresult give(const struct sim_deps *d, const CUgraphEdgeData *edges, CUgraphNode *list, CUgraphEdgeData *ret_edges, size_t *n)
+static CUresult give(const struct sim_deps *d, const CUgraphEdgeData *edges, CUgraphNode *list,
+		     CUgraphEdgeData *ret_edges, size_t *n)
 {
 	if (!n)
 		return CUDA_ERROR_INVALID_VALUE;
@@ -372,7 +377,8 @@ CUresult cuGraphNodeGetDependencies(CUgraphNode node, CUgraphNode *list, size_t 
 	return cuGraphNodeGetDependencies_v2(node, list, NULL, n);
 }
 
-CUresult cuGraphNodeGetDependentNodes_v2(CUgraphNode node, CUgraphNode *list, CUgraphEdgeData *edges, size_t *n)
+CUresult cuGraphNodeGetDependentNodes_v2(CUgraphNode node, CUgraphNode *list, CUgraphEdgeData *edges,
+					 size_t *n)
 {
 	CUresult r = sim_node_check(node, UINT32_MAX);
 
@@ -394,14 +400,16 @@ static bool reaches(CUgraphNode from, CUgraphNode to)
 	return false;
 }
 
-CUresult cuGraphAddDependencies_v2(CUgraph g, const CUgraphNode *from, const CUgraphNode *to, const CUgraphEdgeData *edges, size_t n)
+CUresult cuGraphAddDependencies_v2(CUgraph g, const CUgraphNode *from, const CUgraphNode *to,
+				   const CUgraphEdgeData *edges, size_t n)
 {
 	CUresult r = sim_graph_check(g);
 
 	if (r || (n && (!from || !to)))
 		return CUDA_ERROR_INVALID_VALUE;
 	for (size_t i = 0; i < n; i++) {
-		if (sim_node_check(from[i], UINT32_MAX) || sim_node_check(to[i], UINT32_MAX) || from[i]->graph != g || to[i]->graph != g)
+		if (sim_node_check(from[i], UINT32_MAX) || sim_node_check(to[i], UINT32_MAX) ||
+		    from[i]->graph != g || to[i]->graph != g)
 			return CUDA_ERROR_INVALID_VALUE;
 		if (sim_deps_has(&to[i]->deps, from[i]) || reaches(to[i], from[i]))
 			return CUDA_ERROR_INVALID_VALUE;
@@ -416,7 +424,8 @@ CUresult cuGraphAddDependencies(CUgraph g, const CUgraphNode *from, const CUgrap
 	return cuGraphAddDependencies_v2(g, from, to, NULL, n);
 }
 
-CUresult cuGraphRemoveDependencies_v2(CUgraph g, const CUgraphNode *from, const CUgraphNode *to, const CUgraphEdgeData *edges, size_t n)
+CUresult cuGraphRemoveDependencies_v2(CUgraph g, const CUgraphNode *from, const CUgraphNode *to,
+				      const CUgraphEdgeData *edges, size_t n)
 {
 	CUresult r = sim_graph_check(g);
 
@@ -424,7 +433,8 @@ CUresult cuGraphRemoveDependencies_v2(CUgraph g, const CUgraphNode *from, const 
 	if (r || (n && (!from || !to)))
 		return CUDA_ERROR_INVALID_VALUE;
 	for (size_t i = 0; i < n; i++) {
-		if (sim_node_check(from[i], UINT32_MAX) || sim_node_check(to[i], UINT32_MAX) || !sim_deps_has(&to[i]->deps, from[i]))
+		if (sim_node_check(from[i], UINT32_MAX) || sim_node_check(to[i], UINT32_MAX) ||
+		    !sim_deps_has(&to[i]->deps, from[i]))
 			return CUDA_ERROR_INVALID_VALUE;
 		unlink_nodes(from[i], to[i]);
 	}
@@ -451,9 +461,11 @@ CUresult cuGraphDebugDotPrint(CUgraph g, const char *path, unsigned int flags)
 	for (size_t i = 0; i < g->nodes.n; i++) {
 		CUgraphNode n = g->nodes.node[i];
 
-		fprintf(f, "\tn%llu [label=\"%llu: type %u\"];\n", (unsigned long long)n->id, (unsigned long long)n->id, n->p.type);
+		fprintf(f, "\tn%llu [label=\"%llu: type %u\"];\n", (unsigned long long)n->id,
+			(unsigned long long)n->id, n->p.type);
 		for (size_t k = 0; k < n->deps.n; k++)
-			fprintf(f, "\tn%llu -> n%llu;\n", (unsigned long long)n->deps.node[k]->id, (unsigned long long)n->id);
+			fprintf(f, "\tn%llu -> n%llu;\n", (unsigned long long)n->deps.node[k]->id,
+				(unsigned long long)n->id);
 	}
 	fputs("}\n", f);
 	return fclose(f) == 0 ? CUDA_SUCCESS : CUDA_ERROR_OPERATING_SYSTEM;

@@ -4,8 +4,9 @@
 /*
  * Graphs, what is made from them, and captures.
  *
- * A node's parameters are CUgraphNodeParams whatever entry point they came through, with deep copies of what they point to.
- * Threads: graphs are a program's own to guard, as NVIDIA says; captures have one lock, since several threads' streams join in one.
+ * A node's parameters are CUgraphNodeParams whatever entry point they came through, with deep copies of
+ * what they point to. Threads: graphs are a program's own to guard, as NVIDIA says; captures have one lock,
+ * since several threads' streams join in one.
  */
 #include "simgpu/nvidia/cuda/drv.h"
 
@@ -25,7 +26,8 @@ struct CUgraphNode_st {
 	size_t packed_bytes;
 	CUlaunchAttributeValue attr[SIM_NODE_ATTRS];   /* kernel: launch attributes, by number */
 	uint32_t attrs;              /* bit per one that was set */
-	CUstreamBatchMemOpParams *ops;                 /* memory operations: what p.memOp.paramArray points to */
+	/* memory operations: what p.memOp.paramArray points to */
+	CUstreamBatchMemOpParams *ops;
 	CUmemAccessDesc *access;                       /* allocation: what p.alloc.accessDescs points to */
 	struct sim_graph_block *block;                 /* allocation */
 	struct sim_deps deps, dependents;
@@ -40,7 +42,8 @@ struct CUgraph_st {
 	struct sim_user_ref *user;   /* user objects that go with it */
 };
 
-bool sim_deps_add(struct sim_deps *d, CUgraphNode n);          /* false: out of memory; one that is in it stays once */
+/* false: out of memory; one that is in it stays once */
+bool sim_deps_add(struct sim_deps *d, CUgraphNode n);
 void sim_deps_remove(struct sim_deps *d, CUgraphNode n);
 bool sim_deps_has(const struct sim_deps *d, CUgraphNode n);
 bool sim_deps_copy(struct sim_deps *to, const struct sim_deps *from);
@@ -52,8 +55,12 @@ CUresult sim_graph_make(CUgraph *ret);
 void sim_graph_unmake(CUgraph g);
 CUresult sim_graph_clone(CUgraph g, CUgraph *ret);
 CUgraphNode sim_graph_find_origin(CUgraph g, uint64_t origin); /* also in child graphs */
-/* A node of @p behind @n dependencies. @p: parameters as a program gives them; an allocation's address is written into it. */
-CUresult sim_node_add(CUgraph g, const CUgraphNode *deps, const CUgraphEdgeData *edges, size_t n, CUgraphNodeParams *p, CUgraphNode *ret);
+/*
+ * A node of @p behind @n dependencies. @p: parameters as a program gives them; an allocation's address is
+ * written into it.
+ */
+CUresult sim_node_add(CUgraph g, const CUgraphNode *deps, const CUgraphEdgeData *edges, size_t n,
+		      CUgraphNodeParams *p, CUgraphNode *ret);
 CUresult sim_node_set(CUgraphNode node, CUgraphNodeParams *p); /* other parameters of the same type */
 void sim_node_remove(CUgraphNode node);
 
@@ -61,12 +68,17 @@ void sim_node_remove(CUgraphNode node);
 void sim_user_refs_copy(struct sim_user_ref **to, const struct sim_user_ref *from);
 void sim_user_refs_drop(struct sim_user_ref **list);
 
-/* ---- graphmem.c: memory that graphs allocate. Its address is known when the node is made, its pages come at the first launch ---- */
+/*
+ * ---- graphmem.c: memory that graphs allocate. Its address is known when the node is made, its pages come
+ * at the first launch ----
+ */
 
-CUresult sim_graph_block_make(struct sim_device *d, size_t bytes, struct sim_graph_block **ret, CUdeviceptr *ret_address);
+CUresult sim_graph_block_make(struct sim_device *d, size_t bytes, struct sim_graph_block **ret,
+			      CUdeviceptr *ret_address);
 void sim_graph_block_ref(struct sim_graph_block *b);
 void sim_graph_block_unref(struct sim_graph_block *b);
-CUresult sim_graph_block_launch(struct sim_graph_block *b, bool again);   /* @again: what was not freed since is freed now */
+/* @again: what was not freed since is freed now */
+CUresult sim_graph_block_launch(struct sim_graph_block *b, bool again);
 bool sim_graph_block_is_live(const struct sim_graph_block *b);
 CUresult sim_graph_block_prepare(struct sim_graph_block *b);              /* pages; out of memory */
 bool sim_graph_block_free(CUdeviceptr p);                                 /* false: no such allocation */
@@ -74,9 +86,11 @@ bool sim_graph_block_is(CUdeviceptr p);
 
 /* ---- launching parts of it ---- */
 
-CUresult sim_node_push(CUgraphNode node, CUstream s);          /* one node that is not a child graph, in a stream */
+/* one node that is not a child graph, in a stream */
+CUresult sim_node_push(CUgraphNode node, CUstream s);
 CUresult sim_fill_push(CUstream s, const CUDA_MEMSET_NODE_PARAMS_v1 *p);
-CUresult sim_copy3d_cmd(const CUDA_MEMCPY3D_v2 *p, struct sim_cmd *cmd, enum sim_place *src_at, enum sim_place *dst_at);
+CUresult sim_copy3d_cmd(const CUDA_MEMCPY3D_v2 *p, struct sim_cmd *cmd, enum sim_place *src_at,
+			enum sim_place *dst_at);
 CUresult sim_memops_check(const CUstreamBatchMemOpParams *list, unsigned int n);
 CUresult sim_memops_push(CUstream s, const CUstreamBatchMemOpParams *list, unsigned int n);
 

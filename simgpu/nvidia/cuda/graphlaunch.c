@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Launching graphs. The first lane is the launch's stream; the others begin behind what was in it and it goes on behind them. Two
- * launches of one executable graph never overlap.
+ * Launching graphs. The first lane is the launch's stream; the others begin behind what was in it and it
+ * goes on behind them. Two launches of one executable graph never overlap.
  */
 #include "simgpu/nvidia/cuda/exec.h"
 
@@ -28,7 +28,7 @@ static CUresult make_lanes(CUgraphExec e, CUcontext ctx)
 			r = sim_stream_make(ctx, CU_STREAM_NON_BLOCKING, 0, &e->lane[i]);
 	}
 	if (e->ctx != ctx)
-		e->last = NULL;   /* its lane may have gone with its context */
+		e->last = NULL; /* its lane may have gone with its context */
 	e->ctx = ctx;
 	return r;
 }
@@ -38,13 +38,17 @@ static CUresult memory(CUgraphExec e, bool launch)
 	bool again = e->flags & CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
 	CUresult r = CUDA_SUCCESS;
 
-	/* All or nothing: what is still allocated from the launch before is found before anything is allocated. */
+	/*
+	 * All or nothing: what is still allocated from the launch before is found before anything is
+	 * allocated.
+	 */
 	for (uint32_t i = 0; i < e->steps && launch && !again; i++)
 		if (e->step[i].node->block && sim_graph_block_is_live(e->step[i].node->block))
 			return CUDA_ERROR_INVALID_VALUE;
 	for (uint32_t i = 0; i < e->steps && !r; i++)
 		if (e->step[i].node->block)
-			r = launch ? sim_graph_block_launch(e->step[i].node->block, again) : sim_graph_block_prepare(e->step[i].node->block);
+			r = launch ? sim_graph_block_launch(e->step[i].node->block, again)
+				   : sim_graph_block_prepare(e->step[i].node->block);
 	return r;
 }
 
@@ -139,8 +143,9 @@ static struct sim_step *step_of(CUgraphExec e, CUgraphNode node)
 {
 	if (sim_exec_check(e) || sim_node_check(node, UINT32_MAX))
 		return NULL;
-	if (node->p.type != CU_GRAPH_NODE_TYPE_KERNEL && node->p.type != CU_GRAPH_NODE_TYPE_MEMSET && node->p.type != CU_GRAPH_NODE_TYPE_MEMCPY)
-		return NULL;   /* only these can be left out */
+	if (node->p.type != CU_GRAPH_NODE_TYPE_KERNEL && node->p.type != CU_GRAPH_NODE_TYPE_MEMSET &&
+	    node->p.type != CU_GRAPH_NODE_TYPE_MEMCPY)
+		return NULL; /* only these can be left out */
 	for (uint32_t i = 0; i < e->steps; i++)
 		if (e->step[i].node->origin == node->id)
 			return &e->step[i];

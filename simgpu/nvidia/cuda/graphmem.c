@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Memory that graphs allocate. Each allocation node has its address from the start; pages are taken from the device when a graph that
- * has it is launched or uploaded, and stay with it until all that refers to it has gone and the device's graph memory is trimmed.
+ * Memory that graphs allocate. Each allocation node has its address from the start; pages are taken from
+ * the device when a graph that has it is launched or uploaded, and stay with it until all that refers to it
+ * has gone and the device's graph memory is trimmed.
  */
 #include "simgpu/nvidia/cuda/graph.h"
 #include "simgpu/nvidia/cuda/mem.h"
@@ -11,16 +12,16 @@
 struct sim_graph_block {
 	struct sim_device *device;
 	CUdeviceptr address;
-	uint64_t first, pages;       /* of the arena */
-	uint64_t bytes;              /* that were asked for */
-	uint64_t id;                 /* by which the device knows its pages; 0 = none yet */
-	uint32_t refs;               /* nodes, and one while it is allocated */
-	bool live;                   /* allocated and not freed */
-	struct sim_graph_block *next;   /* among those that only hold pages */
+	uint64_t first, pages; /* of the arena */
+	uint64_t bytes; /* that were asked for */
+	uint64_t id; /* by which the device knows its pages; 0 = none yet */
+	uint32_t refs; /* nodes, and one while it is allocated */
+	bool live; /* allocated and not freed */
+	struct sim_graph_block *next; /* among those that only hold pages */
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct sim_graph_block *idle;   /* nobody refers to them; their pages are the device's to use again */
+static struct sim_graph_block *idle; /* nobody refers to them; their pages are the device's to use again */
 static struct count {
 	uint64_t used, used_high, reserved, reserved_high;
 } counts[SIM_DEVICES];
@@ -37,7 +38,8 @@ static uint64_t size(const struct sim_graph_block *b)
 	return b->pages * SIM_PAGE_BYTES;
 }
 
-CUresult sim_graph_block_make(struct sim_device *d, size_t bytes, struct sim_graph_block **ret, CUdeviceptr *ret_address)
+CUresult sim_graph_block_make(struct sim_device *d, size_t bytes, struct sim_graph_block **ret,
+			      CUdeviceptr *ret_address)
 {
 	struct sim_graph_block *b = calloc(1, sizeof(*b));
 
@@ -53,7 +55,9 @@ CUresult sim_graph_block_make(struct sim_device *d, size_t bytes, struct sim_gra
 	}
 	b->address = sim_arena.base + b->first * SIM_PAGE_BYTES;
 
-	struct sim_range range = { .base = b->address, .bytes = bytes, .kind = SIM_MEM_GRAPH, .device = d, .object = b };
+	struct sim_range range = {
+		.base = b->address, .bytes = bytes, .kind = SIM_MEM_GRAPH, .device = d, .object = b
+	};
 
 	if (sim_range_add(&range) < 0) {
 		sim_arena_give(b->first, b->pages);
@@ -177,7 +181,8 @@ bool sim_graph_block_free(CUdeviceptr p)
 	struct sim_range range;
 
 	pthread_mutex_lock(&lock);
-	bool ok = sim_range_find(p, &range) && range.kind == SIM_MEM_GRAPH && range.base == p && ((struct sim_graph_block *)range.object)->live;
+	bool ok = sim_range_find(p, &range) && range.kind == SIM_MEM_GRAPH && range.base == p &&
+		  ((struct sim_graph_block *)range.object)->live;
 
 	if (ok)
 		set_free(range.object);
@@ -222,8 +227,10 @@ CUresult cuDeviceGetGraphMemAttribute(CUdevice device, CUgraphMem_attribute a, v
 		return CUDA_ERROR_INVALID_VALUE;
 	pthread_mutex_lock(&lock);
 	const struct count *c = &counts[d->id];
-	*(uint64_t *)v = a == CU_GRAPH_MEM_ATTR_USED_MEM_CURRENT ? c->used : a == CU_GRAPH_MEM_ATTR_USED_MEM_HIGH ? c->used_high :
-			 a == CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT ? c->reserved : c->reserved_high;
+	*(uint64_t *)v = a == CU_GRAPH_MEM_ATTR_USED_MEM_CURRENT       ? c->used
+			 : a == CU_GRAPH_MEM_ATTR_USED_MEM_HIGH        ? c->used_high
+			 : a == CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT ? c->reserved
+								       : c->reserved_high;
 	pthread_mutex_unlock(&lock);
 	return CUDA_SUCCESS;
 }
@@ -235,7 +242,8 @@ CUresult cuDeviceSetGraphMemAttribute(CUdevice device, CUgraphMem_attribute a, v
 
 	if (r)
 		return r;
-	if (!v || *(uint64_t *)v || (a != CU_GRAPH_MEM_ATTR_USED_MEM_HIGH && a != CU_GRAPH_MEM_ATTR_RESERVED_MEM_HIGH))
+	if (!v || *(uint64_t *)v ||
+	    (a != CU_GRAPH_MEM_ATTR_USED_MEM_HIGH && a != CU_GRAPH_MEM_ATTR_RESERVED_MEM_HIGH))
 		return CUDA_ERROR_INVALID_VALUE;
 	pthread_mutex_lock(&lock);
 	struct count *c = &counts[d->id];

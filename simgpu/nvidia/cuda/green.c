@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Green contexts: a set of multiprocessors of a device, and streams whose kernels run on no more than so many. A set is a number here:
- * which ones they are makes no difference to the model, and sets may overlap as NVIDIA's may.
+ * Green contexts: a set of multiprocessors of a device, and streams whose kernels run on no more than so
+ * many. A set is a number here: which ones they are makes no difference to the model, and sets may overlap
+ * as NVIDIA's may.
  *
  * A green context is part of the device's primary context: memory, modules and events are shared with it.
  */
@@ -12,21 +13,21 @@
 
 #define MAGIC 0x67726e31u
 
-struct inside {                        /* of a resource, where NVIDIA keeps what is its own */
+struct inside { /* of a resource, where NVIDIA keeps what is its own */
 	uint32_t magic;
 	int32_t device;
-	uint32_t first;                /* multiprocessor of the set */
+	uint32_t first; /* multiprocessor of the set */
 };
 
 struct CUdevResourceDesc_st {
 	int device;
 	uint32_t units;
-	struct CUdevResourceDesc_st *next;   /* none of them is ever freed: there is no call for it */
+	struct CUdevResourceDesc_st *next; /* none of them is ever freed: there is no call for it */
 };
 
 struct CUgreenCtx_st {
 	enum sim_tag tag;
-	CUcontext ctx;                 /* that stands for it */
+	CUcontext ctx; /* that stands for it */
 	CUdevResource resource;
 	CUdevice device;
 };
@@ -59,7 +60,8 @@ static void fill(CUdevResource *r, struct sim_device *d, uint32_t first, uint32_
 static bool inside_of(const CUdevResource *r, struct inside *in)
 {
 	memcpy(in, r->internal, sizeof(*in));
-	return r->type == CU_DEV_RESOURCE_TYPE_SM && in->magic == MAGIC && in->device >= 0 && in->device < sim_driver.devices;
+	return r->type == CU_DEV_RESOURCE_TYPE_SM && in->magic == MAGIC && in->device >= 0 &&
+	       in->device < sim_driver.devices;
 }
 
 /* ---- resources ---- */
@@ -79,8 +81,8 @@ CUresult cuDeviceGetDevResource(CUdevice device, CUdevResource *ret, CUdevResour
 	return CUDA_SUCCESS;
 }
 
-CUresult cuDevSmResourceSplitByCount(CUdevResource *result, unsigned int *groups, const CUdevResource *input, CUdevResource *remaining,
-				     unsigned int flags, unsigned int least)
+CUresult cuDevSmResourceSplitByCount(CUdevResource *result, unsigned int *groups, const CUdevResource *input,
+				     CUdevResource *remaining, unsigned int flags, unsigned int least)
 {
 	struct inside in;
 	uint32_t floor, step, size, n;
@@ -88,7 +90,8 @@ CUresult cuDevSmResourceSplitByCount(CUdevResource *result, unsigned int *groups
 	if (sim_ready())
 		return CUDA_ERROR_NOT_INITIALIZED;
 	if (!groups || !input || (result && !*groups) ||
-	    flags & ~(unsigned)(CU_DEV_SM_RESOURCE_SPLIT_IGNORE_SM_COSCHEDULING | CU_DEV_SM_RESOURCE_SPLIT_MAX_POTENTIAL_CLUSTER_SIZE))
+	    flags & ~(unsigned)(CU_DEV_SM_RESOURCE_SPLIT_IGNORE_SM_COSCHEDULING |
+				CU_DEV_SM_RESOURCE_SPLIT_MAX_POTENTIAL_CLUSTER_SIZE))
 		return CUDA_ERROR_INVALID_VALUE;
 	if (!inside_of(input, &in))
 		return CUDA_ERROR_INVALID_RESOURCE_TYPE;
@@ -234,7 +237,8 @@ CUresult cuCtxGetDevResource(CUcontext ctx, CUdevResource *ret, CUdevResourceTyp
 
 	if (r)
 		return r;
-	return ctx->green ? cuGreenCtxGetDevResource(ctx->green, ret, type) : cuDeviceGetDevResource(ctx->device->id, ret, type);
+	return ctx->green ? cuGreenCtxGetDevResource(ctx->green, ret, type)
+			  : cuDeviceGetDevResource(ctx->device->id, ret, type);
 }
 
 CUresult cuGreenCtxGetId(CUgreenCtx g, unsigned long long *id)

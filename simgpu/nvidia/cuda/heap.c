@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Device memory of a context. Server mode: zone.c, which takes pages from the device. Here is the zero-cost mode's: blocks of about a
- * hundred sizes out of the arena, and a few of each size at hand in every thread, so that a pair of alloc and free is two additions
- * to the device's count and a push and a pop.
+ * Device memory of a context. Server mode: zone.c, which takes pages from the device. Here is the zero-cost
+ * mode's: blocks of about a hundred sizes out of the arena, and a few of each size at hand in every thread,
+ * so that a pair of alloc and free is two additions to the device's count and a push and a pop.
  *
- * The count is of bytes, rounded up to SIM_SMALL_BYTES; which addresses lie in one page has no meaning in this mode.
+ * The count is of bytes, rounded up to SIM_SMALL_BYTES; which addresses lie in one page has no meaning in
+ * this mode.
  */
 #include "simgpu/nvidia/cuda/drv.h"
 #include "simgpu/nvidia/cuda/mem.h"
@@ -13,15 +14,15 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define SIZES 112u           /* four steps to each power of two, from 1 to 2^29 units */
-#define AT_HAND 32u          /* blocks of one size in a thread */
+#define SIZES 112u /* four steps to each power of two, from 1 to 2^29 units */
+#define AT_HAND 32u /* blocks of one size in a thread */
 #define UNITS_PER_PAGE (SIM_PAGE_BYTES / SIM_SMALL_BYTES)
 
 /* What is known of a block, in a word per unit of the arena: of the block's first unit; 0 = not allocated. */
 #define LIVE (UINT64_C(1) << 63)
-#define MARKED (UINT64_C(1) << 62)   /* ranges.c knows more of it */
+#define MARKED (UINT64_C(1) << 62) /* ranges.c knows more of it */
 #define WORD(units, size, slot) (LIVE | (uint64_t)(slot) << 40 | (uint64_t)(size) << 32 | (units))
-#define WORD_UNITS(w) ((w) & 0xffffffffu)
+#define WORD_UNITS(w) ((w)&0xffffffffu)
 #define WORD_SIZE(w) ((w) >> 32 & 0xff)
 #define WORD_SLOT(w) ((uint32_t)((w) >> 40 & 0xffff))
 
@@ -37,10 +38,13 @@ struct sim_cache {
 	} size[SIZES];
 };
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;    /* of shared and of carving */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of shared and of carving */
 static struct stack shared[SIZES];
 static uint64_t *word;
-/* Per page of the arena, what begins there or covers it: size + 1 of small blocks; BIG + number of the first page of a big one. */
+/*
+ * Per page of the arena, what begins there or covers it: size + 1 of small blocks; BIG + number of the
+ * first page of a big one.
+ */
 #define BIG 0x80000000u
 static uint32_t *page;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -63,7 +67,8 @@ static uint64_t units_of(uint32_t size)
 
 static void *sparse(size_t bytes)
 {
-	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *p =
+		mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	return p == MAP_FAILED ? NULL : p;
 }
@@ -198,7 +203,8 @@ CUresult sim_heap_alloc(CUcontext ctx, size_t bytes, CUdeviceptr *ret)
 }
 
 /* One that is more than device memory: ranges.c has an entry for it, which goes with it. */
-CUresult sim_heap_alloc_as(CUcontext ctx, size_t bytes, enum sim_kind_of_memory kind, uint32_t flags, CUdeviceptr *ret)
+CUresult sim_heap_alloc_as(CUcontext ctx, size_t bytes, enum sim_kind_of_memory kind, uint32_t flags,
+			   CUdeviceptr *ret)
 {
 	CUdeviceptr p;
 	CUresult r;
@@ -208,7 +214,12 @@ CUresult sim_heap_alloc_as(CUcontext ctx, size_t bytes, enum sim_kind_of_memory 
 	r = sim_heap_alloc(ctx, bytes, &p);
 	if (r)
 		return r;
-	struct sim_range range = { .base = p, .bytes = bytes, .kind = kind, .device = ctx->device, .ctx = ctx->root, .flags = flags };
+	struct sim_range range = { .base = p,
+				   .bytes = bytes,
+				   .kind = kind,
+				   .device = ctx->device,
+				   .ctx = ctx->root,
+				   .flags = flags };
 	if (sim_range_add(&range) < 0) {
 		sim_heap_free(p);
 		return CUDA_ERROR_OUT_OF_MEMORY;
@@ -225,7 +236,8 @@ static uint64_t *word_of(CUdeviceptr p)
 	return SIM_LIKELY(word && at < sim_arena.pages * SIM_PAGE_BYTES) ? &word[at / SIM_SMALL_BYTES] : NULL;
 }
 
-bool sim_null_put(CUdeviceptr p, uint32_t owner_from, uint32_t owner_to, uint32_t *ret_owner, uint64_t *ret_bytes)
+bool sim_null_put(CUdeviceptr p, uint32_t owner_from, uint32_t owner_to, uint32_t *ret_owner,
+		  uint64_t *ret_bytes)
 {
 	uint64_t *at = word_of(p);
 	uint64_t w = at && p % SIM_SMALL_BYTES == 0 ? *at : 0;
@@ -288,7 +300,9 @@ bool sim_heap_find(CUdeviceptr p, struct sim_range *ret)
 		return false;
 	if (w & MARKED)
 		return sim_range_find(p, ret);
-	*ret = (struct sim_range){ .base = sim_arena.base + start, .bytes = WORD_UNITS(w) * SIM_SMALL_BYTES, .kind = SIM_MEM_DEVICE,
+	*ret = (struct sim_range){ .base = sim_arena.base + start,
+				   .bytes = WORD_UNITS(w) * SIM_SMALL_BYTES,
+				   .kind = SIM_MEM_DEVICE,
 				   .id = start / SIM_SMALL_BYTES + 1 };
 	if (WORD_SLOT(w) >= SIM_OWNER_POOL) {
 		CUmemoryPool pool = sim_pool_by_slot(WORD_SLOT(w));
@@ -311,7 +325,9 @@ void sim_null_put_all(uint32_t owner, uint64_t *ret_bytes)
 		return;
 	for (uint64_t i = 0; i < sim_arena.pages && i < sim_arena.next; i++) {
 		uint32_t what = page[i];
-		uint64_t units = !what ? 0 : what & BIG ? ((what & ~BIG) == i ? UNITS_PER_PAGE : 0) : units_of(what - 1);
+		uint64_t units = !what        ? 0
+				 : what & BIG ? ((what & ~BIG) == i ? UNITS_PER_PAGE : 0)
+					      : units_of(what - 1);
 
 		for (uint64_t u = 0; units && u + units <= UNITS_PER_PAGE; u += units) {
 			uint64_t w = word[i * UNITS_PER_PAGE + u];
@@ -320,7 +336,8 @@ void sim_null_put_all(uint32_t owner, uint64_t *ret_bytes)
 			uint32_t whose;
 
 			if (w && WORD_SLOT(w) == owner &&
-			    sim_null_put(sim_arena.base + i * SIM_PAGE_BYTES + u * SIM_SMALL_BYTES, owner, owner, &whose, &bytes))
+			    sim_null_put(sim_arena.base + i * SIM_PAGE_BYTES + u * SIM_SMALL_BYTES, owner,
+					 owner, &whose, &bytes))
 				*ret_bytes += bytes;
 		}
 	}

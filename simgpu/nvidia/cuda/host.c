@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Host functions in a stream. Server mode: one thread of ours asks the device which are due and runs them, while their channels wait.
- * Null mode: in the caller's thread, at once.
+ * Host functions in a stream. Server mode: one thread of ours asks the device which are due and runs them,
+ * while their channels wait. Null mode: in the caller's thread, at once.
  */
 #include "simgpu/nvidia/cuda/graph.h"
 
@@ -9,8 +9,8 @@
 #include <stdlib.h>
 
 struct call {
-	CUhostFn fn;                 /* cuLaunchHostFunc */
-	CUstreamCallback callback;   /* cuStreamAddCallback */
+	CUhostFn fn; /* cuLaunchHostFunc */
+	CUstreamCallback callback; /* cuStreamAddCallback */
 	CUstream stream;
 	CUcontext ctx;
 	void *data;
@@ -103,7 +103,8 @@ static CUresult host_func(CUstream h, bool per_thread, CUhostFn fn, void *data)
 	return sim_host_push(s, fn, data);
 }
 
-SIM_PAIR(cuLaunchHostFunc, _ptsz, (CUstream h, CUhostFn fn, void *data), return host_func(h, per_thread, fn, data);)
+SIM_PAIR(cuLaunchHostFunc, _ptsz, (CUstream h, CUhostFn fn, void *data),
+	 return host_func(h, per_thread, fn, data);)
 
 static CUresult callback(CUstream h, bool per_thread, CUstreamCallback fn, void *data, unsigned int flags)
 {
@@ -118,7 +119,7 @@ static CUresult callback(CUstream h, bool per_thread, CUstreamCallback fn, void 
 	if (!fn || flags)
 		return CUDA_ERROR_INVALID_VALUE;
 	if (s->capture)
-		return sim_capture_conflict(s);   /* callbacks cannot be captured, host functions can */
+		return sim_capture_conflict(s); /* callbacks cannot be captured, host functions can */
 	return call(s, (struct call){ .callback = fn, .stream = h, .ctx = s->ctx, .data = data });
 }
 

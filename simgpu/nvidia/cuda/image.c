@@ -2,8 +2,9 @@
 /*
  * What a module holds: kernels with their parameters and cost, and variables.
  *
- * PTX is read as text, as far as names, parameters and variables go; its code is never run. Lines "// simgpu: NAME key=value ..."
- * in it say what a kernel costs (docs/SIMGPU.md); without one a kernel is a built-in if its name is one's, and takes 5 us a block.
+ * PTX is read as text, as far as names, parameters and variables go; its code is never run. Lines "//
+ * simgpu: NAME key=value ..." in it say what a kernel costs (docs/SIMGPU.md); without one a kernel is a
+ * built-in if its name is one's, and takes 5 us a block.
  */
 #include "simgpu/nvidia/cuda/image.h"
 
@@ -273,7 +274,10 @@ static bool set_key(CUfunction f, const char *key, size_t n, const char *value, 
 	return true;
 }
 
-/* A line that cannot be understood makes the module invalid: a cost that is silently not the one meant would be worse. */
+/*
+ * A line that cannot be understood makes the module invalid: a cost that is silently not the one meant
+ * would be worse.
+ */
 static CUresult read_cost(CUmodule m, const char *line)
 {
 	const char *end = line + strcspn(line, "\r\n");

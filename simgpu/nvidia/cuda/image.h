@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #ifndef SIM_CUDA_IMAGE_H
 #define SIM_CUDA_IMAGE_H
-/* What the readers of module images share. All of it in the thread that loads the module, which nobody else knows yet. */
+/*
+ * What the readers of module images share. All of it in the thread that loads the module, which nobody else
+ * knows yet.
+ */
 #include "simgpu/nvidia/cuda/drv.h"
 
 CUfunction sim_image_add_function(CUmodule m, const char *name, size_t len);   /* NULL: out of memory */

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Kernels and variables of what nvcc builds: an ELF file of one architecture (cubin), and the container of several with PTX beside
- * them (fat binary). Only names, parameters and resources are read; the code is never run.
+ * Kernels and variables of what nvcc builds: an ELF file of one architecture (cubin), and the container of
+ * several with PTX beside them (fat binary). Only names, parameters and resources are read; the code is
+ * never run.
  *
- * A compressed PTX cannot be read here. Where a device would have to use one, the names come from the ELF file of another architecture
- * in the same container, since both are of one source.
+ * A compressed PTX cannot be read here. Where a device would have to use one, the names come from the ELF
+ * file of another architecture in the same container, since both are of one source.
  */
 #include "simgpu/nvidia/cuda/image.h"
 
@@ -12,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WRAPPER_MAGIC 0x466243b1u   /* what a program that was linked by nvcc passes on */
+#define WRAPPER_MAGIC 0x466243b1u /* what a program that was linked by nvcc passes on */
 #define FATBIN_MAGIC 0xba55ed50u
 
 struct wrapper {
@@ -23,11 +24,11 @@ struct wrapper {
 struct fatbin {
 	uint32_t magic;
 	uint16_t version, header_bytes;
-	uint64_t bytes;                     /* behind the header */
+	uint64_t bytes; /* behind the header */
 };
 
-struct entry {                              /* of a fat binary */
-	uint16_t kind, attr;                /* 1 PTX, 2 ELF */
+struct entry { /* of a fat binary */
+	uint16_t kind, attr; /* 1 PTX, 2 ELF */
 	uint32_t header_bytes;
 	uint64_t bytes;
 	uint32_t packed_bytes, unknown[2], arch, name_at, name_bytes;
@@ -57,8 +58,8 @@ static bool open_elf(const unsigned char *p, struct elf *e)
 {
 	const Elf64_Ehdr *h = (const void *)p;
 
-	if (memcmp(h->e_ident, ELFMAG, SELFMAG) != 0 || h->e_ident[EI_CLASS] != ELFCLASS64 || h->e_machine != 190 || !h->e_shnum ||
-	    h->e_shstrndx >= h->e_shnum)
+	if (memcmp(h->e_ident, ELFMAG, SELFMAG) != 0 || h->e_ident[EI_CLASS] != ELFCLASS64 ||
+	    h->e_machine != 190 || !h->e_shnum || h->e_shstrndx >= h->e_shnum)
 		return false;
 	*e = (struct elf){ .at = p, .section = (const void *)(p + h->e_shoff), .sections = h->e_shnum };
 	e->names = (const char *)p + e->section[h->e_shstrndx].sh_offset;
@@ -88,10 +89,12 @@ static bool runs_on(uint32_t arch, const struct sim_card *c)
 }
 
 /* Calls back for each record of a section of attributes. */
-static bool each_info(const struct elf *e, unsigned section, bool (*visit)(const struct elf *, uint8_t, const unsigned char *, size_t, void *),
+static bool each_info(const struct elf *e, unsigned section,
+		      bool (*visit)(const struct elf *, uint8_t, const unsigned char *, size_t, void *),
 		      void *arg)
 {
-	const unsigned char *p = e->at + e->section[section].sh_offset, *end = p + e->section[section].sh_size;
+	const unsigned char *p = e->at + e->section[section].sh_offset,
+			    *end = p + e->section[section].sh_size;
 
 	while (p + 4 <= end) {
 		uint16_t bytes = p[0] == FORM_SIZED ? (uint16_t)(p[2] | p[3] << 8) : 0;
@@ -127,7 +130,10 @@ static bool kernel_info(const struct elf *e, uint8_t what, const unsigned char *
 	if (what != INFO_PARAM || n < 12)
 		return true;
 
-	/* Index, place in the list, offset; the size is the upper part of the last word. Records come in any order. */
+	/*
+	 * Index, place in the list, offset; the size is the upper part of the last word. Records come in
+	 * any order.
+	 */
 	uint32_t ordinal = word(p + 4) & 0xffff, offset = word(p + 4) >> 16;
 	if (ordinal >= sizeof(list->param) / sizeof(*list->param))
 		return false;
@@ -156,7 +162,8 @@ static unsigned section_of(const struct elf *e, const char *prefix, const char *
 	size_t n = strlen(prefix);
 
 	for (unsigned i = 1; i < e->sections; i++)
-		if (strncmp(section_name(e, i), prefix, n) == 0 && strcmp(section_name(e, i) + n, function) == 0)
+		if (strncmp(section_name(e, i), prefix, n) == 0 &&
+		    strcmp(section_name(e, i) + n, function) == 0)
 			return i;
 	return 0;
 }
@@ -214,7 +221,7 @@ static CUresult read_elf(CUmodule m, const unsigned char *p)
 
 static CUresult read_ptx(CUmodule m, const unsigned char *p, uint64_t bytes)
 {
-	char *text = strndup((const char *)p, bytes);   /* it need not end with a zero */
+	char *text = strndup((const char *)p, bytes); /* it need not end with a zero */
 	CUresult r = text ? sim_image_ptx(m, text) : CUDA_ERROR_OUT_OF_MEMORY;
 
 	free(text);
@@ -236,7 +243,8 @@ static CUresult read_fatbin(CUmodule m, const unsigned char *p, const struct sim
 			if (runs_on(e->arch, c) && (!best || e->arch > best->arch))
 				best = e;
 		}
-		if (e->kind == 1 && e->arch <= c->cc_major * 10 + c->cc_minor && (!ptx || e->arch > ptx->arch))
+		if (e->kind == 1 && e->arch <= c->cc_major * 10 + c->cc_minor &&
+		    (!ptx || e->arch > ptx->arch))
 			ptx = e;
 		at += e->header_bytes + e->bytes;
 	}

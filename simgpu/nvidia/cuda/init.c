@@ -10,7 +10,10 @@ struct sim_driver sim_driver;
 
 static pthread_mutex_t init_lock = PTHREAD_MUTEX_INITIALIZER;
 
-/* The card of the zero-cost mode: a T4's figures, so that what is derived from them (occupancy, attributes) is of a usual size. */
+/*
+ * The card of the zero-cost mode: a T4's figures, so that what is derived from them (occupancy, attributes)
+ * is of a usual size.
+ */
 static const struct sim_card null_card = {
 	.name = "Penstock null device",
 	.uuid = { 0x70, 0x65, 0x6e, 0x73, 0x74, 0x6f, 0x63, 0x6b, 0x2d, 0x6e, 0x75, 0x6c, 0x6c, 0x2d, 0x30, 0x30 },
@@ -74,7 +77,10 @@ static CUresult find_devices(void)
 	return sim_driver.devices ? CUDA_SUCCESS : CUDA_ERROR_NO_DEVICE;
 }
 
-/* The child of a process that used the device cannot use it, as with NVIDIA's: its handles and mappings are the parent's. */
+/*
+ * The child of a process that used the device cannot use it, as with NVIDIA's: its handles and mappings are
+ * the parent's.
+ */
 static void forked(void)
 {
 	memset(&sim_self, 0, sizeof(sim_self));
@@ -145,35 +151,64 @@ CUresult sim_result(int err)
 }
 
 #define ERRORS(X) \
-	X(SUCCESS, "no error") X(ERROR_INVALID_VALUE, "invalid argument") X(ERROR_OUT_OF_MEMORY, "out of memory") \
-	X(ERROR_NOT_INITIALIZED, "initialization error") X(ERROR_DEINITIALIZED, "driver shutting down") \
-	X(ERROR_PROFILER_DISABLED, "profiler disabled") X(ERROR_STUB_LIBRARY, "stub library") \
-	X(ERROR_NO_DEVICE, "no device") X(ERROR_INVALID_DEVICE, "invalid device") \
-	X(ERROR_DEVICE_UNAVAILABLE, "device busy or unavailable") X(ERROR_INVALID_IMAGE, "invalid kernel image") \
-	X(ERROR_INVALID_CONTEXT, "invalid context") X(ERROR_MAP_FAILED, "map failed") X(ERROR_UNMAP_FAILED, "unmap failed") \
-	X(ERROR_ARRAY_IS_MAPPED, "array is mapped") X(ERROR_ALREADY_MAPPED, "already mapped") \
-	X(ERROR_NO_BINARY_FOR_GPU, "no image for this device") X(ERROR_NOT_MAPPED, "not mapped") \
-	X(ERROR_ECC_UNCORRECTABLE, "uncorrectable ECC error") X(ERROR_UNSUPPORTED_LIMIT, "unsupported limit") \
-	X(ERROR_CONTEXT_ALREADY_IN_USE, "context already in use") X(ERROR_PEER_ACCESS_UNSUPPORTED, "no peer access") \
-	X(ERROR_INVALID_PTX, "PTX does not compile") X(ERROR_INVALID_SOURCE, "invalid source") \
-	X(ERROR_FILE_NOT_FOUND, "file not found") X(ERROR_OPERATING_SYSTEM, "operating system call failed") \
-	X(ERROR_INVALID_HANDLE, "invalid handle") X(ERROR_ILLEGAL_STATE, "illegal state") X(ERROR_NOT_FOUND, "name not found") \
-	X(ERROR_NOT_READY, "not ready") X(ERROR_ILLEGAL_ADDRESS, "illegal memory access") \
-	X(ERROR_LAUNCH_OUT_OF_RESOURCES, "too many resources for a launch") X(ERROR_LAUNCH_TIMEOUT, "launch timed out") \
+	X(SUCCESS, "no error") \
+	X(ERROR_INVALID_VALUE, "invalid argument") \
+	X(ERROR_OUT_OF_MEMORY, "out of memory") \
+	X(ERROR_NOT_INITIALIZED, "initialization error") \
+	X(ERROR_DEINITIALIZED, "driver shutting down") \
+	X(ERROR_PROFILER_DISABLED, "profiler disabled") \
+	X(ERROR_STUB_LIBRARY, "stub library") \
+	X(ERROR_NO_DEVICE, "no device") \
+	X(ERROR_INVALID_DEVICE, "invalid device") \
+	X(ERROR_DEVICE_UNAVAILABLE, "device busy or unavailable") \
+	X(ERROR_INVALID_IMAGE, "invalid kernel image") \
+	X(ERROR_INVALID_CONTEXT, "invalid context") \
+	X(ERROR_MAP_FAILED, "map failed") \
+	X(ERROR_UNMAP_FAILED, "unmap failed") \
+	X(ERROR_ARRAY_IS_MAPPED, "array is mapped") \
+	X(ERROR_ALREADY_MAPPED, "already mapped") \
+	X(ERROR_NO_BINARY_FOR_GPU, "no image for this device") \
+	X(ERROR_NOT_MAPPED, "not mapped") \
+	X(ERROR_ECC_UNCORRECTABLE, "uncorrectable ECC error") \
+	X(ERROR_UNSUPPORTED_LIMIT, "unsupported limit") \
+	X(ERROR_CONTEXT_ALREADY_IN_USE, "context already in use") \
+	X(ERROR_PEER_ACCESS_UNSUPPORTED, "no peer access") \
+	X(ERROR_INVALID_PTX, "PTX does not compile") \
+	X(ERROR_INVALID_SOURCE, "invalid source") \
+	X(ERROR_FILE_NOT_FOUND, "file not found") \
+	X(ERROR_OPERATING_SYSTEM, "operating system call failed") \
+	X(ERROR_INVALID_HANDLE, "invalid handle") \
+	X(ERROR_ILLEGAL_STATE, "illegal state") \
+	X(ERROR_NOT_FOUND, "name not found") \
+	X(ERROR_NOT_READY, "not ready") \
+	X(ERROR_ILLEGAL_ADDRESS, "illegal memory access") \
+	X(ERROR_LAUNCH_OUT_OF_RESOURCES, "too many resources for a launch") \
+	X(ERROR_LAUNCH_TIMEOUT, "launch timed out") \
 	X(ERROR_PEER_ACCESS_ALREADY_ENABLED, "peer access already enabled") \
 	X(ERROR_PEER_ACCESS_NOT_ENABLED, "peer access not enabled") \
-	X(ERROR_PRIMARY_CONTEXT_ACTIVE, "primary context is active") X(ERROR_CONTEXT_IS_DESTROYED, "context is destroyed") \
-	X(ERROR_ASSERT, "device-side assert") X(ERROR_HOST_MEMORY_ALREADY_REGISTERED, "host memory already registered") \
-	X(ERROR_HOST_MEMORY_NOT_REGISTERED, "host memory not registered") X(ERROR_LAUNCH_FAILED, "launch failed") \
-	X(ERROR_COOPERATIVE_LAUNCH_TOO_LARGE, "cooperative launch too large") X(ERROR_NOT_PERMITTED, "not permitted") \
-	X(ERROR_NOT_SUPPORTED, "not supported") X(ERROR_STREAM_CAPTURE_UNSUPPORTED, "not permitted while a stream captures") \
-	X(ERROR_STREAM_CAPTURE_INVALIDATED, "capture invalidated") X(ERROR_STREAM_CAPTURE_MERGE, "captures would merge") \
-	X(ERROR_STREAM_CAPTURE_UNMATCHED, "capture began in another stream") X(ERROR_STREAM_CAPTURE_UNJOINED, "capture has unjoined work") \
+	X(ERROR_PRIMARY_CONTEXT_ACTIVE, "primary context is active") \
+	X(ERROR_CONTEXT_IS_DESTROYED, "context is destroyed") \
+	X(ERROR_ASSERT, "device-side assert") \
+	X(ERROR_HOST_MEMORY_ALREADY_REGISTERED, "host memory already registered") \
+	X(ERROR_HOST_MEMORY_NOT_REGISTERED, "host memory not registered") \
+	X(ERROR_LAUNCH_FAILED, "launch failed") \
+	X(ERROR_COOPERATIVE_LAUNCH_TOO_LARGE, "cooperative launch too large") \
+	X(ERROR_NOT_PERMITTED, "not permitted") \
+	X(ERROR_NOT_SUPPORTED, "not supported") \
+	X(ERROR_STREAM_CAPTURE_UNSUPPORTED, "not permitted while a stream captures") \
+	X(ERROR_STREAM_CAPTURE_INVALIDATED, "capture invalidated") \
+	X(ERROR_STREAM_CAPTURE_MERGE, "captures would merge") \
+	X(ERROR_STREAM_CAPTURE_UNMATCHED, "capture began in another stream") \
+	X(ERROR_STREAM_CAPTURE_UNJOINED, "capture has unjoined work") \
 	X(ERROR_STREAM_CAPTURE_ISOLATION, "dependency crosses the capture's border") \
-	X(ERROR_STREAM_CAPTURE_IMPLICIT, "implicit dependency on a capturing stream") X(ERROR_CAPTURED_EVENT, "event was captured") \
-	X(ERROR_STREAM_CAPTURE_WRONG_THREAD, "capture was begun by another thread") X(ERROR_TIMEOUT, "timed out") \
-	X(ERROR_GRAPH_EXEC_UPDATE_FAILURE, "graph update failed") X(ERROR_INVALID_RESOURCE_TYPE, "invalid resource type") \
-	X(ERROR_INVALID_RESOURCE_CONFIGURATION, "invalid resource configuration") X(ERROR_UNKNOWN, "unknown error")
+	X(ERROR_STREAM_CAPTURE_IMPLICIT, "implicit dependency on a capturing stream") \
+	X(ERROR_CAPTURED_EVENT, "event was captured") \
+	X(ERROR_STREAM_CAPTURE_WRONG_THREAD, "capture was begun by another thread") \
+	X(ERROR_TIMEOUT, "timed out") \
+	X(ERROR_GRAPH_EXEC_UPDATE_FAILURE, "graph update failed") \
+	X(ERROR_INVALID_RESOURCE_TYPE, "invalid resource type") \
+	X(ERROR_INVALID_RESOURCE_CONFIGURATION, "invalid resource configuration") \
+	X(ERROR_UNKNOWN, "unknown error")
 
 static const struct {
 	CUresult code;

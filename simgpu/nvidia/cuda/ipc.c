@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Memory and events of one process in another. A handle names a file of the process that made it and a place in it; whoever opens
- * it maps the same bytes. They are charged where they were allocated, and gone when they are freed there.
+ * Memory and events of one process in another. A handle names a file of the process that made it and a
+ * place in it; whoever opens it maps the same bytes. They are charged where they were allocated, and gone
+ * when they are freed there.
  */
 #include "simgpu/nvidia/cuda/mem.h"
 #include "simgpu/nvidia/cuda/share.h"
@@ -21,10 +22,10 @@ struct mem_handle {
 };
 _Static_assert(sizeof(struct mem_handle) <= CU_IPC_HANDLE_SIZE, "a handle is of fixed size");
 
-struct imported {                    /* behind a range of kind IPC */
+struct imported { /* behind a range of kind IPC */
 	struct mem_handle of;
 	uint32_t refs;
-	CUmemoryPool pool;           /* it came through an imported pool */
+	CUmemoryPool pool; /* it came through an imported pool */
 	struct imported *next;
 };
 
@@ -39,7 +40,9 @@ static bool describe(CUdeviceptr p, enum sim_kind_of_memory kind, struct mem_han
 
 	if (!sim_find(p, &range) || range.kind != kind)
 		return false;
-	*ret = (struct mem_handle){ MAGIC, getpid(), sim_arena.fd, range.device->id, range.base - sim_arena.base, range.bytes };
+	*ret = (struct mem_handle){
+		MAGIC, getpid(), sim_arena.fd, range.device->id, range.base - sim_arena.base, range.bytes
+	};
 	return true;
 }
 
@@ -61,7 +64,9 @@ CUresult cuIpcGetMemHandle(CUipcMemHandle_v1 *ret, CUdeviceptr p)
 /* Maps what a handle says; a second time it is the same mapping. */
 static CUresult import(const struct mem_handle *h, CUmemoryPool pool, CUdeviceptr *ret)
 {
-	struct sim_range range = { .bytes = h->bytes, .kind = SIM_MEM_IPC, .device = &sim_driver.device[h->device] };
+	struct sim_range range = { .bytes = h->bytes,
+				   .kind = SIM_MEM_IPC,
+				   .device = &sim_driver.device[h->device] };
 	uint64_t page = h->offset & ~4095ul;
 	size_t length = h->bytes + (h->offset - page);
 	struct imported *i;
@@ -104,8 +109,9 @@ fail:
 /* A handle is a program's words: what it names must be a place in a file of another process. */
 static bool plausible(const struct mem_handle *h)
 {
-	return h->magic == MAGIC && h->pid > 0 && h->fd >= 0 && h->device >= 0 && h->device < sim_driver.devices && h->bytes &&
-	       h->bytes < UINT64_C(1) << 40 && h->offset < UINT64_C(1) << 40;
+	return h->magic == MAGIC && h->pid > 0 && h->fd >= 0 && h->device >= 0 &&
+	       h->device < sim_driver.devices && h->bytes && h->bytes < UINT64_C(1) << 40 &&
+	       h->offset < UINT64_C(1) << 40;
 }
 
 CUresult cuIpcOpenMemHandle_v2(CUdeviceptr *ret, CUipcMemHandle_v1 handle, unsigned int flags)
@@ -120,7 +126,7 @@ CUresult cuIpcOpenMemHandle_v2(CUdeviceptr *ret, CUipcMemHandle_v1 handle, unsig
 	if (!ret || flags & ~(unsigned)CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS || !plausible(&h))
 		return CUDA_ERROR_INVALID_VALUE;
 	if (h.pid == getpid())
-		return CUDA_ERROR_INVALID_CONTEXT;   /* not in the process that it is of */
+		return CUDA_ERROR_INVALID_CONTEXT; /* not in the process that it is of */
 	pthread_mutex_lock(&lock);
 	r = import(&h, NULL, ret);
 	pthread_mutex_unlock(&lock);
@@ -174,7 +180,8 @@ CUresult cuIpcCloseMemHandle(CUdeviceptr p)
 
 /* ---- pools ---- */
 
-CUresult cuMemPoolExportToShareableHandle(void *ret, CUmemoryPool p, CUmemAllocationHandleType type, unsigned long long flags)
+CUresult cuMemPoolExportToShareableHandle(void *ret, CUmemoryPool p, CUmemAllocationHandleType type,
+					  unsigned long long flags)
 {
 	if (sim_ready())
 		return CUDA_ERROR_NOT_INITIALIZED;
@@ -193,15 +200,17 @@ CUresult cuMemPoolExportToShareableHandle(void *ret, CUmemoryPool p, CUmemAlloca
 }
 
 /* Nothing can be allocated from it: it is what pointers are imported through. */
-CUresult cuMemPoolImportFromShareableHandle(CUmemoryPool *ret, void *handle, CUmemAllocationHandleType type, unsigned long long flags)
+CUresult cuMemPoolImportFromShareableHandle(CUmemoryPool *ret, void *handle, CUmemAllocationHandleType type,
+					    unsigned long long flags)
 {
 	struct sim_share share;
 	CUresult r;
 
 	if (sim_ready())
 		return CUDA_ERROR_NOT_INITIALIZED;
-	if (!ret || flags || type != CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR || sim_share_read((int)(intptr_t)handle, &share) < 0 ||
-	    share.kind != SIM_SHARE_POOL || share.device < 0 || share.device >= sim_driver.devices)
+	if (!ret || flags || type != CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR ||
+	    sim_share_read((int)(intptr_t)handle, &share) < 0 || share.kind != SIM_SHARE_POOL ||
+	    share.device < 0 || share.device >= sim_driver.devices)
 		return CUDA_ERROR_INVALID_VALUE;
 	r = sim_pool_create(&sim_driver.device[share.device], NULL, ret);
 	if (!r)
@@ -249,13 +258,16 @@ bool sim_ipc_free(CUdeviceptr p)
 
 struct sim_shared_event {
 	uint32_t magic;
-	_Atomic uint64_t recorded, done;   /* numbers of the last record, and of the last that the device has come to */
+	_Atomic uint64_t recorded,
+		done; /* numbers of the last record, and of the last that the device has come to */
 };
 
 CUresult sim_event_share(CUevent e)
 {
 	int fd = memfd_create("simgpu-event", MFD_CLOEXEC);
-	void *p = fd >= 0 && ftruncate(fd, 4096) == 0 ? mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : MAP_FAILED;
+	void *p = fd >= 0 && ftruncate(fd, 4096) == 0
+			  ? mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
+			  : MAP_FAILED;
 
 	if (p == MAP_FAILED) {
 		if (fd >= 0)
@@ -280,7 +292,8 @@ void sim_event_unshare(CUevent e)
 
 CUresult sim_shared_record(CUevent e, CUstream s)
 {
-	struct sim_cmd cmd = { .kind = SIM_WRITE_WORD, .word = { .address = (uintptr_t)&e->shared->done, .bytes = 8 } };
+	struct sim_cmd cmd = { .kind = SIM_WRITE_WORD,
+			       .word = { .address = (uintptr_t)&e->shared->done, .bytes = 8 } };
 
 	cmd.word.value = atomic_fetch_add(&e->shared->recorded, 1) + 1;
 	return sim_push(s, &cmd, NULL, 0, NULL);
@@ -289,7 +302,10 @@ CUresult sim_shared_record(CUevent e, CUstream s)
 CUresult sim_shared_wait(CUevent e, CUstream s)
 {
 	struct sim_cmd cmd = { .kind = SIM_WAIT_WORD,
-			       .word = { .address = (uintptr_t)&e->shared->done, .value = e->shared->recorded, .cond = SIM_GEQ, .bytes = 8 } };
+			       .word = { .address = (uintptr_t)&e->shared->done,
+					 .value = e->shared->recorded,
+					 .cond = SIM_GEQ,
+					 .bytes = 8 } };
 
 	return sim_shared_done(e) ? CUDA_SUCCESS : sim_push(s, &cmd, NULL, 0, NULL);
 }

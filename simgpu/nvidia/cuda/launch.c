@@ -16,7 +16,8 @@ CUresult sim_launch_check(const struct sim_launch *l)
 
 	if (!product(l->grid) || !threads)
 		return CUDA_ERROR_INVALID_VALUE;
-	if (threads > 1024 || l->block[2] > 64 || l->grid[0] > INT32_MAX || l->grid[1] > 65535 || l->grid[2] > 65535)
+	if (threads > 1024 || l->block[2] > 64 || l->grid[0] > INT32_MAX || l->grid[1] > 65535 ||
+	    l->grid[2] > 65535)
 		return CUDA_ERROR_INVALID_VALUE;
 	if (l->f->max_threads && threads > l->f->max_threads)
 		return CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES;
@@ -30,7 +31,8 @@ CUresult sim_launch_check(const struct sim_launch *l)
 	return CUDA_SUCCESS;
 }
 
-CUresult sim_launch_params(CUfunction f, void *const *params, void *const *extra, unsigned char *ret, size_t *ret_bytes)
+CUresult sim_launch_params(CUfunction f, void *const *params, void *const *extra, unsigned char *ret,
+			   size_t *ret_bytes)
 {
 	*ret_bytes = f->param_bytes;
 	if (params && extra)
@@ -62,10 +64,12 @@ CUresult sim_launch_params(CUfunction f, void *const *params, void *const *extra
 	return CUDA_SUCCESS;
 }
 
-CUresult sim_launch_push(CUstream s, const struct sim_launch *l, const unsigned char *params, size_t param_bytes)
+CUresult sim_launch_push(CUstream s, const struct sim_launch *l, const unsigned char *params,
+			 size_t param_bytes)
 {
 	const struct CUfunc_st *f = l->f;
 	const struct sim_card *c = &s->ctx->device->card;
+	uint32_t threads = (uint32_t)product(l->block);
 	uint64_t block_ns = f->block_ns;
 
 	if (f->arg_ns) {
@@ -81,7 +85,7 @@ CUresult sim_launch_push(CUstream s, const struct sim_launch *l, const unsigned 
 		.kernel = {
 			.grid = { l->grid[0], l->grid[1], l->grid[2] },
 			.block = { l->block[0], l->block[1], l->block[2] },
-			.blocks_per_unit = f->blocks_per_unit ? f->blocks_per_unit : sim_occupancy(c, f, (uint32_t)product(l->block), l->smem_bytes),
+			.blocks_per_unit = f->blocks_per_unit ? f->blocks_per_unit : sim_occupancy(c, f, threads, l->smem_bytes),
 			.block_ns = block_ns,
 			.dram_bytes = f->dram_bytes * product(l->grid),
 			.compute = f->compute,
@@ -112,7 +116,8 @@ static CUresult launch(struct sim_launch *l, CUstream h, bool per_thread, void *
 		r = sim_launch_params(l->f, params, extra, packed, &bytes);
 	if (r)
 		return r;
-	return SIM_UNLIKELY(s->capture != NULL) ? sim_capture_launch(s, l, packed, bytes) : sim_launch_push(s, l, packed, bytes);
+	return SIM_UNLIKELY(s->capture != NULL) ? sim_capture_launch(s, l, packed, bytes)
+						: sim_launch_push(s, l, packed, bytes);
 }
 
 /* What the zero-cost mode checks: as much as costs nothing. True: the launch is done. */
@@ -120,34 +125,42 @@ static inline bool eager(CUfunction f, uint64_t blocks, uint64_t threads)
 {
 	CUcontext ctx = sim_self.current;
 
-	return SIM_LIKELY(sim_driver.eager && ctx && !ctx->broken && f && f->tag == SIM_TAG_FUNCTION && blocks && threads - 1 < 1024);
+	return SIM_LIKELY(sim_driver.eager && ctx && !ctx->broken && f && f->tag == SIM_TAG_FUNCTION &&
+			  blocks && threads - 1 < 1024);
 }
 
 SIM_PAIR(cuLaunchKernel, _ptsz,
-	 (CUfunction f, unsigned int gx, unsigned int gy, unsigned int gz, unsigned int bx, unsigned int by, unsigned int bz,
-	  unsigned int smem, CUstream h, void **params, void **extra), {
-		if (eager(f, (uint64_t)gx * gy * gz, (uint64_t)bx * by * bz))
-			return CUDA_SUCCESS;
-		struct sim_launch l = { f, { gx, gy, gz }, { bx, by, bz }, smem, 0, false };
-		return launch(&l, h, per_thread, params, extra);
+	 (CUfunction f, unsigned int gx, unsigned int gy, unsigned int gz, unsigned int bx, unsigned int by,
+	  unsigned int bz, unsigned int smem, CUstream h, void **params, void **extra),
+	 {
+		 if (eager(f, (uint64_t)gx * gy * gz, (uint64_t)bx * by * bz))
+			 return CUDA_SUCCESS;
+		 struct sim_launch l = { f, { gx, gy, gz }, { bx, by, bz }, smem, 0, false };
+		 return launch(&l, h, per_thread, params, extra);
 	 })
 
 SIM_PAIR(cuLaunchCooperativeKernel, _ptsz,
-	 (CUfunction f, unsigned int gx, unsigned int gy, unsigned int gz, unsigned int bx, unsigned int by, unsigned int bz,
-	  unsigned int smem, CUstream h, void **params), {
-		struct sim_launch l = { f, { gx, gy, gz }, { bx, by, bz }, smem, 0, true };
-		return launch(&l, h, per_thread, params, NULL);
+	 (CUfunction f, unsigned int gx, unsigned int gy, unsigned int gz, unsigned int bx, unsigned int by,
+	  unsigned int bz, unsigned int smem, CUstream h, void **params),
+	 {
+		 struct sim_launch l = { f, { gx, gy, gz }, { bx, by, bz }, smem, 0, true };
+		 return launch(&l, h, per_thread, params, NULL);
 	 })
 
-/* Events that a launch attribute names are recorded behind the kernel: a time between its start and its end is not modelled. */
+/*
+ * Events that a launch attribute names are recorded behind the kernel: a time between its start and its end
+ * is not modelled.
+ */
 static CUresult record_attrs(const CUlaunchConfig *c, bool per_thread)
 {
 	CUresult r = CUDA_SUCCESS;
 
 	for (unsigned int i = 0; i < c->numAttrs && !r; i++) {
 		const CUlaunchAttribute *a = &c->attrs[i];
-		CUevent e = a->id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT ? a->value.programmaticEvent.event :
-			    a->id == CU_LAUNCH_ATTRIBUTE_LAUNCH_COMPLETION_EVENT ? a->value.launchCompletionEvent.event : NULL;
+		CUevent e = a->id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT ? a->value.programmaticEvent.event
+			    : a->id == CU_LAUNCH_ATTRIBUTE_LAUNCH_COMPLETION_EVENT
+				    ? a->value.launchCompletionEvent.event
+				    : NULL;
 
 		if (e)
 			r = per_thread ? cuEventRecord_ptsz(e, c->hStream) : cuEventRecord(e, c->hStream);
@@ -158,10 +171,15 @@ static CUresult record_attrs(const CUlaunchConfig *c, bool per_thread)
 SIM_PAIR(cuLaunchKernelEx, _ptsz, (const CUlaunchConfig *c, CUfunction f, void **params, void **extra), {
 	if (!c || (c->numAttrs && !c->attrs))
 		return CUDA_ERROR_INVALID_VALUE;
-	if (!c->numAttrs && eager(f, (uint64_t)c->gridDimX * c->gridDimY * c->gridDimZ, (uint64_t)c->blockDimX * c->blockDimY * c->blockDimZ))
+	if (!c->numAttrs && eager(f, (uint64_t)c->gridDimX * c->gridDimY * c->gridDimZ,
+				  (uint64_t)c->blockDimX * c->blockDimY * c->blockDimZ))
 		return CUDA_SUCCESS;
-	struct sim_launch l = { f, { c->gridDimX, c->gridDimY, c->gridDimZ }, { c->blockDimX, c->blockDimY, c->blockDimZ },
-				c->sharedMemBytes, 0, false };
+	struct sim_launch l = { f,
+				{ c->gridDimX, c->gridDimY, c->gridDimZ },
+				{ c->blockDimX, c->blockDimY, c->blockDimZ },
+				c->sharedMemBytes,
+				0,
+				false };
 	CUcontext ctx;
 	CUstream s;
 	CUresult r = sim_enter(&ctx);
@@ -185,9 +203,11 @@ CUresult cuLaunchCooperativeKernelMultiDevice(CUDA_LAUNCH_PARAMS_v1 *list, unsig
 	if (!list || !n || flags > 3)
 		return CUDA_ERROR_INVALID_VALUE;
 	if (n > 1)
-		return CUDA_ERROR_NOT_SUPPORTED;   /* deprecated, and the devices of a server do not share a grid */
-	r = cuLaunchCooperativeKernel(list->function, list->gridDimX, list->gridDimY, list->gridDimZ, list->blockDimX, list->blockDimY,
-				      list->blockDimZ, list->sharedMemBytes, list->hStream, list->kernelParams);
+		/* deprecated, and the devices of a server do not share a grid */
+		return CUDA_ERROR_NOT_SUPPORTED;
+	r = cuLaunchCooperativeKernel(list->function, list->gridDimX, list->gridDimY, list->gridDimZ,
+				      list->blockDimX, list->blockDimY, list->blockDimZ, list->sharedMemBytes,
+				      list->hStream, list->kernelParams);
 	return r;
 }
 
@@ -263,9 +283,14 @@ CUresult cuLaunchGridAsync(CUfunction f, int width, int height, CUstream h)
 		return CUDA_ERROR_INVALID_VALUE;
 
 	size_t bytes = f->param_bytes > sizeof(f->old_params) ? sizeof(f->old_params) : f->param_bytes;
-	void *extra[] = { CU_LAUNCH_PARAM_BUFFER_POINTER, f->old_params, CU_LAUNCH_PARAM_BUFFER_SIZE, &bytes, CU_LAUNCH_PARAM_END };
-	struct sim_launch l = { f, { (uint32_t)width, (uint32_t)height, 1 }, { f->block[0], f->block[1], f->block[2] }, f->dynamic_smem,
-				0, false };
+	void *extra[] = { CU_LAUNCH_PARAM_BUFFER_POINTER, f->old_params, CU_LAUNCH_PARAM_BUFFER_SIZE, &bytes,
+			  CU_LAUNCH_PARAM_END };
+	struct sim_launch l = { f,
+				{ (uint32_t)width, (uint32_t)height, 1 },
+				{ f->block[0], f->block[1], f->block[2] },
+				f->dynamic_smem,
+				0,
+				false };
 
 	return launch(&l, h, false, NULL, extra);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Libraries: code that belongs to no context. A context gets a module of it when it is first needed there. A kernel is a name in a
- * library, and may stand where a function does.
+ * Libraries: code that belongs to no context. A context gets a module of it when it is first needed there.
+ * A kernel is a name in a library, and may stand where a function does.
  */
 #include "simgpu/nvidia/cuda/image.h"
 
@@ -9,9 +9,9 @@
 #include <string.h>
 
 struct CUkern_st {
-	enum sim_tag tag;        /* at the place of a function's */
+	enum sim_tag tag; /* at the place of a function's */
 	CUlibrary library;
-	CUfunction model;        /* of the library's own module */
+	CUfunction model; /* of the library's own module */
 };
 
 struct in_context {
@@ -22,7 +22,7 @@ struct in_context {
 struct CUlib_st {
 	enum sim_tag tag;
 	pthread_mutex_t lock;
-	CUmodule model;          /* what was read; in no context */
+	CUmodule model; /* what was read; in no context */
 	struct CUkern_st *kernel;
 	struct in_context *modules;
 };
@@ -73,7 +73,8 @@ static CUmodule copy_module(const struct CUmod_st *from)
 	for (uint32_t i = 0; ok && i < from->functions; i++)
 		ok = copy_function(m, from->function[i]);
 	for (uint32_t i = 0; ok && i < from->globals; i++)
-		ok = sim_image_add_global(m, from->global[i].name, strlen(from->global[i].name), from->global[i].bytes);
+		ok = sim_image_add_global(m, from->global[i].name, strlen(from->global[i].name),
+					  from->global[i].bytes);
 	if (m && !ok) {
 		sim_module_free(m);
 		m = NULL;
@@ -138,7 +139,7 @@ static CUresult load(CUlibrary *ret, const void *image)
 	pthread_mutex_init(&l->lock, NULL);
 	l->model = calloc(1, sizeof(*l->model));
 	if (l->model)
-		r = sim_image_read(l->model, image, &sim_driver.device[0].card);   /* it is of no device yet */
+		r = sim_image_read(l->model, image, &sim_driver.device[0].card); /* it is of no device yet */
 	if (!r) {
 		l->kernel = calloc(l->model->functions + 1, sizeof(*l->kernel));
 		r = l->kernel ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
@@ -156,8 +157,8 @@ static CUresult load(CUlibrary *ret, const void *image)
 	return CUDA_SUCCESS;
 }
 
-CUresult cuLibraryLoadData(CUlibrary *ret, const void *image, CUjit_option *jit, void **jit_values, unsigned int n_jit, CUlibraryOption *option,
-			   void **values, unsigned int n)
+CUresult cuLibraryLoadData(CUlibrary *ret, const void *image, CUjit_option *jit, void **jit_values,
+			   unsigned int n_jit, CUlibraryOption *option, void **values, unsigned int n)
 {
 	CUresult r = sim_ready();
 
@@ -169,8 +170,8 @@ CUresult cuLibraryLoadData(CUlibrary *ret, const void *image, CUjit_option *jit,
 	return ret && image ? load(ret, image) : CUDA_ERROR_INVALID_VALUE;
 }
 
-CUresult cuLibraryLoadFromFile(CUlibrary *ret, const char *path, CUjit_option *jit, void **jit_values, unsigned int n_jit,
-			       CUlibraryOption *option, void **values, unsigned int n)
+CUresult cuLibraryLoadFromFile(CUlibrary *ret, const char *path, CUjit_option *jit, void **jit_values,
+			       unsigned int n_jit, CUlibraryOption *option, void **values, unsigned int n)
 {
 	size_t size;
 	char *bytes;
@@ -200,7 +201,7 @@ CUresult cuLibraryUnload(CUlibrary l)
 		CUmodule m = l->modules->module;
 
 		sim_context_sync(m->ctx);
-		sim_module_unload(m);   /* takes itself out of the list */
+		sim_module_unload(m); /* takes itself out of the list */
 	}
 	sim_module_free(l->model);
 	for (uint32_t i = 0; l->kernel[i].tag; i++)
@@ -275,7 +276,9 @@ CUresult cuLibraryGetManaged(CUdeviceptr *p, size_t *bytes, CUlibrary l, const c
 	CUresult r = check(l);
 
 	(void)p, (void)bytes;
-	return r ? r : name ? CUDA_ERROR_NOT_FOUND : CUDA_ERROR_INVALID_VALUE;   /* managed variables are not read from images */
+	return r      ? r
+	       : name ? CUDA_ERROR_NOT_FOUND
+		      : CUDA_ERROR_INVALID_VALUE; /* managed variables are not read from images */
 }
 
 /* ---- kernels ---- */
@@ -338,7 +341,10 @@ CUresult cuKernelGetParamInfo(CUkernel k, size_t i, size_t *offset, size_t *byte
 	return CUDA_SUCCESS;
 }
 
-/* Attributes are the same on every device: they are the model's, and what is set goes to modules that come later and those there are. */
+/*
+ * Attributes are the same on every device: they are the model's, and what is set goes to modules that come
+ * later and those there are.
+ */
 CUresult cuKernelGetAttribute(int *v, CUfunction_attribute a, CUkernel k, CUdevice device)
 {
 	struct sim_device *d;
@@ -362,7 +368,8 @@ CUresult cuKernelSetAttribute(CUfunction_attribute a, int v, CUkernel k, CUdevic
 		return r;
 	pthread_mutex_lock(&k->library->lock);
 	for (struct in_context *in = k->library->modules; in && !r; in = in->next)
-		r = sim_function_set_attribute(&d->card, sim_module_function(in->module, k->model->name), a, v);
+		r = sim_function_set_attribute(&d->card, sim_module_function(in->module, k->model->name), a,
+					       v);
 	pthread_mutex_unlock(&k->library->lock);
 	return r;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The linker: pieces of PTX become one module image. Nothing is compiled, so the image is their text; a single cubin or fat binary is
- * handed out as it is.
+ * The linker: pieces of PTX become one module image. Nothing is compiled, so the image is their text; a
+ * single cubin or fat binary is handed out as it is.
  */
 #include "simgpu/nvidia/cuda/image.h"
 
@@ -35,8 +35,8 @@ CUresult cuLinkCreate(unsigned int n, CUjit_option *option, void **value, CUlink
 	return cuLinkCreate_v2(n, option, value, ret);
 }
 
-CUresult cuLinkAddData_v2(CUlinkState l, CUjitInputType type, void *data, size_t bytes, const char *name, unsigned int n, CUjit_option *option,
-			  void **value)
+CUresult cuLinkAddData_v2(CUlinkState l, CUjitInputType type, void *data, size_t bytes, const char *name,
+			  unsigned int n, CUjit_option *option, void **value)
 {
 	char *more;
 
@@ -44,7 +44,8 @@ CUresult cuLinkAddData_v2(CUlinkState l, CUjitInputType type, void *data, size_t
 	if (!l || !data || !bytes)
 		return CUDA_ERROR_INVALID_VALUE;
 	if (type > INPUT_FATBINARY)
-		return CUDA_ERROR_NOT_SUPPORTED;   /* objects and libraries hold code that would have to be linked */
+		/* objects and libraries hold code that would have to be linked */
+		return CUDA_ERROR_NOT_SUPPORTED;
 	if (l->binary || (l->bytes && type != INPUT_PTX))
 		return CUDA_ERROR_NOT_SUPPORTED;
 	more = realloc(l->image, l->bytes + bytes + 2);
@@ -61,13 +62,14 @@ CUresult cuLinkAddData_v2(CUlinkState l, CUjitInputType type, void *data, size_t
 	return CUDA_SUCCESS;
 }
 
-CUresult cuLinkAddData(CUlinkState l, CUjitInputType type, void *data, size_t bytes, const char *name, unsigned int n, CUjit_option *option,
-		       void **value)
+CUresult cuLinkAddData(CUlinkState l, CUjitInputType type, void *data, size_t bytes, const char *name,
+		       unsigned int n, CUjit_option *option, void **value)
 {
 	return cuLinkAddData_v2(l, type, data, bytes, name, n, option, value);
 }
 
-CUresult cuLinkAddFile_v2(CUlinkState l, CUjitInputType type, const char *path, unsigned int n, CUjit_option *option, void **value)
+CUresult cuLinkAddFile_v2(CUlinkState l, CUjitInputType type, const char *path, unsigned int n,
+			  CUjit_option *option, void **value)
 {
 	size_t bytes;
 	char *data;
@@ -83,7 +85,8 @@ CUresult cuLinkAddFile_v2(CUlinkState l, CUjitInputType type, const char *path, 
 	return r;
 }
 
-CUresult cuLinkAddFile(CUlinkState l, CUjitInputType type, const char *path, unsigned int n, CUjit_option *option, void **value)
+CUresult cuLinkAddFile(CUlinkState l, CUjitInputType type, const char *path, unsigned int n,
+		       CUjit_option *option, void **value)
 {
 	return cuLinkAddFile_v2(l, type, path, n, option, value);
 }

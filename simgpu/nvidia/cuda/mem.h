@@ -2,8 +2,8 @@
 #ifndef SIM_CUDA_MEM_H
 #define SIM_CUDA_MEM_H
 /*
- * What the memory files share below the entry points. In server mode a zone takes chunks of whole pages from the device and deals
- * them out; in null mode everything is a number and an address.
+ * What the memory files share below the entry points. In server mode a zone takes chunks of whole pages
+ * from the device and deals them out; in null mode everything is a number and an address.
  *
  * Threads: any; each has its own locks, and none is held across a call into another file.
  */
@@ -20,7 +20,8 @@ bool sim_null_charge(struct sim_device *d, uint64_t bytes);   /* false: the devi
 /* A block of @units of SIM_SMALL_BYTES, charged to nobody. */
 bool sim_null_take(uint32_t owner, uint64_t units, CUdeviceptr *ret);
 /* Gives a block back if its owner is one of @owner_from .. @owner_to; whose it was and its size. */
-bool sim_null_put(CUdeviceptr p, uint32_t owner_from, uint32_t owner_to, uint32_t *ret_owner, uint64_t *ret_bytes);
+bool sim_null_put(CUdeviceptr p, uint32_t owner_from, uint32_t owner_to, uint32_t *ret_owner,
+		  uint64_t *ret_bytes);
 void sim_null_put_all(uint32_t owner, uint64_t *ret_bytes);
 bool sim_heap_find(CUdeviceptr p, struct sim_range *ret);
 void sim_heap_context_end(CUcontext ctx);
@@ -46,7 +47,8 @@ void sim_zone_put(struct sim_zone *z, CUdeviceptr p, size_t bytes);
 void sim_zone_trim(struct sim_zone *z, uint64_t keep_bytes);
 void sim_zone_finish(struct sim_zone *z);      /* all chunks go, whatever is in them */
 
-CUresult sim_zone_context_alloc(CUcontext ctx, size_t bytes, enum sim_kind_of_memory kind, uint32_t flags, CUdeviceptr *ret);
+CUresult sim_zone_context_alloc(CUcontext ctx, size_t bytes, enum sim_kind_of_memory kind, uint32_t flags,
+				CUdeviceptr *ret);
 CUresult sim_zone_context_free(CUdeviceptr p);
 void sim_zone_context_end(CUcontext ctx);
 
@@ -92,7 +94,8 @@ CUresult sim_pool_create(struct sim_device *d, const CUmemPoolProps *props, CUme
 void sim_pool_destroy(CUmemoryPool p);
 void sim_pool_trim(CUmemoryPool p, uint64_t keep_bytes);
 void sim_pools_context_end(CUcontext ctx);       /* its lanes go: nothing is pending on them any more */
-void sim_pools_settle(struct sim_device *d);    /* after a synchronization: what is above the thresholds goes back */
+/* after a synchronization: what is above the thresholds goes back */
+void sim_pools_settle(struct sim_device *d);
 
 /* ---- memory.c ---- */
 

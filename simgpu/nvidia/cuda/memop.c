@@ -6,32 +6,39 @@
 
 static CUresult word(CUdeviceptr address, uint32_t bytes)
 {
-	return address && address % bytes == 0 && sim_place(address) != SIM_AT_PAGEABLE ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+	return address && address % bytes == 0 && sim_place(address) != SIM_AT_PAGEABLE
+		       ? CUDA_SUCCESS
+		       : CUDA_ERROR_INVALID_VALUE;
 }
 
 /* One operation as a command; SIM_NOP where nothing is to be done. */
 static CUresult to_cmd(const CUstreamBatchMemOpParams *p, struct sim_cmd *cmd)
 {
-	uint32_t bytes = p->operation == CU_STREAM_MEM_OP_WAIT_VALUE_64 || p->operation == CU_STREAM_MEM_OP_WRITE_VALUE_64 ? 8 : 4;
+	uint32_t bytes = p->operation == CU_STREAM_MEM_OP_WAIT_VALUE_64 ||
+					 p->operation == CU_STREAM_MEM_OP_WRITE_VALUE_64
+				 ? 8
+				 : 4;
 	CUresult r;
 
 	*cmd = (struct sim_cmd){ .kind = SIM_NOP };
 	switch (p->operation) {
 	case CU_STREAM_MEM_OP_WAIT_VALUE_32:
 	case CU_STREAM_MEM_OP_WAIT_VALUE_64:
-		r = p->waitValue.flags & ~(unsigned)WAIT_FLAGS ? CUDA_ERROR_INVALID_VALUE : word(p->waitValue.address, bytes);
+		r = p->waitValue.flags & ~(unsigned)WAIT_FLAGS ? CUDA_ERROR_INVALID_VALUE
+							       : word(p->waitValue.address, bytes);
 		if (!r && p->waitValue.flags & CU_STREAM_WAIT_VALUE_FLUSH)
-			r = CUDA_ERROR_NOT_SUPPORTED;   /* CAN_FLUSH_REMOTE_WRITES is 0 */
+			r = CUDA_ERROR_NOT_SUPPORTED; /* CAN_FLUSH_REMOTE_WRITES is 0 */
 		cmd->kind = SIM_WAIT_WORD;
 		cmd->word.address = p->waitValue.address;
 		cmd->word.value = bytes == 8 ? p->waitValue.value64 : p->waitValue.value;
-		cmd->word.cond = (enum sim_cond)(p->waitValue.flags & 3);   /* the same numbers */
+		cmd->word.cond = (enum sim_cond)(p->waitValue.flags & 3); /* the same numbers */
 		cmd->word.bytes = bytes;
 		return r;
 	case CU_STREAM_MEM_OP_WRITE_VALUE_32:
 	case CU_STREAM_MEM_OP_WRITE_VALUE_64:
-		r = p->writeValue.flags & ~(unsigned)CU_STREAM_WRITE_VALUE_NO_MEMORY_BARRIER ? CUDA_ERROR_INVALID_VALUE :
-											       word(p->writeValue.address, bytes);
+		r = p->writeValue.flags & ~(unsigned)CU_STREAM_WRITE_VALUE_NO_MEMORY_BARRIER
+			    ? CUDA_ERROR_INVALID_VALUE
+			    : word(p->writeValue.address, bytes);
 		cmd->kind = SIM_WRITE_WORD;
 		cmd->word.address = p->writeValue.address;
 		cmd->word.value = bytes == 8 ? p->writeValue.value64 : p->writeValue.value;
@@ -72,7 +79,8 @@ CUresult sim_memops_push(CUstream s, const CUstreamBatchMemOpParams *list, unsig
 	return r;
 }
 
-static CUresult ops(CUstream h, bool per_thread, const CUstreamBatchMemOpParams *list, unsigned int n, unsigned int flags)
+static CUresult ops(CUstream h, bool per_thread, const CUstreamBatchMemOpParams *list, unsigned int n,
+		    unsigned int flags)
 {
 	CUcontext ctx;
 	CUstream s;
@@ -86,25 +94,42 @@ static CUresult ops(CUstream h, bool per_thread, const CUstreamBatchMemOpParams 
 		r = sim_memops_check(list, n);
 	if (r)
 		return r;
-	return SIM_UNLIKELY(s->capture != NULL) ? sim_capture_memops(s, list, n) : sim_memops_push(s, list, n);
+	return SIM_UNLIKELY(s->capture != NULL) ? sim_capture_memops(s, list, n)
+						: sim_memops_push(s, list, n);
 }
 
 #define WAIT(bits, field) \
-	CUstreamBatchMemOpParams op = { .waitValue = { .operation = CU_STREAM_MEM_OP_WAIT_VALUE_##bits, .address = at, .field = v, .flags = flags } }; \
+	CUstreamBatchMemOpParams op = { .waitValue = { .operation = CU_STREAM_MEM_OP_WAIT_VALUE_##bits, \
+						       .address = at, \
+						       .field = v, \
+						       .flags = flags } }; \
 	return ops(h, per_thread, &op, 1, 0);
 #define WRITE(bits, field) \
-	CUstreamBatchMemOpParams op = { .writeValue = { .operation = CU_STREAM_MEM_OP_WRITE_VALUE_##bits, .address = at, .field = v, .flags = flags } }; \
+	CUstreamBatchMemOpParams op = { .writeValue = { .operation = CU_STREAM_MEM_OP_WRITE_VALUE_##bits, \
+							.address = at, \
+							.field = v, \
+							.flags = flags } }; \
 	return ops(h, per_thread, &op, 1, 0);
 
-SIM_PAIR(cuStreamWaitValue32, _ptsz, (CUstream h, CUdeviceptr at, uint32_t v, unsigned int flags), WAIT(32, value))
-SIM_PAIR(cuStreamWaitValue32_v2, _ptsz, (CUstream h, CUdeviceptr at, uint32_t v, unsigned int flags), WAIT(32, value))
-SIM_PAIR(cuStreamWaitValue64, _ptsz, (CUstream h, CUdeviceptr at, uint64_t v, unsigned int flags), WAIT(64, value64))
-SIM_PAIR(cuStreamWaitValue64_v2, _ptsz, (CUstream h, CUdeviceptr at, uint64_t v, unsigned int flags), WAIT(64, value64))
-SIM_PAIR(cuStreamWriteValue32, _ptsz, (CUstream h, CUdeviceptr at, uint32_t v, unsigned int flags), WRITE(32, value))
-SIM_PAIR(cuStreamWriteValue32_v2, _ptsz, (CUstream h, CUdeviceptr at, uint32_t v, unsigned int flags), WRITE(32, value))
-SIM_PAIR(cuStreamWriteValue64, _ptsz, (CUstream h, CUdeviceptr at, uint64_t v, unsigned int flags), WRITE(64, value64))
-SIM_PAIR(cuStreamWriteValue64_v2, _ptsz, (CUstream h, CUdeviceptr at, uint64_t v, unsigned int flags), WRITE(64, value64))
-SIM_PAIR(cuStreamBatchMemOp, _ptsz, (CUstream h, unsigned int n, CUstreamBatchMemOpParams *list, unsigned int flags),
+SIM_PAIR(cuStreamWaitValue32, _ptsz, (CUstream h, CUdeviceptr at, uint32_t v, unsigned int flags),
+	 WAIT(32, value))
+SIM_PAIR(cuStreamWaitValue32_v2, _ptsz, (CUstream h, CUdeviceptr at, uint32_t v, unsigned int flags),
+	 WAIT(32, value))
+SIM_PAIR(cuStreamWaitValue64, _ptsz, (CUstream h, CUdeviceptr at, uint64_t v, unsigned int flags),
+	 WAIT(64, value64))
+SIM_PAIR(cuStreamWaitValue64_v2, _ptsz, (CUstream h, CUdeviceptr at, uint64_t v, unsigned int flags),
+	 WAIT(64, value64))
+SIM_PAIR(cuStreamWriteValue32, _ptsz, (CUstream h, CUdeviceptr at, uint32_t v, unsigned int flags),
+	 WRITE(32, value))
+SIM_PAIR(cuStreamWriteValue32_v2, _ptsz, (CUstream h, CUdeviceptr at, uint32_t v, unsigned int flags),
+	 WRITE(32, value))
+SIM_PAIR(cuStreamWriteValue64, _ptsz, (CUstream h, CUdeviceptr at, uint64_t v, unsigned int flags),
+	 WRITE(64, value64))
+SIM_PAIR(cuStreamWriteValue64_v2, _ptsz, (CUstream h, CUdeviceptr at, uint64_t v, unsigned int flags),
+	 WRITE(64, value64))
+SIM_PAIR(cuStreamBatchMemOp, _ptsz,
+	 (CUstream h, unsigned int n, CUstreamBatchMemOpParams *list, unsigned int flags),
 	 return ops(h, per_thread, list, n, flags);)
-SIM_PAIR(cuStreamBatchMemOp_v2, _ptsz, (CUstream h, unsigned int n, CUstreamBatchMemOpParams *list, unsigned int flags),
+SIM_PAIR(cuStreamBatchMemOp_v2, _ptsz,
+	 (CUstream h, unsigned int n, CUstreamBatchMemOpParams *list, unsigned int flags),
 	 return ops(h, per_thread, list, n, flags);)

@@ -35,7 +35,8 @@ CUresult sim_memory_take(struct sim_device *d, size_t bytes, uint64_t *ret_id)
 {
 	*ret_id = 1;
 	if (sim_driver.null)
-		return bytes <= d->card.mem_bytes && sim_null_charge(d, bytes) ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+		return bytes <= d->card.mem_bytes && sim_null_charge(d, bytes) ? CUDA_SUCCESS
+									       : CUDA_ERROR_OUT_OF_MEMORY;
 
 	int e = sim_mem_take(sim_driver.server, (unsigned)d->id, bytes, ret_id);
 
@@ -106,7 +107,7 @@ CUresult cuMemFree_v2(CUdeviceptr p)
 	if (r || !p)
 		return r;
 	if (!sim_driver.null) {
-		r = sim_context_sync(ctx);   /* work in flight may use it */
+		r = sim_context_sync(ctx); /* work in flight may use it */
 		if (r)
 			return r;
 	}
@@ -114,7 +115,8 @@ CUresult cuMemFree_v2(CUdeviceptr p)
 	return SIM_LIKELY(!r) ? r : sim_memory_free_other(ctx, p);
 }
 
-CUresult cuMemAllocPitch_v2(CUdeviceptr *ret, size_t *pitch, size_t width, size_t height, unsigned int element)
+CUresult cuMemAllocPitch_v2(CUdeviceptr *ret, size_t *pitch, size_t width, size_t height,
+			    unsigned int element)
 {
 	CUcontext ctx;
 	CUresult r = sim_enter(&ctx);
@@ -136,7 +138,10 @@ CUresult cuMemAllocPitch_v2(CUdeviceptr *ret, size_t *pitch, size_t width, size_
 	return r;
 }
 
-/* Its bytes are the process's own in any case, so the host may use them; on the device it takes its whole size. */
+/*
+ * Its bytes are the process's own in any case, so the host may use them; on the device it takes its whole
+ * size.
+ */
 CUresult cuMemAllocManaged(CUdeviceptr *ret, size_t bytes, unsigned int flags)
 {
 	CUcontext ctx;
@@ -163,16 +168,23 @@ static CUresult host_alloc(void **ret, size_t bytes, unsigned int flags)
 	if (r)
 		return r;
 	if (!ret || !bytes ||
-	    flags & ~(unsigned)(CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP | CU_MEMHOSTALLOC_WRITECOMBINED))
+	    flags & ~(unsigned)(CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP |
+				CU_MEMHOSTALLOC_WRITECOMBINED))
 		return CUDA_ERROR_INVALID_VALUE;
 
 	size_t whole = (bytes + 4095) & ~4095ul;
-	void *p = whole < bytes ? MAP_FAILED : mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	void *p = whole < bytes
+			  ? MAP_FAILED
+			  : mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (p == MAP_FAILED)
 		return CUDA_ERROR_OUT_OF_MEMORY;
 
-	struct sim_range range = { .base = (uintptr_t)p, .bytes = whole, .kind = SIM_MEM_HOST, .device = ctx->device, .ctx = ctx->root,
+	struct sim_range range = { .base = (uintptr_t)p,
+				   .bytes = whole,
+				   .kind = SIM_MEM_HOST,
+				   .device = ctx->device,
+				   .ctx = ctx->root,
 				   .flags = flags };
 
 	if (sim_range_add(&range) < 0) {
@@ -210,7 +222,7 @@ CUresult cuMemFreeHost(void *p)
 		return r;
 	if (!sim_range_find((uintptr_t)p, &range) || range.kind != SIM_MEM_HOST || range.base != (uintptr_t)p)
 		return CUDA_ERROR_INVALID_VALUE;
-	sim_context_sync(ctx);   /* work in flight may read it */
+	sim_context_sync(ctx); /* work in flight may read it */
 	if (!sim_range_remove((uintptr_t)p, &range))
 		return CUDA_ERROR_INVALID_VALUE;
 	munmap(p, range.bytes);
@@ -226,17 +238,24 @@ CUresult cuMemHostRegister_v2(void *p, size_t bytes, unsigned int flags)
 		r = sim_unsafe();
 	if (r)
 		return r;
-	if (!p || !bytes || flags & ~(unsigned)(CU_MEMHOSTREGISTER_PORTABLE | CU_MEMHOSTREGISTER_DEVICEMAP | CU_MEMHOSTREGISTER_IOMEMORY |
-						CU_MEMHOSTREGISTER_READ_ONLY))
+	if (!p || !bytes ||
+	    flags & ~(unsigned)(CU_MEMHOSTREGISTER_PORTABLE | CU_MEMHOSTREGISTER_DEVICEMAP |
+				CU_MEMHOSTREGISTER_IOMEMORY | CU_MEMHOSTREGISTER_READ_ONLY))
 		return CUDA_ERROR_INVALID_VALUE;
 	if (flags & CU_MEMHOSTREGISTER_READ_ONLY)
 		return CUDA_ERROR_NOT_SUPPORTED;
 
-	struct sim_range range = { .base = (uintptr_t)p, .bytes = bytes, .kind = SIM_MEM_REGISTERED, .device = ctx->device, .ctx = ctx->root,
+	struct sim_range range = { .base = (uintptr_t)p,
+				   .bytes = bytes,
+				   .kind = SIM_MEM_REGISTERED,
+				   .device = ctx->device,
+				   .ctx = ctx->root,
 				   .flags = flags };
 	int e = sim_range_add(&range);
 
-	return e == -EEXIST ? CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED : e ? CUDA_ERROR_OUT_OF_MEMORY : CUDA_SUCCESS;
+	return e == -EEXIST ? CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED
+	       : e          ? CUDA_ERROR_OUT_OF_MEMORY
+			    : CUDA_SUCCESS;
 }
 
 CUresult cuMemHostRegister(void *p, size_t bytes, unsigned int flags)
@@ -254,7 +273,8 @@ CUresult cuMemHostUnregister(void *p)
 		r = sim_unsafe();
 	if (r)
 		return r;
-	if (!sim_range_find((uintptr_t)p, &range) || range.kind != SIM_MEM_REGISTERED || range.base != (uintptr_t)p)
+	if (!sim_range_find((uintptr_t)p, &range) || range.kind != SIM_MEM_REGISTERED ||
+	    range.base != (uintptr_t)p)
 		return CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED;
 	sim_context_sync(ctx);
 	sim_range_remove((uintptr_t)p, NULL);
@@ -271,7 +291,8 @@ CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr *ret, void *p, unsigned int fl
 		return r;
 	if (!ret || !p || flags)
 		return CUDA_ERROR_INVALID_VALUE;
-	if (!sim_find((uintptr_t)p, &range) || (range.kind != SIM_MEM_HOST && range.kind != SIM_MEM_REGISTERED))
+	if (!sim_find((uintptr_t)p, &range) ||
+	    (range.kind != SIM_MEM_HOST && range.kind != SIM_MEM_REGISTERED))
 		return CUDA_ERROR_INVALID_VALUE;
 	*ret = (uintptr_t)p;
 	return CUDA_SUCCESS;

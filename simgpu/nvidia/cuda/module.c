@@ -103,7 +103,8 @@ CUresult cuModuleLoadData(CUmodule *ret, const void *image)
 }
 
 /* The options steer a compiler that is not there; what it would have said is nothing. */
-CUresult cuModuleLoadDataEx(CUmodule *ret, const void *image, unsigned int n, CUjit_option *option, void **value)
+CUresult cuModuleLoadDataEx(CUmodule *ret, const void *image, unsigned int n, CUjit_option *option,
+			    void **value)
 {
 	enum { INFO_LOG = 3, INFO_LOG_BYTES = 4, ERROR_LOG = 5, ERROR_LOG_BYTES = 6 };
 	char *log[2] = { NULL, NULL };
@@ -121,7 +122,7 @@ CUresult cuModuleLoadDataEx(CUmodule *ret, const void *image, unsigned int n, CU
 			continue;
 		if (log[which] && value[i])
 			log[which][0] = '\0';
-		value[i] = NULL;   /* bytes that were written */
+		value[i] = NULL; /* bytes that were written */
 	}
 	return cuModuleLoadData(ret, image);
 }
@@ -189,7 +190,7 @@ CUresult cuModuleUnload(CUmodule m)
 		return r;
 	if (m->library)
 		return CUDA_ERROR_NOT_PERMITTED;
-	r = sim_context_sync(m->ctx);   /* its kernels may still run */
+	r = sim_context_sync(m->ctx); /* its kernels may still run */
 	sim_module_unload(m);
 	return r;
 }

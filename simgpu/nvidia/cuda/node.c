@@ -21,8 +21,12 @@ static CUresult set_kernel(CUgraphNode n, const CUDA_KERNEL_NODE_PARAMS_v3 *k)
 	if (!r)
 		r = sim_function_get(k->ctx ? k->ctx : ctx, f, &f);
 	if (!r) {
-		struct sim_launch l = { f, { k->gridDimX, k->gridDimY, k->gridDimZ }, { k->blockDimX, k->blockDimY, k->blockDimZ },
-					k->sharedMemBytes, 0, false };
+		struct sim_launch l = { f,
+					{ k->gridDimX, k->gridDimY, k->gridDimZ },
+					{ k->blockDimX, k->blockDimY, k->blockDimZ },
+					k->sharedMemBytes,
+					0,
+					false };
 
 		r = sim_launch_check(&l);
 	}
@@ -67,8 +71,9 @@ static CUresult set_copy(CUgraphNode n, const CUDA_MEMCPY_NODE_PARAMS *c)
 
 static CUresult set_fill(CUgraphNode n, const CUDA_MEMSET_NODE_PARAMS_v2 *f)
 {
-	if ((f->elementSize != 1 && f->elementSize != 2 && f->elementSize != 4) || !f->dst || f->dst % f->elementSize || !f->width ||
-	    !f->height || (f->height > 1 && f->pitch < f->width * f->elementSize))
+	if ((f->elementSize != 1 && f->elementSize != 2 && f->elementSize != 4) || !f->dst ||
+	    f->dst % f->elementSize || !f->width || !f->height ||
+	    (f->height > 1 && f->pitch < f->width * f->elementSize))
 		return CUDA_ERROR_INVALID_VALUE;
 	n->p.memset = *f;
 	return CUDA_SUCCESS;
@@ -97,8 +102,9 @@ static CUresult set_alloc(CUgraphNode n, CUDA_MEM_ALLOC_NODE_PARAMS_v2 *a)
 	CUresult r;
 
 	if (n->block)
-		return CUDA_ERROR_NOT_SUPPORTED;   /* an allocation stays what it was made as */
-	if (!a->bytesize || (a->accessDescCount && !a->accessDescs) || a->poolProps.location.type != CU_MEM_LOCATION_TYPE_DEVICE)
+		return CUDA_ERROR_NOT_SUPPORTED; /* an allocation stays what it was made as */
+	if (!a->bytesize || (a->accessDescCount && !a->accessDescs) ||
+	    a->poolProps.location.type != CU_MEM_LOCATION_TYPE_DEVICE)
 		return CUDA_ERROR_INVALID_VALUE;
 	r = sim_device_get(a->poolProps.location.id, &d);
 	if (r)
@@ -154,9 +160,11 @@ CUresult sim_node_set(CUgraphNode n, CUgraphNodeParams *p)
 	case CU_GRAPH_NODE_TYPE_EMPTY:
 		return CUDA_SUCCESS;
 	case CU_GRAPH_NODE_TYPE_WAIT_EVENT:
-	case CU_GRAPH_NODE_TYPE_EVENT_RECORD:   /* the same layout */
+	case CU_GRAPH_NODE_TYPE_EVENT_RECORD: /* the same layout */
 		n->p.eventWait = p->eventWait;
-		return p->eventWait.event && p->eventWait.event->tag == SIM_TAG_EVENT ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+		return p->eventWait.event && p->eventWait.event->tag == SIM_TAG_EVENT
+			       ? CUDA_SUCCESS
+			       : CUDA_ERROR_INVALID_VALUE;
 	case CU_GRAPH_NODE_TYPE_MEM_ALLOC:
 		return set_alloc(n, &p->alloc);
 	case CU_GRAPH_NODE_TYPE_MEM_FREE:
@@ -165,7 +173,7 @@ CUresult sim_node_set(CUgraphNode n, CUgraphNodeParams *p)
 	case CU_GRAPH_NODE_TYPE_BATCH_MEM_OP:
 		return set_ops(n, &p->memOp);
 	default:
-		return CUDA_ERROR_NOT_SUPPORTED;   /* external semaphores, conditionals */
+		return CUDA_ERROR_NOT_SUPPORTED; /* external semaphores, conditionals */
 	}
 }
 
@@ -174,8 +182,12 @@ CUresult sim_node_set(CUgraphNode n, CUgraphNodeParams *p)
 static CUresult push_kernel(CUgraphNode n, CUstream s)
 {
 	const CUDA_KERNEL_NODE_PARAMS_v3 *k = &n->p.kernel;
-	struct sim_launch l = { k->func, { k->gridDimX, k->gridDimY, k->gridDimZ }, { k->blockDimX, k->blockDimY, k->blockDimZ },
-				k->sharedMemBytes, 0, false };
+	struct sim_launch l = { k->func,
+				{ k->gridDimX, k->gridDimY, k->gridDimZ },
+				{ k->blockDimX, k->blockDimY, k->blockDimZ },
+				k->sharedMemBytes,
+				0,
+				false };
 
 	if (n->attrs & 1u << CU_LAUNCH_ATTRIBUTE_PRIORITY)
 		l.priority = n->attr[CU_LAUNCH_ATTRIBUTE_PRIORITY].priority - s->priority;
@@ -195,11 +207,14 @@ CUresult sim_node_push(CUgraphNode n, CUstream s)
 		r = sim_copy3d_cmd(&n->p.memcpy.copyParams, &cmd, &src, &dst);
 		/* In a graph pageable memory is read and written when the node's time has come. */
 		if (!r)
-			r = sim_copy(s, &cmd, src == SIM_AT_PAGEABLE ? SIM_AT_PINNED : src, dst == SIM_AT_PAGEABLE ? SIM_AT_PINNED : dst, false);
+			r = sim_copy(s, &cmd, src == SIM_AT_PAGEABLE ? SIM_AT_PINNED : src,
+				     dst == SIM_AT_PAGEABLE ? SIM_AT_PINNED : dst, false);
 		return r;
 	case CU_GRAPH_NODE_TYPE_MEMSET:
-		return sim_fill_push(s, &(CUDA_MEMSET_NODE_PARAMS_v1){ n->p.memset.dst, n->p.memset.pitch, n->p.memset.value,
-								       n->p.memset.elementSize, n->p.memset.width, n->p.memset.height });
+		return sim_fill_push(
+			s, &(CUDA_MEMSET_NODE_PARAMS_v1){ n->p.memset.dst, n->p.memset.pitch,
+							  n->p.memset.value, n->p.memset.elementSize,
+							  n->p.memset.width, n->p.memset.height });
 	case CU_GRAPH_NODE_TYPE_HOST:
 		return sim_host_push(s, n->p.host.fn, n->p.host.userData);
 	case CU_GRAPH_NODE_TYPE_WAIT_EVENT:

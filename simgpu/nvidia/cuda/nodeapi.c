@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The entry points that add a node, ask for its parameters and set them: one family for each type of node, all of them a frame
- * around sim_node_add() and sim_node_set().
+ * The entry points that add a node, ask for its parameters and set them: one family for each type of node,
+ * all of them a frame around sim_node_add() and sim_node_set().
  */
 #include "simgpu/nvidia/cuda/exec.h"
 
 #include <string.h>
 
-CUresult cuGraphAddNode_v2(CUgraphNode *ret, CUgraph g, const CUgraphNode *deps, const CUgraphEdgeData *edges, size_t n, CUgraphNodeParams *p)
+CUresult cuGraphAddNode_v2(CUgraphNode *ret, CUgraph g, const CUgraphNode *deps, const CUgraphEdgeData *edges,
+			   size_t n, CUgraphNodeParams *p)
 {
 	return sim_node_add(g, deps, edges, n, p, ret);
 }
@@ -29,18 +30,21 @@ CUresult cuGraphNodeSetParams(CUgraphNode node, CUgraphNodeParams *p)
 CUgraphNodeParams sim_kernel_params_v1(const CUDA_KERNEL_NODE_PARAMS_v1 *k)
 {
 	return (CUgraphNodeParams){ .type = CU_GRAPH_NODE_TYPE_KERNEL,
-				    .kernel = { k->func, k->gridDimX, k->gridDimY, k->gridDimZ, k->blockDimX, k->blockDimY, k->blockDimZ,
-						k->sharedMemBytes, k->kernelParams, k->extra, NULL, NULL } };
+				    .kernel = { k->func, k->gridDimX, k->gridDimY, k->gridDimZ, k->blockDimX,
+						k->blockDimY, k->blockDimZ, k->sharedMemBytes,
+						k->kernelParams, k->extra, NULL, NULL } };
 }
 
 CUgraphNodeParams sim_kernel_params_v2(const CUDA_KERNEL_NODE_PARAMS_v2 *k)
 {
 	return (CUgraphNodeParams){ .type = CU_GRAPH_NODE_TYPE_KERNEL,
-				    .kernel = { k->func, k->gridDimX, k->gridDimY, k->gridDimZ, k->blockDimX, k->blockDimY, k->blockDimZ,
-						k->sharedMemBytes, k->kernelParams, k->extra, k->kern, k->ctx } };
+				    .kernel = { k->func, k->gridDimX, k->gridDimY, k->gridDimZ, k->blockDimX,
+						k->blockDimY, k->blockDimZ, k->sharedMemBytes,
+						k->kernelParams, k->extra, k->kern, k->ctx } };
 }
 
-CUresult cuGraphAddKernelNode(CUgraphNode *ret, CUgraph g, const CUgraphNode *deps, size_t n, const CUDA_KERNEL_NODE_PARAMS_v1 *k)
+CUresult cuGraphAddKernelNode(CUgraphNode *ret, CUgraph g, const CUgraphNode *deps, size_t n,
+			      const CUDA_KERNEL_NODE_PARAMS_v1 *k)
 {
 	if (!k)
 		return CUDA_ERROR_INVALID_VALUE;
@@ -50,7 +54,8 @@ CUresult cuGraphAddKernelNode(CUgraphNode *ret, CUgraph g, const CUgraphNode *de
 	return sim_node_add(g, deps, NULL, n, &p, ret);
 }
 
-CUresult cuGraphAddKernelNode_v2(CUgraphNode *ret, CUgraph g, const CUgraphNode *deps, size_t n, const CUDA_KERNEL_NODE_PARAMS_v2 *k)
+CUresult cuGraphAddKernelNode_v2(CUgraphNode *ret, CUgraph g, const CUgraphNode *deps, size_t n,
+				 const CUDA_KERNEL_NODE_PARAMS_v2 *k)
 {
 	if (!k)
 		return CUDA_ERROR_INVALID_VALUE;
@@ -67,8 +72,9 @@ CUresult cuGraphKernelNodeGetParams_v2(CUgraphNode node, CUDA_KERNEL_NODE_PARAMS
 	if (r || !ret)
 		return CUDA_ERROR_INVALID_VALUE;
 	const CUDA_KERNEL_NODE_PARAMS_v3 *k = &node->p.kernel;
-	*ret = (CUDA_KERNEL_NODE_PARAMS_v2){ k->func, k->gridDimX, k->gridDimY, k->gridDimZ, k->blockDimX, k->blockDimY, k->blockDimZ,
-					     k->sharedMemBytes, k->kernelParams, NULL, k->kern, k->ctx };
+	*ret = (CUDA_KERNEL_NODE_PARAMS_v2){ k->func,         k->gridDimX,  k->gridDimY,  k->gridDimZ,
+					     k->blockDimX,    k->blockDimY, k->blockDimZ, k->sharedMemBytes,
+					     k->kernelParams, NULL,         k->kern,      k->ctx };
 	return CUDA_SUCCESS;
 }
 
@@ -78,8 +84,10 @@ CUresult cuGraphKernelNodeGetParams(CUgraphNode node, CUDA_KERNEL_NODE_PARAMS_v1
 	CUresult r = ret ? cuGraphKernelNodeGetParams_v2(node, &k) : CUDA_ERROR_INVALID_VALUE;
 
 	if (!r)
-		*ret = (CUDA_KERNEL_NODE_PARAMS_v1){ k.func, k.gridDimX, k.gridDimY, k.gridDimZ, k.blockDimX, k.blockDimY, k.blockDimZ,
-						     k.sharedMemBytes, k.kernelParams, NULL };
+		*ret = (CUDA_KERNEL_NODE_PARAMS_v1){ k.func,      k.gridDimX,       k.gridDimY,
+						     k.gridDimZ,  k.blockDimX,      k.blockDimY,
+						     k.blockDimZ, k.sharedMemBytes, k.kernelParams,
+						     NULL };
 	return r;
 }
 
@@ -103,7 +111,8 @@ CUresult cuGraphKernelNodeSetParams_v2(CUgraphNode node, const CUDA_KERNEL_NODE_
 	return sim_node_set(node, &p);
 }
 
-CUresult cuGraphKernelNodeSetAttribute(CUgraphNode node, CUkernelNodeAttrID id, const CUkernelNodeAttrValue_v1 *v)
+CUresult cuGraphKernelNodeSetAttribute(CUgraphNode node, CUkernelNodeAttrID id,
+				       const CUkernelNodeAttrValue_v1 *v)
 {
 	if (!v || id == 0 || id >= SIM_NODE_ATTRS || sim_node_check(node, CU_GRAPH_NODE_TYPE_KERNEL))
 		return CUDA_ERROR_INVALID_VALUE;
@@ -132,12 +141,14 @@ CUresult cuGraphKernelNodeCopyAttributes(CUgraphNode dst, CUgraphNode src)
 
 /* ---- copies, fills, host functions ---- */
 
-CUresult cuGraphAddMemcpyNode(CUgraphNode *ret, CUgraph g, const CUgraphNode *deps, size_t n, const CUDA_MEMCPY3D_v2 *c, CUcontext ctx)
+CUresult cuGraphAddMemcpyNode(CUgraphNode *ret, CUgraph g, const CUgraphNode *deps, size_t n,
+			      const CUDA_MEMCPY3D_v2 *c, CUcontext ctx)
 {
 	if (!c)
 		return CUDA_ERROR_INVALID_VALUE;
 
-	CUgraphNodeParams p = { .type = CU_GRAPH_NODE_TYPE_MEMCPY, .memcpy = { .copyCtx = ctx, .copyParams = *c } };
+	CUgraphNodeParams p = { .type = CU_GRAPH_NODE_TYPE_MEMCPY,
+				.memcpy = { .copyCtx = ctx, .copyParams = *c } };
 
 	return sim_node_add(g, deps, NULL, n, &p, ret);
 }
@@ -155,18 +166,21 @@ CUresult cuGraphMemcpyNodeSetParams(CUgraphNode node, const CUDA_MEMCPY3D_v2 *c)
 	if (!c || sim_node_check(node, CU_GRAPH_NODE_TYPE_MEMCPY))
 		return CUDA_ERROR_INVALID_VALUE;
 
-	CUgraphNodeParams p = { .type = CU_GRAPH_NODE_TYPE_MEMCPY, .memcpy = { .copyCtx = node->p.memcpy.copyCtx, .copyParams = *c } };
+	CUgraphNodeParams p = { .type = CU_GRAPH_NODE_TYPE_MEMCPY,
+				.memcpy = { .copyCtx = node->p.memcpy.copyCtx, .copyParams = *c } };
 
 	return sim_node_set(node, &p);
 }
 
-CUresult cuGraphAddMemsetNode(CUgraphNode *ret, CUgraph g, const CUgraphNode *deps, size_t n, const CUDA_MEMSET_NODE_PARAMS_v1 *f, CUcontext ctx)
+CUresult cuGraphAddMemsetNode(CUgraphNode *ret, CUgraph g, const CUgraphNode *deps, size_t n,
+			      const CUDA_MEMSET_NODE_PARAMS_v1 *f, CUcontext ctx)
 {
 	if (!f)
 		return CUDA_ERROR_INVALID_VALUE;
 
 	CUgraphNodeParams p = { .type = CU_GRAPH_NODE_TYPE_MEMSET,
-				.memset = { f->dst, f->pitch, f->value, f->elementSize, f->width, f->height, ctx } };
+				.memset = { f->dst, f->pitch, f->value, f->elementSize, f->width, f->height,
+					    ctx } };
 
 	return sim_node_add(g, deps, NULL, n, &p, ret);
 }
@@ -176,7 +190,9 @@ CUresult cuGraphMemsetNodeGetParams(CUgraphNode node, CUDA_MEMSET_NODE_PARAMS_v1
 	if (!ret || sim_node_check(node, CU_GRAPH_NODE_TYPE_MEMSET))
 		return CUDA_ERROR_INVALID_VALUE;
 	const CUDA_MEMSET_NODE_PARAMS_v2 *f = &node->p.memset;
-	*ret = (CUDA_MEMSET_NODE_PARAMS_v1){ f->dst, f->pitch, f->value, f->elementSize, f->width, f->height };
+	*ret = (CUDA_MEMSET_NODE_PARAMS_v1){
+		f->dst, f->pitch, f->value, f->elementSize, f->width, f->height
+	};
 	return CUDA_SUCCESS;
 }
 
@@ -186,12 +202,14 @@ CUresult cuGraphMemsetNodeSetParams(CUgraphNode node, const CUDA_MEMSET_NODE_PAR
 		return CUDA_ERROR_INVALID_VALUE;
 
 	CUgraphNodeParams p = { .type = CU_GRAPH_NODE_TYPE_MEMSET,
-				.memset = { f->dst, f->pitch, f->value, f->elementSize, f->width, f->height, node->p.memset.ctx } };
+				.memset = { f->dst, f->pitch, f->value, f->elementSize, f->width, f->height,
+					    node->p.memset.ctx } };
 
 	return sim_node_set(node, &p);
 }
 
-CUresult cuGraphAddHostNode(CUgraphNode *ret, CUgraph g, const CUgraphNode *deps, size_t n, const CUDA_HOST_NODE_PARAMS_v1 *h)
+CUresult cuGraphAddHostNode(CUgraphNode *ret, CUgraph g, const CUgraphNode *deps, size_t n,
+			    const CUDA_HOST_NODE_PARAMS_v1 *h)
 {
 	if (!h)
 		return CUDA_ERROR_INVALID_VALUE;
@@ -221,7 +239,8 @@ CUresult cuGraphHostNodeSetParams(CUgraphNode node, const CUDA_HOST_NODE_PARAMS_
 
 /* ---- structure: child graphs, empty nodes, events ---- */
 
-CUresult cuGraphAddChildGraphNode(CUgraphNode *ret, CUgraph g, const CUgraphNode *deps, size_t n, CUgraph child)
+CUresult cuGraphAddChildGraphNode(CUgraphNode *ret, CUgraph g, const CUgraphNode *deps, size_t n,
+				  CUgraph child)
 {
 	CUgraphNodeParams p = { .type = CU_GRAPH_NODE_TYPE_GRAPH, .graph = { .graph = child } };
 
@@ -243,7 +262,8 @@ CUresult cuGraphAddEmptyNode(CUgraphNode *ret, CUgraph g, const CUgraphNode *dep
 	return sim_node_add(g, deps, NULL, n, &p, ret);
 }
 
-static CUresult add_event(CUgraphNode *ret, CUgraph g, const CUgraphNode *deps, size_t n, CUgraphNodeType type, CUevent e)
+static CUresult add_event(CUgraphNode *ret, CUgraph g, const CUgraphNode *deps, size_t n,
+			  CUgraphNodeType type, CUevent e)
 {
 	CUgraphNodeParams p = { .type = type, .eventWait = { e } };
 
@@ -297,13 +317,15 @@ CUresult cuGraphEventWaitNodeSetEvent(CUgraphNode node, CUevent e)
 
 /* ---- memory ---- */
 
-CUresult cuGraphAddMemAllocNode(CUgraphNode *ret, CUgraph g, const CUgraphNode *deps, size_t n, CUDA_MEM_ALLOC_NODE_PARAMS *a)
+CUresult cuGraphAddMemAllocNode(CUgraphNode *ret, CUgraph g, const CUgraphNode *deps, size_t n,
+				CUDA_MEM_ALLOC_NODE_PARAMS *a)
 {
 	if (!a)
 		return CUDA_ERROR_INVALID_VALUE;
 
 	CUgraphNodeParams p = { .type = CU_GRAPH_NODE_TYPE_MEM_ALLOC,
-				.alloc = { a->poolProps, a->accessDescs, a->accessDescCount, a->bytesize, 0 } };
+				.alloc = { a->poolProps, a->accessDescs, a->accessDescCount, a->bytesize,
+					   0 } };
 	CUresult r = sim_node_add(g, deps, NULL, n, &p, ret);
 
 	if (!r)
@@ -316,11 +338,13 @@ CUresult cuGraphMemAllocNodeGetParams(CUgraphNode node, CUDA_MEM_ALLOC_NODE_PARA
 	if (!ret || sim_node_check(node, CU_GRAPH_NODE_TYPE_MEM_ALLOC))
 		return CUDA_ERROR_INVALID_VALUE;
 	const CUDA_MEM_ALLOC_NODE_PARAMS_v2 *a = &node->p.alloc;
-	*ret = (CUDA_MEM_ALLOC_NODE_PARAMS){ a->poolProps, a->accessDescs, a->accessDescCount, a->bytesize, a->dptr };
+	*ret = (CUDA_MEM_ALLOC_NODE_PARAMS){ a->poolProps, a->accessDescs, a->accessDescCount, a->bytesize,
+					     a->dptr };
 	return CUDA_SUCCESS;
 }
 
-CUresult cuGraphAddMemFreeNode(CUgraphNode *ret, CUgraph g, const CUgraphNode *deps, size_t n, CUdeviceptr address)
+CUresult cuGraphAddMemFreeNode(CUgraphNode *ret, CUgraph g, const CUgraphNode *deps, size_t n,
+			       CUdeviceptr address)
 {
 	CUgraphNodeParams p = { .type = CU_GRAPH_NODE_TYPE_MEM_FREE, .free = { address } };
 
@@ -337,10 +361,12 @@ CUresult cuGraphMemFreeNodeGetParams(CUgraphNode node, CUdeviceptr *ret)
 
 static CUgraphNodeParams memop_params(const CUDA_BATCH_MEM_OP_NODE_PARAMS *m)
 {
-	return (CUgraphNodeParams){ .type = CU_GRAPH_NODE_TYPE_BATCH_MEM_OP, .memOp = { m->ctx, m->count, m->paramArray, m->flags } };
+	return (CUgraphNodeParams){ .type = CU_GRAPH_NODE_TYPE_BATCH_MEM_OP,
+				    .memOp = { m->ctx, m->count, m->paramArray, m->flags } };
 }
 
-CUresult cuGraphAddBatchMemOpNode(CUgraphNode *ret, CUgraph g, const CUgraphNode *deps, size_t n, const CUDA_BATCH_MEM_OP_NODE_PARAMS *m)
+CUresult cuGraphAddBatchMemOpNode(CUgraphNode *ret, CUgraph g, const CUgraphNode *deps, size_t n,
+				  const CUDA_BATCH_MEM_OP_NODE_PARAMS *m)
 {
 	if (!m)
 		return CUDA_ERROR_INVALID_VALUE;

@@ -4,7 +4,8 @@
 
 #include <string.h>
 
-uint32_t sim_occupancy(const struct sim_card *c, const struct CUfunc_st *f, uint32_t threads, size_t dynamic_smem)
+uint32_t sim_occupancy(const struct sim_card *c, const struct CUfunc_st *f, uint32_t threads,
+		       size_t dynamic_smem)
 {
 	uint32_t n = c->blocks_per_unit ? c->blocks_per_unit : 32;
 	uint32_t warps = (threads + 31) / 32;
@@ -31,7 +32,8 @@ static CUresult enter(CUfunction f, CUfunction *ret, CUcontext *ctx)
 	return r ? r : sim_function_get(*ctx, f, ret);
 }
 
-CUresult sim_function_attribute(const struct sim_card *c, const struct CUfunc_st *f, CUfunction_attribute a, int *v)
+CUresult sim_function_attribute(const struct sim_card *c, const struct CUfunc_st *f, CUfunction_attribute a,
+				int *v)
 {
 	if (!v)
 		return CUDA_ERROR_INVALID_VALUE;
@@ -74,14 +76,16 @@ CUresult cuFuncGetAttribute(int *v, CUfunction_attribute a, CUfunction f)
 CUresult sim_function_set_attribute(const struct sim_card *c, CUfunction f, CUfunction_attribute a, int v)
 {
 	if (a == CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES) {
-		if (v < 0 || (uint32_t)v + f->smem_bytes > (c->smem_per_block_optin ? c->smem_per_block_optin : 49152))
+		if (v < 0 ||
+		    (uint32_t)v + f->smem_bytes > (c->smem_per_block_optin ? c->smem_per_block_optin : 49152))
 			return CUDA_ERROR_INVALID_VALUE;
 		f->max_dynamic_smem = v;
 	} else if (a == CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT) {
 		if (v < -1 || v > 100)
 			return CUDA_ERROR_INVALID_VALUE;
 		f->carveout = v;
-	} else if (a < CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES || a > CU_FUNC_ATTRIBUTE_CLUSTER_SCHEDULING_POLICY_PREFERENCE) {
+	} else if (a < CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES ||
+		   a > CU_FUNC_ATTRIBUTE_CLUSTER_SCHEDULING_POLICY_PREFERENCE) {
 		return CUDA_ERROR_INVALID_VALUE;
 	}
 	return CUDA_SUCCESS;
@@ -108,7 +112,9 @@ CUresult cuFuncSetSharedMemConfig(CUfunction f, CUsharedconfig config)
 	CUcontext ctx;
 	CUresult r = enter(f, &f, &ctx);
 
-	return r ? r : config > CU_SHARED_MEM_CONFIG_EIGHT_BYTE_BANK_SIZE ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
+	return r                                                    ? r
+	       : config > CU_SHARED_MEM_CONFIG_EIGHT_BYTE_BANK_SIZE ? CUDA_ERROR_INVALID_VALUE
+								    : CUDA_SUCCESS;
 }
 
 CUresult cuFuncGetModule(CUmodule *ret, CUfunction f)
@@ -171,7 +177,8 @@ CUresult cuFuncLoad(CUfunction f)
 
 /* ---- occupancy ---- */
 
-CUresult cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *ret, CUfunction f, int threads, size_t smem, unsigned int flags)
+CUresult cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *ret, CUfunction f, int threads,
+							      size_t smem, unsigned int flags)
 {
 	CUcontext ctx;
 	CUresult r = enter(f, &f, &ctx);
@@ -190,7 +197,8 @@ CUresult cuOccupancyMaxActiveBlocksPerMultiprocessor(int *ret, CUfunction f, int
 }
 
 /* The largest number of resident threads, and of those the largest block. */
-CUresult cuOccupancyMaxPotentialBlockSizeWithFlags(int *grid, int *block, CUfunction f, CUoccupancyB2DSize smem_of, size_t smem, int limit,
+CUresult cuOccupancyMaxPotentialBlockSizeWithFlags(int *grid, int *block, CUfunction f,
+						   CUoccupancyB2DSize smem_of, size_t smem, int limit,
 						   unsigned int flags)
 {
 	CUcontext ctx;
@@ -219,7 +227,8 @@ CUresult cuOccupancyMaxPotentialBlockSizeWithFlags(int *grid, int *block, CUfunc
 	return best ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
-CUresult cuOccupancyMaxPotentialBlockSize(int *grid, int *block, CUfunction f, CUoccupancyB2DSize smem_of, size_t smem, int limit)
+CUresult cuOccupancyMaxPotentialBlockSize(int *grid, int *block, CUfunction f, CUoccupancyB2DSize smem_of,
+					  size_t smem, int limit)
 {
 	return cuOccupancyMaxPotentialBlockSizeWithFlags(grid, block, f, smem_of, smem, limit, 0);
 }
@@ -239,8 +248,11 @@ static CUresult clusters(int *ret, CUfunction f, const CUlaunchConfig *c, bool l
 		return CUDA_ERROR_NOT_SUPPORTED;
 	for (unsigned int i = 0; c->attrs && i < c->numAttrs; i++)
 		if (c->attrs[i].id == CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION)
-			size = (uint64_t)c->attrs[i].value.clusterDim.x * c->attrs[i].value.clusterDim.y * c->attrs[i].value.clusterDim.z;
-	blocks = (uint64_t)ctx->device->card.units * sim_occupancy(&ctx->device->card, f, c->blockDimX * c->blockDimY * c->blockDimZ, c->sharedMemBytes);
+			size = (uint64_t)c->attrs[i].value.clusterDim.x * c->attrs[i].value.clusterDim.y *
+			       c->attrs[i].value.clusterDim.z;
+	blocks = (uint64_t)ctx->device->card.units * sim_occupancy(&ctx->device->card, f,
+								   c->blockDimX * c->blockDimY * c->blockDimZ,
+								   c->sharedMemBytes);
 	if (!size || !blocks)
 		return CUDA_ERROR_INVALID_CLUSTER_SIZE;
 	*ret = largest ? 8 : (int)(blocks / size);

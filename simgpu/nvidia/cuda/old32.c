@@ -1,26 +1,30 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The entry points of CUDA 2, whose device addresses and sizes have 32 bits. What they allocate lies below 4 GiB, each block in pages of
- * its own; it is ordinary device memory for all other calls. An address that does not fit is an error of the call.
+ * The entry points of CUDA 2, whose device addresses and sizes have 32 bits. What they allocate lies below
+ * 4 GiB, each block in pages of its own; it is ordinary device memory for all other calls. An address that
+ * does not fit is an error of the call.
  */
 #include "simgpu/nvidia/cuda/mem.h"
 
 #include <sys/mman.h>
 
 #ifndef MAP_32BIT
-#define MAP_32BIT 0   /* an architecture without: only what happens to lie low can be had */
+#define MAP_32BIT 0 /* an architecture without: only what happens to lie low can be had */
 #endif
 
 static CUresult low_alloc(CUcontext ctx, size_t bytes, CUdeviceptr_v1 *ret)
 {
 	size_t whole = (bytes + SIM_PAGE_BYTES - 1) & ~(SIM_PAGE_BYTES - 1);
-	struct sim_range range = { .bytes = bytes, .kind = SIM_MEM_LOW, .device = ctx->device, .ctx = ctx->root };
+	struct sim_range range = {
+		.bytes = bytes, .kind = SIM_MEM_LOW, .device = ctx->device, .ctx = ctx->root
+	};
 	uint64_t id;
 	CUresult r = sim_memory_take(ctx->device, whole, &id);
 
 	if (r)
 		return r;
-	void *p = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_32BIT, -1, 0);
+	void *p = mmap(NULL, whole, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_32BIT, -1, 0);
 	range.base = (uintptr_t)p;
 	range.object = (void *)(uintptr_t)id;
 	if (p == MAP_FAILED || range.base > UINT32_MAX - whole || sim_range_add(&range) < 0) {
@@ -45,7 +49,8 @@ bool sim_low_free(CUdeviceptr p)
 {
 	struct sim_range range;
 
-	if (!sim_range_find(p, &range) || range.kind != SIM_MEM_LOW || range.base != p || !sim_range_remove(p, &range))
+	if (!sim_range_find(p, &range) || range.kind != SIM_MEM_LOW || range.base != p ||
+	    !sim_range_remove(p, &range))
 		return false;
 	sim_low_release(&range);
 	return true;
@@ -78,7 +83,8 @@ CUresult cuMemAlloc(CUdeviceptr_v1 *ret, unsigned int bytes)
 	return r ? r : low_alloc(ctx, bytes, ret);
 }
 
-CUresult cuMemAllocPitch(CUdeviceptr_v1 *ret, unsigned int *pitch, unsigned int width, unsigned int height, unsigned int element)
+CUresult cuMemAllocPitch(CUdeviceptr_v1 *ret, unsigned int *pitch, unsigned int width, unsigned int height,
+			 unsigned int element)
 {
 	uint64_t row = (width + 511ul) & ~511ul;
 	CUresult r;
@@ -194,10 +200,22 @@ CUresult cuMemcpyAtoHAsync(void *dst, CUarray src, unsigned int at, unsigned int
 static CUDA_MEMCPY2D_v2 wide2d(const CUDA_MEMCPY2D_v1 *p)
 {
 	return (CUDA_MEMCPY2D_v2){
-		.srcXInBytes = p->srcXInBytes, .srcY = p->srcY, .srcMemoryType = p->srcMemoryType, .srcHost = p->srcHost,
-		.srcDevice = p->srcDevice, .srcArray = p->srcArray, .srcPitch = p->srcPitch, .dstXInBytes = p->dstXInBytes, .dstY = p->dstY,
-		.dstMemoryType = p->dstMemoryType, .dstHost = p->dstHost, .dstDevice = p->dstDevice, .dstArray = p->dstArray,
-		.dstPitch = p->dstPitch, .WidthInBytes = p->WidthInBytes, .Height = p->Height,
+		.srcXInBytes = p->srcXInBytes,
+		.srcY = p->srcY,
+		.srcMemoryType = p->srcMemoryType,
+		.srcHost = p->srcHost,
+		.srcDevice = p->srcDevice,
+		.srcArray = p->srcArray,
+		.srcPitch = p->srcPitch,
+		.dstXInBytes = p->dstXInBytes,
+		.dstY = p->dstY,
+		.dstMemoryType = p->dstMemoryType,
+		.dstHost = p->dstHost,
+		.dstDevice = p->dstDevice,
+		.dstArray = p->dstArray,
+		.dstPitch = p->dstPitch,
+		.WidthInBytes = p->WidthInBytes,
+		.Height = p->Height,
 	};
 }
 
@@ -223,11 +241,29 @@ CUresult cuMemcpy2DAsync(const CUDA_MEMCPY2D_v1 *p, CUstream h)
 static CUDA_MEMCPY3D_v2 wide3d(const CUDA_MEMCPY3D_v1 *p)
 {
 	return (CUDA_MEMCPY3D_v2){
-		.srcXInBytes = p->srcXInBytes, .srcY = p->srcY, .srcZ = p->srcZ, .srcLOD = p->srcLOD, .srcMemoryType = p->srcMemoryType,
-		.srcHost = p->srcHost, .srcDevice = p->srcDevice, .srcArray = p->srcArray, .srcPitch = p->srcPitch, .srcHeight = p->srcHeight,
-		.dstXInBytes = p->dstXInBytes, .dstY = p->dstY, .dstZ = p->dstZ, .dstLOD = p->dstLOD, .dstMemoryType = p->dstMemoryType,
-		.dstHost = p->dstHost, .dstDevice = p->dstDevice, .dstArray = p->dstArray, .dstPitch = p->dstPitch, .dstHeight = p->dstHeight,
-		.WidthInBytes = p->WidthInBytes, .Height = p->Height, .Depth = p->Depth,
+		.srcXInBytes = p->srcXInBytes,
+		.srcY = p->srcY,
+		.srcZ = p->srcZ,
+		.srcLOD = p->srcLOD,
+		.srcMemoryType = p->srcMemoryType,
+		.srcHost = p->srcHost,
+		.srcDevice = p->srcDevice,
+		.srcArray = p->srcArray,
+		.srcPitch = p->srcPitch,
+		.srcHeight = p->srcHeight,
+		.dstXInBytes = p->dstXInBytes,
+		.dstY = p->dstY,
+		.dstZ = p->dstZ,
+		.dstLOD = p->dstLOD,
+		.dstMemoryType = p->dstMemoryType,
+		.dstHost = p->dstHost,
+		.dstDevice = p->dstDevice,
+		.dstArray = p->dstArray,
+		.dstPitch = p->dstPitch,
+		.dstHeight = p->dstHeight,
+		.WidthInBytes = p->WidthInBytes,
+		.Height = p->Height,
+		.Depth = p->Depth,
 	};
 }
 
@@ -262,17 +298,20 @@ CUresult cuMemsetD32(CUdeviceptr_v1 dst, unsigned int v, unsigned int n)
 	return cuMemsetD32_v2(dst, v, n);
 }
 
-CUresult cuMemsetD2D8(CUdeviceptr_v1 dst, unsigned int pitch, unsigned char v, unsigned int width, unsigned int height)
+CUresult cuMemsetD2D8(CUdeviceptr_v1 dst, unsigned int pitch, unsigned char v, unsigned int width,
+		      unsigned int height)
 {
 	return cuMemsetD2D8_v2(dst, pitch, v, width, height);
 }
 
-CUresult cuMemsetD2D16(CUdeviceptr_v1 dst, unsigned int pitch, unsigned short v, unsigned int width, unsigned int height)
+CUresult cuMemsetD2D16(CUdeviceptr_v1 dst, unsigned int pitch, unsigned short v, unsigned int width,
+		       unsigned int height)
 {
 	return cuMemsetD2D16_v2(dst, pitch, v, width, height);
 }
 
-CUresult cuMemsetD2D32(CUdeviceptr_v1 dst, unsigned int pitch, unsigned int v, unsigned int width, unsigned int height)
+CUresult cuMemsetD2D32(CUdeviceptr_v1 dst, unsigned int pitch, unsigned int v, unsigned int width,
+		       unsigned int height)
 {
 	return cuMemsetD2D32_v2(dst, pitch, v, width, height);
 }

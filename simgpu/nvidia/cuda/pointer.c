@@ -78,7 +78,8 @@ static CUresult attribute(void *v, CUpointer_attribute a, CUdeviceptr p, const s
 		*(unsigned int *)v = 1;
 		return CUDA_SUCCESS;
 	case CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES:
-		*(unsigned long long *)v = r->kind == SIM_MEM_MAPPED ? CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR : 0;
+		*(unsigned long long *)v =
+			r->kind == SIM_MEM_MAPPED ? CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR : 0;
 		return CUDA_SUCCESS;
 	case CU_POINTER_ATTRIBUTE_ACCESS_FLAGS:
 		*(unsigned int *)v = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
@@ -119,7 +120,7 @@ CUresult cuPointerGetAttributes(unsigned int n, CUpointer_attribute *a, void **v
 			return CUDA_ERROR_INVALID_VALUE;
 		if (known && !attribute(v[i], a[i], p, &range))
 			continue;
-		switch (a[i]) {   /* by its size */
+		switch (a[i]) { /* by its size */
 		case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL:
 			*(int *)v[i] = -2;
 			break;

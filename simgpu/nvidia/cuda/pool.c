@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Memory pools: allocation in a stream's order. What is freed stays with the pool, and goes back to the device when a
- * synchronization finds more than the release threshold, or when the pool is trimmed.
+ * Memory pools: allocation in a stream's order. What is freed stays with the pool, and goes back to the
+ * device when a synchronization finds more than the release threshold, or when the pool is trimmed.
  *
- * Server mode: a block that was freed is pending until the work before its free has ended; only then may others have it, but the
- * same stream at once. Null mode: a pool is two numbers.
+ * Server mode: a block that was freed is pending until the work before its free has ended; only then may
+ * others have it, but the same stream at once. Null mode: a pool is two numbers.
  */
 #include "simgpu/nvidia/cuda/mem.h"
 
@@ -15,7 +15,7 @@
 struct sim_pending {
 	CUdeviceptr p;
 	size_t bytes;
-	CUcontext ctx;             /* whose the lane is */
+	CUcontext ctx; /* whose the lane is */
 	struct sim_lane *lane;
 	uint64_t seq;
 	struct sim_pending *next;
@@ -61,7 +61,8 @@ static CUmemoryPool make(struct sim_device *d, const CUmemPoolProps *props)
 	p->device = d;
 	p->location = (CUmemLocation){ CU_MEM_LOCATION_TYPE_DEVICE, d->id };
 	p->handle_types = props ? props->handleTypes : 0;
-	p->max_bytes = props && props->maxSize ? (props->maxSize + SIM_PAGE_BYTES - 1) & ~(SIM_PAGE_BYTES - 1) : UINT64_MAX;
+	p->max_bytes = props && props->maxSize ? (props->maxSize + SIM_PAGE_BYTES - 1) & ~(SIM_PAGE_BYTES - 1)
+					       : UINT64_MAX;
 	p->reuse[0] = p->reuse[1] = p->reuse[2] = 1;
 	p->access = 1u << d->id;
 	pthread_mutex_init(&p->lock, NULL);
@@ -213,7 +214,8 @@ static void reap(CUmemoryPool p)
 }
 
 /* A pending block of that lane, or of any; what is left over of it stays pending. */
-static bool take_pending(CUmemoryPool p, struct sim_lane *lane, size_t bytes, CUdeviceptr *ret, struct sim_lane **ret_lane, uint64_t *ret_seq)
+static bool take_pending(CUmemoryPool p, struct sim_lane *lane, size_t bytes, CUdeviceptr *ret,
+			 struct sim_lane **ret_lane, uint64_t *ret_seq)
 {
 	for (struct sim_pending **at = &p->pending; *at; at = &(*at)->next) {
 		struct sim_pending *f = *at;
@@ -243,10 +245,12 @@ static CUresult server_alloc(CUmemoryPool p, CUstream s, size_t bytes, CUdevicep
 	bytes = (bytes + SIM_SMALL_BYTES - 1) & ~(SIM_SMALL_BYTES - 1);
 	pthread_mutex_lock(&p->lock);
 	reap(p);
-	ok = !sim_zone_take(&p->zone, bytes, false, false, ret) || (s && take_pending(p, s->lane, bytes, ret, &lane, &seq));
-	lane = NULL;   /* its own lane is in order anyhow */
+	ok = !sim_zone_take(&p->zone, bytes, false, false, ret) ||
+	     (s && take_pending(p, s->lane, bytes, ret, &lane, &seq));
+	lane = NULL; /* its own lane is in order anyhow */
 	if (!ok && p->zone.reserved_bytes + bytes <= p->max_bytes)
-		ok = !sim_zone_take(&p->zone, bytes, false, true, ret) || !sim_zone_take(&p->zone, bytes, true, true, ret);
+		ok = !sim_zone_take(&p->zone, bytes, false, true, ret) ||
+		     !sim_zone_take(&p->zone, bytes, true, true, ret);
 	if (!ok && s)
 		ok = take_pending(p, NULL, bytes, ret, &lane, &seq);
 	reserved(p, p->zone.reserved_bytes);
@@ -301,7 +305,9 @@ CUresult sim_pool_alloc(CUmemoryPool p, CUstream s, size_t bytes, CUdeviceptr *r
 	r = server_alloc(p, s, bytes, &at);
 	if (r)
 		return r;
-	struct sim_range range = { .base = at, .bytes = bytes, .kind = SIM_MEM_POOL, .device = p->device, .object = p };
+	struct sim_range range = {
+		.base = at, .bytes = bytes, .kind = SIM_MEM_POOL, .device = p->device, .object = p
+	};
 	if (sim_range_add(&range) < 0) {
 		server_free(p, s, at, bytes);
 		return CUDA_ERROR_OUT_OF_MEMORY;
@@ -333,7 +339,8 @@ CUresult sim_pool_free(CUstream s, CUdeviceptr at)
 		freed(p);
 		return CUDA_SUCCESS;
 	}
-	if (!sim_range_find(at, &range) || range.base != at || range.kind != SIM_MEM_POOL || !sim_range_remove(at, &range))
+	if (!sim_range_find(at, &range) || range.base != at || range.kind != SIM_MEM_POOL ||
+	    !sim_range_remove(at, &range))
 		return CUDA_ERROR_INVALID_VALUE;
 	p = range.object;
 	r = server_free(p, s, at, range.bytes);

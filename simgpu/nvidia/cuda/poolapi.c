@@ -97,7 +97,8 @@ CUresult cuMemPoolCreate(CUmemoryPool *ret, const CUmemPoolProps_v1 *props)
 		return CUDA_ERROR_NOT_INITIALIZED;
 	if (!ret || !props)
 		return CUDA_ERROR_INVALID_VALUE;
-	if (props->allocType != CU_MEM_ALLOCATION_TYPE_PINNED || props->location.type != CU_MEM_LOCATION_TYPE_DEVICE)
+	if (props->allocType != CU_MEM_ALLOCATION_TYPE_PINNED ||
+	    props->location.type != CU_MEM_LOCATION_TYPE_DEVICE)
 		return CUDA_ERROR_NOT_SUPPORTED;
 	if (props->handleTypes & ~(unsigned)CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR)
 		return CUDA_ERROR_NOT_SUPPORTED;
@@ -213,7 +214,7 @@ CUresult cuMemPoolSetAccess(CUmemoryPool p, const CUmemAccessDesc_v1 *map, size_
 		if (map[i].flags == CU_MEM_ACCESS_FLAGS_PROT_READWRITE)
 			p->access |= 1u << d->id;
 		else if (d == p->device)
-			return CUDA_ERROR_INVALID_VALUE;   /* not taken from the one that it lies on */
+			return CUDA_ERROR_INVALID_VALUE; /* not taken from the one that it lies on */
 		else
 			p->access &= ~(1u << d->id);
 	}
@@ -231,7 +232,8 @@ CUresult cuMemPoolGetAccess(CUmemAccess_flags *flags, CUmemoryPool p, CUmemLocat
 		return CUDA_ERROR_INVALID_VALUE;
 	r = sim_device_get(at->id, &d);
 	if (!r)
-		*flags = p->access & 1u << d->id ? CU_MEM_ACCESS_FLAGS_PROT_READWRITE : CU_MEM_ACCESS_FLAGS_PROT_NONE;
+		*flags = p->access & 1u << d->id ? CU_MEM_ACCESS_FLAGS_PROT_READWRITE
+						 : CU_MEM_ACCESS_FLAGS_PROT_NONE;
 	return r;
 }
 
@@ -240,7 +242,8 @@ CUresult cuMemPoolGetAccess(CUmemAccess_flags *flags, CUmemoryPool p, CUmemLocat
 static CUresult capture_alloc(CUstream s, CUmemoryPool pool, size_t bytes, CUdeviceptr *ret)
 {
 	CUgraphNodeParams p = { .type = CU_GRAPH_NODE_TYPE_MEM_ALLOC,
-				.alloc = { .poolProps = { .allocType = CU_MEM_ALLOCATION_TYPE_PINNED, .location = pool->location },
+				.alloc = { .poolProps = { .allocType = CU_MEM_ALLOCATION_TYPE_PINNED,
+							  .location = pool->location },
 					   .bytesize = bytes } };
 	CUresult r = sim_capture_node(s, &p, NULL);
 
@@ -256,7 +259,8 @@ static CUresult capture_free(CUstream s, CUdeviceptr at)
 	return sim_capture_node(s, &p, NULL);
 }
 
-static CUresult alloc(CUdeviceptr *ret, size_t bytes, CUmemoryPool p, bool from_pool, CUstream h, bool per_thread)
+static CUresult alloc(CUdeviceptr *ret, size_t bytes, CUmemoryPool p, bool from_pool, CUstream h,
+		      bool per_thread)
 {
 	CUcontext ctx;
 	CUstream s;
@@ -275,12 +279,13 @@ static CUresult alloc(CUdeviceptr *ret, size_t bytes, CUmemoryPool p, bool from_
 		r = CUDA_ERROR_NOT_PERMITTED;
 	if (r)
 		return r;
-	return SIM_UNLIKELY(s->capture != NULL) ? capture_alloc(s, p, bytes, ret) : sim_pool_alloc(p, s, bytes, ret);
+	return SIM_UNLIKELY(s->capture != NULL) ? capture_alloc(s, p, bytes, ret)
+						: sim_pool_alloc(p, s, bytes, ret);
 }
 
-SIM_PAIR(cuMemAllocAsync, _ptsz, (CUdeviceptr *ret, size_t bytes, CUstream h),
+SIM_PAIR(cuMemAllocAsync, _ptsz, (CUdeviceptr * ret, size_t bytes, CUstream h),
 	 return alloc(ret, bytes, NULL, false, h, per_thread);)
-SIM_PAIR(cuMemAllocFromPoolAsync, _ptsz, (CUdeviceptr *ret, size_t bytes, CUmemoryPool p, CUstream h),
+SIM_PAIR(cuMemAllocFromPoolAsync, _ptsz, (CUdeviceptr * ret, size_t bytes, CUmemoryPool p, CUstream h),
 	 return alloc(ret, bytes, p, true, h, per_thread);)
 
 /* Also for memory of cuMemAlloc: it goes as cuMemFree would let it go, but behind the stream. */

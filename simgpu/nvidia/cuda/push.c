@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How commands get to the device and are waited for. Server mode: into the stream's lane, behind the waits that order it with the
- * legacy stream. Null mode: done on the spot.
+ * How commands get to the device and are waited for. Server mode: into the stream's lane, behind the waits
+ * that order it with the legacy stream. Null mode: done on the spot.
  */
 #include "simgpu/nvidia/cuda/mem.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define RING_BYTES (1u << 20)   /* per lane, made when first needed: a megabyte of parameters in flight is thousands of launches */
+/* Per lane, made when first needed: a megabyte of parameters in flight is thousands of launches. */
+#define RING_BYTES (1u << 20)
 
 /* ---- null mode ---- */
 
@@ -18,7 +19,7 @@ static void copy_now(const struct sim_cmd *c)
 	char *dst = (char *)c->copy.dst;
 
 	if (!c->copy.dst && !c->copy.src)
-		return;   /* one that only takes time */
+		return; /* one that only takes time */
 	if (c->copy.rows <= 1 && c->copy.layers <= 1) {
 		memmove(dst, src, c->copy.width);
 		return;
@@ -58,7 +59,7 @@ static void do_now(const struct sim_cmd *c)
 	case SIM_HOST:
 		sim_host_run(c->host.token);
 		break;
-	default:   /* kernels take no time and compute nothing, waits are over */
+	default: /* kernels take no time and compute nothing, waits are over */
 		break;
 	}
 }
@@ -67,7 +68,7 @@ static void do_now(const struct sim_cmd *c)
 
 struct slot {
 	uint64_t seq;
-	uint32_t bytes;    /* with this head, a multiple of 16 */
+	uint32_t bytes; /* with this head, a multiple of 16 */
 	uint32_t unused;
 };
 
@@ -76,7 +77,10 @@ static struct slot *slot_at(struct sim_lane *l, uint32_t at)
 	return (struct slot *)(l->ring + at);
 }
 
-/* Room for @n bytes that lie together; the oldest slots are waited for when there is none. Caller holds the lane. */
+/*
+ * Room for @n bytes that lie together; the oldest slots are waited for when there is none. Caller holds the
+ * lane.
+ */
 static struct slot *stage(CUcontext ctx, struct sim_lane *l, const void *bytes, size_t n)
 {
 	uint32_t need = (uint32_t)((n + sizeof(struct slot) + 15) & ~15ul);
@@ -108,7 +112,7 @@ static struct slot *stage(CUcontext ctx, struct sim_lane *l, const void *bytes, 
 			return NULL;
 	}
 	struct slot *s = slot_at(l, offset);
-	s->seq = UINT64_MAX;   /* until it has a number */
+	s->seq = UINT64_MAX; /* until it has a number */
 	s->bytes = need;
 	memcpy(s + 1, bytes, n);
 	l->ring_head += need;
@@ -127,7 +131,10 @@ static bool submit_wait(struct sim_lane *l, struct sim_lane *other, uint64_t seq
 	return n != 0;
 }
 
-/* Before the next command of a lane: the waits that the legacy stream's rule asks for. Caller holds the lane. */
+/*
+ * Before the next command of a lane: the waits that the legacy stream's rule asks for. Caller holds the
+ * lane.
+ */
 static bool order(CUstream s)
 {
 	struct sim_lane *l = s->lane, *legacy = s->ctx->legacy ? s->ctx->legacy->lane : NULL;
@@ -241,9 +248,10 @@ CUresult sim_stream_sync(CUstream s)
 {
 	CUresult r = CUDA_SUCCESS;
 
+	/* A blocking stream's next command would wait for the legacy stream; what is in it already does. */
 	if (s->lane && s == s->ctx->legacy)
 		r = wait_lanes(s->ctx, true);
-	else if (s->lane)   /* a blocking stream's next command would wait for the legacy stream; what is in it already does */
+	else if (s->lane)
 		r = sim_lane_wait(s->ctx, s->lane, s->lane->last);
 	if (SIM_UNLIKELY(s->ctx->device->keeps))
 		sim_pools_settle(s->ctx->device);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What lies at an address, for all that the heap does not know by itself: host memory, managed memory, mappings, imports. */
+/*
+ * What lies at an address, for all that the heap does not know by itself: host memory, managed memory,
+ * mappings, imports.
+ */
 #include "simgpu/nvidia/cuda/mem.h"
 
 #include <errno.h>
@@ -8,7 +11,7 @@
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static void *tree;
-static _Atomic uint64_t next_id = UINT64_C(1) << 40;   /* above the heap's */
+static _Atomic uint64_t next_id = UINT64_C(1) << 40; /* above the heap's */
 
 /* Ranges do not overlap, so "equal" is "touches": looking for one byte finds the range that it lies in. */
 static int compare(const void *x, const void *y)
@@ -91,7 +94,8 @@ static void look(const void *node, VISIT order, void *arg)
 	struct sim_range *const *at = node;
 	struct search *s = arg;
 
-	if ((order != preorder && order != leaf) || (s->object ? (*at)->object != s->object : (*at)->ctx != s->ctx))
+	if ((order != preorder && order != leaf) ||
+	    (s->object ? (*at)->object != s->object : (*at)->ctx != s->ctx))
 		return;
 	if (s->n == s->room) {
 		size_t room = s->room ? 2 * s->room : 64;

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cuGetProcAddress: which ABI of a family a caller of some version gets. The answer is the row with the largest version that is not
- * above the one asked for; of two such rows (a legacy and a per-thread form) the one that the flags name.
+ * cuGetProcAddress: which ABI of a family a caller of some version gets. The answer is the row with the
+ * largest version that is not above the one asked for; of two such rows (a legacy and a per-thread form)
+ * the one that the flags name.
  *
- * As NVIDIA's drivers 470.256, 535.261 and 550.163 do it, which answer before there is a device: a version above the driver's is no
- * error; per thread a family that has such a form never falls back on its legacy one, not even at a version that is too old for it.
+ * As NVIDIA's drivers 470.256, 535.261 and 550.163 do it, which answer before there is a device: a version
+ * above the driver's is no error; per thread a family that has such a form never falls back on its legacy
+ * one, not even at a version that is too old for it.
  */
 #include "simgpu/nvidia/cuda/drv.h"
 
@@ -27,7 +29,7 @@ static const struct row rows[] = {
 #define ROWS (sizeof(rows) / sizeof(*rows))
 #define BUCKETS 1024u
 
-static uint16_t first[BUCKETS], chain[ROWS];   /* row + 1; 0 = end */
+static uint16_t first[BUCKETS], chain[ROWS]; /* row + 1; 0 = end */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static uint32_t hash(const char *s)
@@ -69,13 +71,16 @@ static CUdriverProcAddressQueryResult look_up(const char *family, int version, b
 		if (!*slot || (*slot)->since < r->since)
 			*slot = r;
 	}
-	if (!per_thread || !has_thread)   /* most families have but one form */
+	if (!per_thread || !has_thread) /* most families have but one form */
 		best = other;
 	*ret = best ? best->address : NULL;
-	return best ? CU_GET_PROC_ADDRESS_SUCCESS : known ? CU_GET_PROC_ADDRESS_VERSION_NOT_SUFFICIENT : CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;
+	return best    ? CU_GET_PROC_ADDRESS_SUCCESS
+	       : known ? CU_GET_PROC_ADDRESS_VERSION_NOT_SUFFICIENT
+		       : CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;
 }
 
-static CUresult resolve(const char *symbol, void **pfn, int version, uint64_t flags, CUdriverProcAddressQueryResult *status)
+static CUresult resolve(const char *symbol, void **pfn, int version, uint64_t flags,
+			CUdriverProcAddressQueryResult *status)
 {
 	if (!symbol || !pfn || flags > CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM)
 		return CUDA_ERROR_INVALID_VALUE;
@@ -89,12 +94,14 @@ CUresult cuGetProcAddress(const char *symbol, void **pfn, int version, uint64_t 
 	void *found;
 	CUresult r = resolve(symbol, pfn ? &found : NULL, version, flags, &status);
 
-	if (!r && !status)   /* the first ABI leaves *pfn alone where it finds nothing, the second sets it to NULL */
+	if (!r &&
+	    !status) /* the first ABI leaves *pfn alone where it finds nothing, the second sets it to NULL */
 		*pfn = found;
 	return r ? r : status ? CUDA_ERROR_NOT_FOUND : CUDA_SUCCESS;
 }
 
-CUresult cuGetProcAddress_v2(const char *symbol, void **pfn, int version, uint64_t flags, CUdriverProcAddressQueryResult *ret_status)
+CUresult cuGetProcAddress_v2(const char *symbol, void **pfn, int version, uint64_t flags,
+			     CUdriverProcAddressQueryResult *ret_status)
 {
 	CUdriverProcAddressQueryResult status = 0;
 	CUresult r = resolve(symbol, pfn, version, flags, &status);

@@ -19,7 +19,8 @@ int sim_share_create(struct sim_share *share)
 	share->pid = getpid();
 	if (fd < 0)
 		return -1;
-	if (ftruncate(fd, (off_t)(share->bytes + TAIL)) < 0 || pwrite(fd, share, sizeof(*share), (off_t)share->bytes) != sizeof(*share)) {
+	if (ftruncate(fd, (off_t)(share->bytes + TAIL)) < 0 ||
+	    pwrite(fd, share, sizeof(*share), (off_t)share->bytes) != sizeof(*share)) {
 		close(fd);
 		return -1;
 	}
@@ -32,7 +33,8 @@ int sim_share_read(int fd, struct sim_share *ret)
 
 	if (fstat(fd, &st) < 0)
 		return -errno;
-	if (!S_ISREG(st.st_mode) || st.st_size < TAIL || pread(fd, ret, sizeof(*ret), st.st_size - TAIL) != sizeof(*ret))
+	if (!S_ISREG(st.st_mode) || st.st_size < TAIL ||
+	    pread(fd, ret, sizeof(*ret), st.st_size - TAIL) != sizeof(*ret))
 		return -EINVAL;
 	return ret->magic == MAGIC && ret->bytes == (uint64_t)st.st_size - TAIL ? 0 : -EINVAL;
 }

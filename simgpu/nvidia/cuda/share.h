@@ -2,8 +2,8 @@
 #ifndef SIM_CUDA_SHARE_H
 #define SIM_CUDA_SHARE_H
 /*
- * Memory that goes from process to process as a descriptor: a file whose last page says what it is. Another process reads that page
- * as carefully as anything that comes from outside.
+ * Memory that goes from process to process as a descriptor: a file whose last page says what it is. Another
+ * process reads that page as carefully as anything that comes from outside.
  */
 #include <stdbool.h>
 #include <stddef.h>

@@ -21,7 +21,8 @@ static CUresult take_lane(CUcontext ctx, int priority, bool blocking, struct sim
 
 	pthread_mutex_lock(&ctx->lock);
 	for (l = ctx->lanes; l; l = l->next)
-		if (!l->used && l->priority == priority && l->units == ctx->units && sim_done(l->channel) >= l->last)
+		if (!l->used && l->priority == priority && l->units == ctx->units &&
+		    sim_done(l->channel) >= l->last)
 			break;
 	if (l)
 		l->used = true;
@@ -50,8 +51,9 @@ static CUresult take_lane(CUcontext ctx, int priority, bool blocking, struct sim
 }
 
 /*
- * The lanes of a context that has ended. Another thread may just be waiting in one, or ask an event that was recorded in it; the
- * channel has ended on the device, and our side of it goes when some more have come.
+ * The lanes of a context that has ended. Another thread may just be waiting in one, or ask an event that
+ * was recorded in it; the channel has ended on the device, and our side of it goes when some more have
+ * come.
  */
 #define GRAVES 64u
 
@@ -204,7 +206,10 @@ CUresult sim_stream_own(CUcontext ctx, CUstream *ret)
 	return CUDA_SUCCESS;
 }
 
-/* Only the last context's: others have theirs until the context ends, or until the thread's number comes again. */
+/*
+ * Only the last context's: others have theirs until the context ends, or until the thread's number comes
+ * again.
+ */
 void sim_thread_streams_end(void)
 {
 	CUstream s = sim_self.own;
@@ -358,7 +363,10 @@ static CUresult get_ctx(CUstream h, bool per_thread, CUcontext *ret, CUgreenCtx 
 		return r;
 	if (!ret)
 		return CUDA_ERROR_INVALID_VALUE;
-	/* The first form answers with the context that stands for a green one, the second with the primary one beside it. */
+	/*
+	 * The first form answers with the context that stands for a green one, the second with the primary
+	 * one beside it.
+	 */
 	*ret = ret_green ? s->ctx->root : s->ctx;
 	if (ret_green)
 		*ret_green = s->ctx->green;
@@ -439,7 +447,10 @@ static CUresult get_attr(CUstream h, bool per_thread, CUstreamAttrID id, CUstrea
 	return CUDA_SUCCESS;
 }
 
-/* A lane has its priority from the start, so a stream of a changed one goes on in another lane, after what it has submitted. */
+/*
+ * A lane has its priority from the start, so a stream of a changed one goes on in another lane, after what
+ * it has submitted.
+ */
 static CUresult set_priority(CUstream s, int priority)
 {
 	struct sim_lane *lane, *old = s->lane;

@@ -24,11 +24,13 @@ static void drop(CUuserObject o, uint32_t count)
 	free(o);
 }
 
-CUresult cuUserObjectCreate(CUuserObject *ret, void *data, CUhostFn release, unsigned int count, unsigned int flags)
+CUresult cuUserObjectCreate(CUuserObject *ret, void *data, CUhostFn release, unsigned int count,
+			    unsigned int flags)
 {
 	CUuserObject o;
 
-	if (!ret || !release || !count || count > INT32_MAX || flags != 1)   /* 1: nobody waits for the release, the only kind */
+	if (!ret || !release || !count || count > INT32_MAX ||
+	    flags != 1) /* 1: nobody waits for the release, the only kind */
 		return CUDA_ERROR_INVALID_VALUE;
 	o = malloc(sizeof(*o));
 	if (!o)

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Virtual memory management: physical memory by handle, address ranges, and mappings of the one into the other.
+ * Virtual memory management: physical memory by handle, address ranges, and mappings of the one into the
+ * other.
  *
- * Physical memory lives as long as a handle or a mapping refers to it. Its bytes are pages of the arena, or a file of their own if it
- * may be exported. An address range is a mapping without access; a mapping lays the bytes over it, and cuMemSetAccess opens them.
+ * Physical memory lives as long as a handle or a mapping refers to it. Its bytes are pages of the arena, or
+ * a file of their own if it may be exported. An address range is a mapping without access; a mapping lays
+ * the bytes over it, and cuMemSetAccess opens them.
  */
 #include "simgpu/nvidia/cuda/array.h"
 #include "simgpu/nvidia/cuda/mem.h"
@@ -16,17 +18,18 @@
 #include <unistd.h>
 
 struct phys {
-	uint64_t handle;             /* CUmemGenericAllocationHandle: a number, so that a stale or made-up one is only not found */
+	/* CUmemGenericAllocationHandle: a number, so that a stale or made-up one is only not found */
+	uint64_t handle;
 	uint32_t handles, mappings;
 	CUmemAllocationProp_v1 prop;
-	struct sim_device *device;   /* NULL: on the host */
+	struct sim_device *device; /* NULL: on the host */
 	size_t bytes;
-	uint64_t id;                 /* by which the device knows it; 0 = nothing was taken */
-	uint64_t first;              /* page of the arena */
-	int fd;                      /* of its own file; -1 = in the arena */
+	uint64_t id; /* by which the device knows it; 0 = nothing was taken */
+	uint64_t first; /* page of the arena */
+	int fd; /* of its own file; -1 = in the arena */
 };
 
-struct space {                   /* a reserved range */
+struct space { /* a reserved range */
 	CUdeviceptr base;
 	size_t bytes;
 	struct space *next;
@@ -57,7 +60,8 @@ static CUresult check_prop(const CUmemAllocationProp_v1 *prop, struct sim_device
 	}
 }
 
-CUresult cuMemGetAllocationGranularity(size_t *ret, const CUmemAllocationProp_v1 *prop, CUmemAllocationGranularity_flags option)
+CUresult cuMemGetAllocationGranularity(size_t *ret, const CUmemAllocationProp_v1 *prop,
+				       CUmemAllocationGranularity_flags option)
 {
 	struct sim_device *d;
 	CUresult r = sim_ready();
@@ -117,17 +121,22 @@ static bool enter(struct phys *p)
 static CUresult back(struct phys *p)
 {
 	if (p->prop.requestedHandleTypes) {
-		struct sim_share share = { .kind = SIM_SHARE_PHYSICAL, .device = p->device ? p->device->id : -1, .bytes = p->bytes };
+		struct sim_share share = { .kind = SIM_SHARE_PHYSICAL,
+					   .device = p->device ? p->device->id : -1,
+					   .bytes = p->bytes };
 
 		memcpy(share.prop, &p->prop, sizeof(p->prop));
 		p->fd = sim_share_create(&share);
 		return p->fd < 0 ? CUDA_ERROR_OPERATING_SYSTEM : CUDA_SUCCESS;
 	}
 	p->fd = -1;
-	return sim_arena_open() && sim_arena_take(p->bytes / SIM_PAGE_BYTES, &p->first) ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+	return sim_arena_open() && sim_arena_take(p->bytes / SIM_PAGE_BYTES, &p->first)
+		       ? CUDA_SUCCESS
+		       : CUDA_ERROR_OUT_OF_MEMORY;
 }
 
-CUresult cuMemCreate(CUmemGenericAllocationHandle_v1 *ret, size_t bytes, const CUmemAllocationProp_v1 *prop, unsigned long long flags)
+CUresult cuMemCreate(CUmemGenericAllocationHandle_v1 *ret, size_t bytes, const CUmemAllocationProp_v1 *prop,
+		     unsigned long long flags)
 {
 	struct sim_device *d;
 	struct phys *p;
@@ -182,7 +191,8 @@ CUresult cuMemRelease(CUmemGenericAllocationHandle_v1 h)
 	return p ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
-CUresult cuMemGetAllocationPropertiesFromHandle(CUmemAllocationProp_v1 *ret, CUmemGenericAllocationHandle_v1 h)
+CUresult cuMemGetAllocationPropertiesFromHandle(CUmemAllocationProp_v1 *ret,
+						CUmemGenericAllocationHandle_v1 h)
 {
 	CUresult r = sim_ready();
 
@@ -219,7 +229,8 @@ CUresult cuMemRetainAllocationHandle(CUmemGenericAllocationHandle_v1 *ret, void 
 
 /* ---- address ranges ---- */
 
-CUresult cuMemAddressReserve(CUdeviceptr *ret, size_t bytes, size_t align, CUdeviceptr hint, unsigned long long flags)
+CUresult cuMemAddressReserve(CUdeviceptr *ret, size_t bytes, size_t align, CUdeviceptr hint,
+			     unsigned long long flags)
 {
 	CUresult r = sim_ready();
 
@@ -231,7 +242,8 @@ CUresult cuMemAddressReserve(CUdeviceptr *ret, size_t bytes, size_t align, CUdev
 		align = SIM_PAGE_BYTES;
 
 	struct space *s = malloc(sizeof(*s));
-	char *p = s && bytes + align > bytes ? mmap((void *)hint, bytes + align, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+	char *p = s && bytes + align > bytes ? mmap((void *)hint, bytes + align, PROT_NONE,
+						    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
 					     : MAP_FAILED;
 
 	if (p == MAP_FAILED) {
@@ -301,7 +313,8 @@ static bool lay(CUdeviceptr at, const struct phys *p)
 	int fd = p->fd >= 0 ? p->fd : sim_arena.fd;
 	off_t offset = p->fd >= 0 ? 0 : (off_t)(p->first * SIM_PAGE_BYTES);
 
-	return mmap((void *)at, p->bytes, PROT_NONE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd, offset) != MAP_FAILED;
+	return mmap((void *)at, p->bytes, PROT_NONE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd, offset) !=
+	       MAP_FAILED;
 }
 
 /* Back to a range without anything behind it. */
@@ -315,7 +328,9 @@ static CUresult map(CUdeviceptr at, size_t bytes, struct phys *p)
 	if (!p || bytes != p->bytes || at % SIM_PAGE_BYTES || !reserved(at, bytes) || any_mapped(at, bytes))
 		return CUDA_ERROR_INVALID_VALUE;
 
-	struct sim_range range = { .base = at, .bytes = bytes, .kind = SIM_MEM_MAPPED, .device = p->device, .object = p };
+	struct sim_range range = {
+		.base = at, .bytes = bytes, .kind = SIM_MEM_MAPPED, .device = p->device, .object = p
+	};
 
 	if (!lay(at, p))
 		return CUDA_ERROR_MAP_FAILED;
@@ -327,13 +342,14 @@ static CUresult map(CUdeviceptr at, size_t bytes, struct phys *p)
 	return CUDA_SUCCESS;
 }
 
-CUresult cuMemMap(CUdeviceptr at, size_t bytes, size_t offset, CUmemGenericAllocationHandle_v1 h, unsigned long long flags)
+CUresult cuMemMap(CUdeviceptr at, size_t bytes, size_t offset, CUmemGenericAllocationHandle_v1 h,
+		  unsigned long long flags)
 {
 	CUresult r = sim_ready();
 
 	if (r)
 		return r;
-	if (!at || !bytes || offset || flags)   /* an offset is reserved for later, as NVIDIA says */
+	if (!at || !bytes || offset || flags) /* an offset is reserved for later, as NVIDIA says */
 		return CUDA_ERROR_INVALID_VALUE;
 	pthread_mutex_lock(&lock);
 	r = map(at, bytes, phys_of(h));
@@ -342,12 +358,14 @@ CUresult cuMemMap(CUdeviceptr at, size_t bytes, size_t offset, CUmemGenericAlloc
 }
 
 /* Whole mappings that fill the range without a gap; NULL visits none. */
-static bool each_mapping(CUdeviceptr at, size_t bytes, bool (*visit)(const struct sim_range *, void *), void *arg)
+static bool each_mapping(CUdeviceptr at, size_t bytes, bool (*visit)(const struct sim_range *, void *),
+			 void *arg)
 {
 	struct sim_range range;
 
 	for (CUdeviceptr p = at; p < at + bytes; p = range.base + range.bytes) {
-		if (!sim_range_find(p, &range) || range.kind != SIM_MEM_MAPPED || range.base != p || range.bytes > at + bytes - p)
+		if (!sim_range_find(p, &range) || range.kind != SIM_MEM_MAPPED || range.base != p ||
+		    range.bytes > at + bytes - p)
 			return false;
 		if (visit && !visit(&range, arg))
 			return false;
@@ -377,7 +395,7 @@ CUresult cuMemUnmap(CUdeviceptr at, size_t bytes)
 	if (!at || !bytes)
 		return CUDA_ERROR_INVALID_VALUE;
 	if (!sim_driver.null && !sim_enter(&ctx))
-		sim_context_sync(ctx);   /* work in flight may use it */
+		sim_context_sync(ctx); /* work in flight may use it */
 	pthread_mutex_lock(&lock);
 	bool ok = each_mapping(at, bytes, NULL, NULL) && each_mapping(at, bytes, unmap, NULL);
 
@@ -390,8 +408,9 @@ CUresult cuMemUnmap(CUdeviceptr at, size_t bytes)
 static bool open_mapping(const struct sim_range *range, void *arg)
 {
 	const CUmemAccessDesc_v1 *desc = arg;
-	int prot = desc->flags == CU_MEM_ACCESS_FLAGS_PROT_READWRITE ? PROT_READ | PROT_WRITE :
-		   desc->flags == CU_MEM_ACCESS_FLAGS_PROT_READ ? PROT_READ : PROT_NONE;
+	int prot = desc->flags == CU_MEM_ACCESS_FLAGS_PROT_READWRITE ? PROT_READ | PROT_WRITE
+		   : desc->flags == CU_MEM_ACCESS_FLAGS_PROT_READ    ? PROT_READ
+								     : PROT_NONE;
 
 	if (mprotect((void *)range->base, range->bytes, prot) < 0)
 		return false;
@@ -443,7 +462,8 @@ CUresult cuMemGetAccess(unsigned long long *flags, const CUmemLocation_v1 *locat
 
 /* ---- to other processes ---- */
 
-CUresult cuMemExportToShareableHandle(void *ret, CUmemGenericAllocationHandle_v1 h, CUmemAllocationHandleType type, unsigned long long flags)
+CUresult cuMemExportToShareableHandle(void *ret, CUmemGenericAllocationHandle_v1 h,
+				      CUmemAllocationHandleType type, unsigned long long flags)
 {
 	CUresult r = sim_ready();
 
@@ -459,13 +479,15 @@ CUresult cuMemExportToShareableHandle(void *ret, CUmemGenericAllocationHandle_v1
 	if (!p)
 		return CUDA_ERROR_INVALID_VALUE;
 	if (fd < 0)
-		return p->fd >= 0 ? CUDA_ERROR_OPERATING_SYSTEM : CUDA_ERROR_NOT_PERMITTED;   /* it was not made to be exported */
+		return p->fd >= 0 ? CUDA_ERROR_OPERATING_SYSTEM
+				  : CUDA_ERROR_NOT_PERMITTED; /* it was not made to be exported */
 	*(int *)ret = fd;
 	return CUDA_SUCCESS;
 }
 
 /* The bytes are charged where they were made: an import is a reference. */
-CUresult cuMemImportFromShareableHandle(CUmemGenericAllocationHandle_v1 *ret, void *handle, CUmemAllocationHandleType type)
+CUresult cuMemImportFromShareableHandle(CUmemGenericAllocationHandle_v1 *ret, void *handle,
+					CUmemAllocationHandleType type)
 {
 	struct sim_share share;
 	CUresult r = sim_ready();
@@ -477,7 +499,8 @@ CUresult cuMemImportFromShareableHandle(CUmemGenericAllocationHandle_v1 *ret, vo
 
 	int fd = (int)(intptr_t)handle;
 
-	if (sim_share_read(fd, &share) < 0 || share.kind != SIM_SHARE_PHYSICAL || share.device >= sim_driver.devices)
+	if (sim_share_read(fd, &share) < 0 || share.kind != SIM_SHARE_PHYSICAL ||
+	    share.device >= sim_driver.devices)
 		return CUDA_ERROR_INVALID_VALUE;
 	fd = sim_dup(fd);
 	struct phys *p = fd < 0 ? NULL : calloc(1, sizeof(*p));
@@ -486,8 +509,10 @@ CUresult cuMemImportFromShareableHandle(CUmemGenericAllocationHandle_v1 *ret, vo
 			close(fd);
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	}
-	*p = (struct phys){ .handles = 1, .device = share.device < 0 ? NULL : &sim_driver.device[share.device],
-			    .bytes = share.bytes, .fd = fd };
+	*p = (struct phys){ .handles = 1,
+			    .device = share.device < 0 ? NULL : &sim_driver.device[share.device],
+			    .bytes = share.bytes,
+			    .fd = fd };
 	memcpy(&p->prop, share.prop, sizeof(p->prop));
 	if (!enter(p)) {
 		close(fd);
@@ -502,7 +527,7 @@ CUresult cuMemImportFromShareableHandle(CUmemGenericAllocationHandle_v1 *ret, vo
 
 struct sim_mapped {
 	struct phys *phys;
-	CUarrayMapInfo_v1 info;      /* the part of the array */
+	CUarrayMapInfo_v1 info; /* the part of the array */
 	struct sim_mapped *next;
 };
 
@@ -528,7 +553,8 @@ CUresult sim_phys_map_array(struct sim_mapped **list, const CUarrayMapInfo_v1 *i
 
 static bool same_part(const CUarrayMapInfo_v1 *a, const CUarrayMapInfo_v1 *b)
 {
-	return a->subresourceType == b->subresourceType && memcmp(&a->subresource, &b->subresource, sizeof(a->subresource)) == 0;
+	return a->subresourceType == b->subresourceType &&
+	       memcmp(&a->subresource, &b->subresource, sizeof(a->subresource)) == 0;
 }
 
 bool sim_phys_unmap_array(struct sim_mapped **list, const CUarrayMapInfo_v1 *info)

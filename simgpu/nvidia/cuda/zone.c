@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Device memory in server mode. A zone takes chunks of whole pages from the device (which refuses when there are no more) and deals
- * them out, first fit. A context's zone packs blocks of up to a megabyte into 2 MiB pages and gives each larger one pages of its own,
- * as NVIDIA's driver does; a pool's zone takes 32 MiB at a time and keeps them.
+ * Device memory in server mode. A zone takes chunks of whole pages from the device (which refuses when
+ * there are no more) and deals them out, first fit. A context's zone packs blocks of up to a megabyte into
+ * 2 MiB pages and gives each larger one pages of its own, as NVIDIA's driver does; a pool's zone takes 32
+ * MiB at a time and keeps them.
  */
 #include "simgpu/nvidia/cuda/mem.h"
 
@@ -10,17 +11,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PACKED_MAX 1048576ul   /* above it a block has pages of its own */
+#define PACKED_MAX 1048576ul /* above it a block has pages of its own */
 
 struct gap {
 	CUdeviceptr at;
 	size_t bytes;
-	struct gap *next;          /* by address */
+	struct gap *next; /* by address */
 };
 
 struct sim_chunk {
-	uint64_t first, pages;     /* of the arena */
-	uint64_t id;               /* by which the device knows it */
+	uint64_t first, pages; /* of the arena */
+	uint64_t id; /* by which the device knows it */
 	bool apart;
 	struct gap *gaps;
 	size_t free_bytes;
@@ -28,7 +29,7 @@ struct sim_chunk {
 };
 
 static pthread_mutex_t zones_lock = PTHREAD_MUTEX_INITIALIZER;
-static struct sim_zone *of_context[SIM_OWNER_POOL];   /* by slot */
+static struct sim_zone *of_context[SIM_OWNER_POOL]; /* by slot */
 
 void sim_zone_init(struct sim_zone *z, struct sim_device *d, size_t chunk_bytes, bool keeps)
 {
@@ -186,7 +187,8 @@ void sim_zone_trim(struct sim_zone *z, uint64_t keep_bytes)
 {
 	pthread_mutex_lock(&z->lock);
 	for (struct sim_chunk **at = &z->chunks; *at && z->reserved_bytes > keep_bytes;) {
-		if ((*at)->free_bytes == (*at)->pages * SIM_PAGE_BYTES && z->reserved_bytes - (*at)->free_bytes >= keep_bytes)
+		if ((*at)->free_bytes == (*at)->pages * SIM_PAGE_BYTES &&
+		    z->reserved_bytes - (*at)->free_bytes >= keep_bytes)
 			drop(z, at);
 		else
 			at = &(*at)->next;
@@ -220,7 +222,8 @@ static struct sim_zone *zone_of(CUcontext ctx)
 	return z;
 }
 
-CUresult sim_zone_context_alloc(CUcontext ctx, size_t bytes, enum sim_kind_of_memory kind, uint32_t flags, CUdeviceptr *ret)
+CUresult sim_zone_context_alloc(CUcontext ctx, size_t bytes, enum sim_kind_of_memory kind, uint32_t flags,
+				CUdeviceptr *ret)
 {
 	struct sim_zone *z = zone_of(ctx->root);
 	CUdeviceptr p;
@@ -232,7 +235,12 @@ CUresult sim_zone_context_alloc(CUcontext ctx, size_t bytes, enum sim_kind_of_me
 
 	if (e)
 		return sim_result(e);
-	struct sim_range range = { .base = p, .bytes = bytes, .kind = kind, .device = ctx->device, .ctx = ctx->root, .object = z,
+	struct sim_range range = { .base = p,
+				   .bytes = bytes,
+				   .kind = kind,
+				   .device = ctx->device,
+				   .ctx = ctx->root,
+				   .object = z,
 				   .flags = flags };
 	if (sim_range_add(&range) < 0) {
 		sim_zone_put(z, p, bytes);
@@ -246,7 +254,8 @@ CUresult sim_zone_context_free(CUdeviceptr p)
 {
 	struct sim_range r;
 
-	if (!sim_range_find(p, &r) || r.base != p || (r.kind != SIM_MEM_DEVICE && r.kind != SIM_MEM_MANAGED) || !sim_range_remove(p, &r))
+	if (!sim_range_find(p, &r) || r.base != p ||
+	    (r.kind != SIM_MEM_DEVICE && r.kind != SIM_MEM_MANAGED) || !sim_range_remove(p, &r))
 		return CUDA_ERROR_INVALID_VALUE;
 	sim_zone_put(r.object, p, r.bytes);
 	return CUDA_SUCCESS;
