@@ -1,6 +1,43 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cuptx.h"
 
+#define ADD(name) \
+	".visible .entry " name "(\n" \
+	"	.param .u64 add_a,\n" \
+	"	.param .u64 add_b,\n" \
+	"	.param .u64 add_c,\n" \
+	"	.param .u32 add_n\n" \
+	")\n" \
+	"{\n" \
+	"	.reg .pred %p<2>;\n" \
+	"	.reg .b32 %r<6>;\n" \
+	"	.reg .f32 %f<4>;\n" \
+	"	.reg .b64 %d<8>;\n" \
+	"	ld.param.u64 %d1, [add_a];\n" \
+	"	ld.param.u64 %d2, [add_b];\n" \
+	"	ld.param.u64 %d3, [add_c];\n" \
+	"	ld.param.u32 %r1, [add_n];\n" \
+	"	mov.u32 %r2, %ctaid.x;\n" \
+	"	mov.u32 %r3, %ntid.x;\n" \
+	"	mov.u32 %r4, %tid.x;\n" \
+	"	mad.lo.u32 %r5, %r2, %r3, %r4;\n" \
+	"	setp.ge.u32 %p1, %r5, %r1;\n" \
+	"	@%p1 bra end_add;\n" \
+	"	mul.wide.u32 %d4, %r5, 4;\n" \
+	"	cvta.to.global.u64 %d1, %d1;\n" \
+	"	cvta.to.global.u64 %d2, %d2;\n" \
+	"	cvta.to.global.u64 %d3, %d3;\n" \
+	"	add.s64 %d5, %d1, %d4;\n" \
+	"	add.s64 %d6, %d2, %d4;\n" \
+	"	add.s64 %d7, %d3, %d4;\n" \
+	"	ld.global.f32 %f1, [%d5];\n" \
+	"	ld.global.f32 %f2, [%d6];\n" \
+	"	add.f32 %f3, %f1, %f2;\n" \
+	"	st.global.f32 [%d7], %f3;\n" \
+	"end_add:\n" \
+	"	ret;\n" \
+	"}\n"
+
 /*
  * ISA 6.3 and sm_50: what drivers from 2018 on compile for whatever card they have. Costs on the simulated accelerator: a block of
  * vectorAdd moves 256 x 12 bytes and is bound by that; one of gemm does n multiply-adds in each thread, about 1 ns for each k.
@@ -12,6 +49,7 @@ const char cu_ptx[] =
 	"// simgpu: empty block_ns=1000\n"
 	"// simgpu: spin block_ns=arg0*1\n"
 	"// simgpu: vectorAdd block_ns=1200 dram=3072 compute=vectorAdd\n"
+	"// simgpu: stream block_ns=1200 dram=3072\n"
 	"// simgpu: gemm block_ns=50000 dram=65536\n"
 	".visible .entry empty()\n"
 	"{\n"
@@ -43,41 +81,8 @@ const char cu_ptx[] =
 	"done:\n"
 	"	ret;\n"
 	"}\n"
-	".visible .entry vectorAdd(\n"
-	"	.param .u64 add_a,\n"
-	"	.param .u64 add_b,\n"
-	"	.param .u64 add_c,\n"
-	"	.param .u32 add_n\n"
-	")\n"
-	"{\n"
-	"	.reg .pred %p<2>;\n"
-	"	.reg .b32 %r<6>;\n"
-	"	.reg .f32 %f<4>;\n"
-	"	.reg .b64 %d<8>;\n"
-	"	ld.param.u64 %d1, [add_a];\n"
-	"	ld.param.u64 %d2, [add_b];\n"
-	"	ld.param.u64 %d3, [add_c];\n"
-	"	ld.param.u32 %r1, [add_n];\n"
-	"	mov.u32 %r2, %ctaid.x;\n"
-	"	mov.u32 %r3, %ntid.x;\n"
-	"	mov.u32 %r4, %tid.x;\n"
-	"	mad.lo.u32 %r5, %r2, %r3, %r4;\n"
-	"	setp.ge.u32 %p1, %r5, %r1;\n"
-	"	@%p1 bra end_add;\n"
-	"	mul.wide.u32 %d4, %r5, 4;\n"
-	"	cvta.to.global.u64 %d1, %d1;\n"
-	"	cvta.to.global.u64 %d2, %d2;\n"
-	"	cvta.to.global.u64 %d3, %d3;\n"
-	"	add.s64 %d5, %d1, %d4;\n"
-	"	add.s64 %d6, %d2, %d4;\n"
-	"	add.s64 %d7, %d3, %d4;\n"
-	"	ld.global.f32 %f1, [%d5];\n"
-	"	ld.global.f32 %f2, [%d6];\n"
-	"	add.f32 %f3, %f1, %f2;\n"
-	"	st.global.f32 [%d7], %f3;\n"
-	"end_add:\n"
-	"	ret;\n"
-	"}\n"
+	ADD("vectorAdd")
+	ADD("stream")
 	".visible .entry gemm(\n"
 	"	.param .u64 gemm_a,\n"
 	"	.param .u64 gemm_b,\n"

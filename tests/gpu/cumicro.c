@@ -7,7 +7,7 @@
  *   cumicro event     host time of cuEventRecord and cuEventQuery; smallest step of cuEventElapsedTime
  *   cumicro ladder    green contexts of 1/8 ... 8/8 of the multiprocessors: time to make, memory taken, bandwidth, time of a switch
  *   cumicro copies    throughput of a large copy in pieces of 64 KiB ... 16 MiB, each direction
- *   cumicro baseline  bandwidth of vectorAdd and of copies; time of an empty kernel
+ *   cumicro baseline  bandwidth of c = a + b; time of launch and synchronise
  * One line of JSON per measurement: {"name":..., "value":..., "unit":..., more}. What the driver does not have is {"name":...,"skipped":why}.
  */
 #include "cudrv.h"
@@ -21,6 +21,7 @@
 #define MIB ((size_t)1 << 20)
 #define ROUNDS 200
 #define RUNGS 8
+#define SWITCHES 15
 
 static CUdevice device;
 static CUcontext context;
@@ -233,7 +234,7 @@ static void close_arrays(struct arrays *v)
 	cu.cuMemFree_v2(v->c);
 }
 
-/* GB/s of vectorAdd in a stream, best of ten. */
+/* GB/s of c = a + b in a stream, best of ten. */
 static int bandwidth(struct arrays *v, CUstream s, double *ret)
 {
 	void *args[] = { &v->a, &v->b, &v->c, &v->n };
@@ -310,7 +311,7 @@ static int measure_ladder(void)
 	struct rung rung[RUNGS] = { 0 };
 	CUdevResource all = { 0 };
 	struct arrays v;
-	double stay, change;
+	double stay[SWITCHES], change[SWITCHES];
 
 	if (!cu.cuGreenCtxCreate || !cu.cuGreenCtxStreamCreate || !cu.cuDevSmResourceSplitByCount)
 		return skipped("ladder", "this driver has no green contexts (12.4 and later)");
@@ -338,10 +339,12 @@ static int measure_ladder(void)
 		       "\"memory_mib\":%.1f}\n",
 		       i + 1, rate, rung[i].units, us, before > after ? (double)(before - after) / (double)MIB : 0.0);
 	}
-	if (time_switch(&rung[3], &rung[3], &stay) || time_switch(&rung[3], &rung[4], &change))
-		return -1;
-	print_value("launch without a switch of rung", stay, "ns");
-	print_value("a switch of rung", change - stay, "ns");
+	for (unsigned i = 0; i < SWITCHES; i++)   /* in turns, so that both see the same machine */
+		if (time_switch(&rung[3], &rung[3], &stay[i]) || time_switch(&rung[3], &rung[4], &change[i]))
+			return -1;
+	print_samples("launch without a switch of rung", stay, SWITCHES, "ns");
+	print_samples("launch with a switch of rung", change, SWITCHES, "ns");
+	print_value("a switch of rung", change[SWITCHES / 2] - stay[SWITCHES / 2], "ns");
 	for (unsigned i = 0; i < RUNGS; i++) {
 		cu.cuStreamDestroy_v2(rung[i].stream);
 		cu.cuGreenCtxDestroy(rung[i].green);
@@ -405,7 +408,7 @@ static int measure_baseline(void)
 	if (open_arrays(&v, 64 * MIB) || bandwidth(&v, stream, &rate))
 		return -1;
 	close_arrays(&v);
-	print_value("bandwidth of vectorAdd", rate, "GB/s");
+	print_value("bandwidth of c = a + b", rate, "GB/s");
 	for (unsigned i = 0; i < ROUNDS; i++) {
 		uint64_t t0 = now_ns();
 
@@ -432,7 +435,7 @@ static int start(void)
 	if (cu_load(NULL) || cu_start(0, &device, &context))
 		return -1;
 	CU_OR_FAIL("module", cu.cuModuleLoadData(&m, cu_ptx));
-	CU_OR_FAIL("vectorAdd", cu.cuModuleGetFunction(&add, m, "vectorAdd"));
+	CU_OR_FAIL("stream", cu.cuModuleGetFunction(&add, m, "stream"));
 	CU_OR_FAIL("empty", cu.cuModuleGetFunction(&empty, m, "empty"));
 	CU_OR_FAIL("spin", cu.cuModuleGetFunction(&spin, m, "spin"));
 	CU_OR_FAIL("stream", cu.cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING));
