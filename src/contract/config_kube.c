@@ -127,6 +127,9 @@ int pen_config_read_profile(struct pen_yaml *y, const yaml_node_t *item, struct 
 	int r = pen_contract_from_yaml(y, item, "", &more, &p.contract, err);   /* "": it needs a name */
 	if (r < 0)
 		return r;
+	const char *name = p.contract.name;
+	if (!isalnum((unsigned char)name[strlen(name) - 1]))
+		return pen_yaml_err(y, item, -EINVAL, err, _("name: '%s' is no name of a resource: it must end in a letter or digit"), name);
 	const struct pen_config_profile *other = find_profile(cfg, p.contract.name);
 	if (other)
 		return pen_yaml_err(y, item, -EINVAL, err, _("name: '%s' is taken by the profile in %s"), other->contract.name,

@@ -244,6 +244,7 @@ static const struct bad_case bad_cases[] = {
 	{ "kubernetes:\n  profiles:\n    - name: a\n      memroy: 1G\n", -EINVAL, "p.yaml:4: memroy: unknown field of a contract; ..." },
 	{ "kubernetes:\n  profiles:\n    - name: a\n      memory: 1G\n    - name: a\n      memory: 1G\n", -EINVAL,
 	  "p.yaml:5: name: 'a' is taken by the profile in p.yaml:3" },
+	{ "kubernetes:\n  profiles:\n    - name: a-\n      count: 1\n", -EINVAL, "p.yaml:3: name: 'a-' is no name of a resource: ..." },
 	{ "kubernetes:\n  aliases: []\n", -EINVAL, "p.yaml:2: kubernetes.aliases: must be a mapping, ..." },
 	{ "kubernetes:\n  aliases:\n    gpu: a\n", -EINVAL, "p.yaml:3: kubernetes.aliases: 'gpu' is not valid; ..." },
 	{ "kubernetes:\n  aliases:\n    x.kubernetes.io/gpu: a\n", -EINVAL, "p.yaml:3: kubernetes.aliases: ..." },

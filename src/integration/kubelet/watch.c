@@ -122,6 +122,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 		look(w);
 	else
 		pen_kube_look_at_sockets(w->k);
+	pen_kube_relist_soon(w->k);   /* memory that others borrow comes and goes without a word */
 	arm(w);
 }
 
