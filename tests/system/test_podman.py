@@ -190,6 +190,49 @@ def test_cdi():
             os.rmdir(folder)
 
 
+def test_cuda():
+    """Two containers at 4 GiB and 30 % on one simulated card: both at work, both listed, and what is above the contract is refused."""
+    build = os.environ['BUILD']
+    with tempfile.TemporaryDirectory(prefix='pen-card-') as tmp:
+        os.chmod(tmp, 0o755)
+        card = {'PENSTOCK_SIMGPU': tmp + '/card',
+                'LD_LIBRARY_PATH': f'{build}/simgpu/nvidia/cuda-12.2:{build}/simgpu/nvidia/nvml-535'}
+        with subprocess.Popen([build + '/simgpu/server/penstock-simgpu', '--foreground', '--socket', tmp + '/card', '--card', 'T4'],
+                              stdout=subprocess.PIPE, text=True) as server:
+            try:
+                assert 'ready' in server.stdout.readline()
+                with Node('--probe', build + '/src/backend/penstock-probe', env=card) as node:
+                    wait_for(lambda: any(d['model'] == 'Tesla T4' and d['state'] == 'ok' for d in node.get('/v1/devices')['devices']),
+                             'the card to be found')
+                    two_on_a_card(node, tmp, card, build)
+            finally:
+                server.terminate()
+
+
+def two_on_a_card(node, tmp, card, build):
+    load = [build + '/bench/cuload', '--mode', 'saturate', '--start', 'now', '--request', 'k:500']
+    options = {}
+    for name in ('cam', 'batch'):
+        options[name] = []
+        for word in subprocess.run([PENSTOCK, 'alloc', '-q', '--name', name, '--memory', '4G', '--compute', '30%'],
+                                   env=dict(ENV, PENSTOCK_SOCKET=node.sock, **card), capture_output=True, text=True, check=True).stdout.split():
+            # The stand-in driver lies where no image has one: behind ours.
+            options[name].append(word + ':' + card['LD_LIBRARY_PATH'] if word.startswith('LD_LIBRARY_PATH=') else word)
+        options[name] += ['-e', 'PENSTOCK_SIMGPU=' + card['PENSTOCK_SIMGPU'], '-v', f'{tmp}:{tmp}']
+        r = node.container(name, options[name], *load, '--duration', '60', '--memory', str(64 << 20))
+        assert r.returncode == 0, r
+    wait_for(lambda: busy(node, 'cam', 'batch'), 'both to work')
+    for name in ('cam', 'batch'):
+        t = node.tenant(name)
+        assert t['devices'][0]['key'].startswith('pci:') and used(node, name) >= 64 << 20, t
+    listed = node.cli('ps').stdout
+    assert re.search(r'^cam .* 4G .* 30% ', listed, re.M) and re.search(r'^batch .* 4G .* 30% ', listed, re.M), listed
+    r = node.inside(options['cam'], *load, '--count', '1', '--memory', str(5 << 30))
+    assert r.returncode != 0 and 'out of memory (2)' in r.stderr, r
+    assert podman('kill', node.full('cam')).returncode == 0
+    wait_for(lambda: used(node, 'cam') == 0, 'the dead container to hold nothing')
+
+
 def test_hard_lives():
     """Other users, no capabilities, the host's processes, a root that cannot be written: managed and served all the same.
 
