@@ -197,3 +197,24 @@ void *pen_map_take(struct pen_map *m, const void *key)
 	pen_forklock_give(&m->lock);
 	return value;
 }
+
+size_t pen_map_take_some(struct pen_map *m, bool (*match)(const void *value, void *arg), void *arg, void **v, size_t room)
+{
+	size_t n = 0;
+	if (pen_map_empty(m))
+		return 0;
+	pen_forklock_take(&m->lock);
+	struct pen_map_table *t = atomic_load_explicit(&m->table, memory_order_relaxed);
+	for (uint32_t i = 0; t && i <= t->mask && n < room; i++) {
+		void *value = atomic_load_explicit(&t->slot[i].value, memory_order_relaxed);
+		if (atomic_load_explicit(&t->slot[i].key, memory_order_relaxed) <= GONE || !match(value, arg))
+			continue;
+		drop(t, i);
+		v[n++] = value;
+	}
+	atomic_fetch_sub_explicit(&m->live, (uint32_t)n, memory_order_relaxed);
+	if (n)
+		wait_readers(m);
+	pen_forklock_give(&m->lock);
+	return n;
+}

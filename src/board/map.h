@@ -10,6 +10,7 @@
 #include "board/forklock.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 
 struct pen_map {
 	struct pen_map_table *_Atomic table;
@@ -23,6 +24,11 @@ void *pen_map_find(struct pen_map *m, const void *key);           /* NULL: not t
 int pen_map_put(struct pen_map *m, const void *key, void *value); /* replaces; 0 or -ENOMEM */
 /* Removes; what was there. Returns when nobody who could have found it is between enter and leave any more. */
 void *pen_map_take(struct pen_map *m, const void *key);
+/*
+ * Removes at most @room values of which @match says so, into @v; as pen_map_take() for all of them. The whole table is looked at, and
+ * @match must not use the map. Return: their number; less than @room: there are no more.
+ */
+size_t pen_map_take_some(struct pen_map *m, bool (*match)(const void *value, void *arg), void *arg, void **v, size_t room);
 /*
  * For who finds a record without holding a reference of the application's: it stays until he leaves. A few microseconds, no
  * call that waits. May be nested. Return: for pen_map_leave().
