@@ -76,6 +76,10 @@ struct pen_cu_device {
 	struct pen_gate *gate;                /* valid in state 1 */
 	struct pen_forklock lock;
 	void *_Atomic gating;                 /* of adapter.c: clock, base event, helper thread */
+	_Atomic uint64_t page_bytes;          /* of its memory; 0: not asked yet (memory_page.c) */
+	_Atomic bool tight;                   /* a small block was refused, and nothing was freed since */
+	_Atomic uint32_t contexts;            /* made by this process and not gone (memory_context.c) */
+	_Atomic uint64_t context_bytes;       /* what one takes, as measured; 0: not known */
 	CUmemoryPool _Atomic pool;            /* that cuMemAllocAsync takes from; NULL: not asked yet (memory_pool.c) */
 	_Atomic uint32_t pools;               /* records of pools with memory on it */
 	struct pen_cu_graph_memory {          /* memory_graph.c */
@@ -98,9 +102,13 @@ struct pen_gate *pen_cu_gate(struct pen_cu_device *d);
 
 uint32_t pen_cu_units(struct pen_cu_device *d) __attribute__((weak));   /* units.c: multiprocessors as shown to the program; 0 = all */
 
+/* ---- info.c ---------------------------------------------------------------------------------------------------- */
+
+bool pen_cu_refused(CUdevice id);   /* a device, and none of this tenant's; what is no device the driver knows best */
+
 /*
  * ---- who hooks what --------------------------------------------------------------------------------------------
- * RESOLVE resolve.c, info.c; INFO info.c, units.c; MEM and FREE memory*.c, but: making contexts info.c, their end context.c;
+ * RESOLVE resolve.c, info.c; INFO info.c, units.c; MEM and FREE memory*.c, but: the end of contexts context.c;
  * graphs memory_graph.c (instantiate, destroy), which tells graph.c. All others the file of their class.
  */
 

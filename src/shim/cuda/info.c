@@ -9,8 +9,7 @@
 
 #include <stdlib.h>
 
-/* A device, and none of this tenant's. What is no device the driver knows best. */
-static bool refused(CUdevice id)
+bool pen_cu_refused(CUdevice id)
 {
 	struct pen_cu_device *d = pen_cu_device(id);
 	return d && !pen_cu_gate(d);
@@ -72,7 +71,7 @@ CUresult pen_cuDeviceGetByPCIBusId(CUdevice *device, const char *address)
 	CUresult r = REAL(cuDeviceGetByPCIBusId)(device ? &found : NULL, address);
 	if (r != CUDA_SUCCESS || !device)
 		return r;
-	if (refused(found))
+	if (pen_cu_refused(found))
 		return CUDA_ERROR_INVALID_DEVICE;
 	*device = found;
 	return r;
@@ -160,42 +159,4 @@ CUresult pen_cuDeviceGetAttribute(int *value, CUdevice_attribute what, CUdevice 
 	if (units && units < (uint32_t)*value)
 		*value = (int)units;
 	return r;
-}
-
-/* ---- contexts on a device that is not this tenant's ------------------------------------------------------------------ */
-
-CUresult pen_cuCtxCreate(CUcontext *ctx, unsigned int flags, CUdevice id)
-{
-	PEN_CU_NESTED(cuCtxCreate, ctx, flags, id);
-	return refused(id) ? CUDA_ERROR_INVALID_DEVICE : PEN_CU_INSIDE(REAL(cuCtxCreate)(ctx, flags, id));
-}
-
-CUresult pen_cuCtxCreate_v2(CUcontext *ctx, unsigned int flags, CUdevice id)
-{
-	PEN_CU_NESTED(cuCtxCreate_v2, ctx, flags, id);
-	return refused(id) ? CUDA_ERROR_INVALID_DEVICE : PEN_CU_INSIDE(REAL(cuCtxCreate_v2)(ctx, flags, id));
-}
-
-CUresult pen_cuCtxCreate_v3(CUcontext *ctx, CUexecAffinityParam *v, int n, unsigned int flags, CUdevice id)
-{
-	PEN_CU_NESTED(cuCtxCreate_v3, ctx, v, n, flags, id);
-	return refused(id) ? CUDA_ERROR_INVALID_DEVICE : PEN_CU_INSIDE(REAL(cuCtxCreate_v3)(ctx, v, n, flags, id));
-}
-
-CUresult pen_cuCtxCreate_v4(CUcontext *ctx, CUctxCreateParams *params, unsigned int flags, CUdevice id)
-{
-	PEN_CU_NESTED(cuCtxCreate_v4, ctx, params, flags, id);
-	return refused(id) ? CUDA_ERROR_INVALID_DEVICE : PEN_CU_INSIDE(REAL(cuCtxCreate_v4)(ctx, params, flags, id));
-}
-
-CUresult pen_cuDevicePrimaryCtxRetain(CUcontext *ctx, CUdevice id)
-{
-	PEN_CU_NESTED(cuDevicePrimaryCtxRetain, ctx, id);
-	return refused(id) ? CUDA_ERROR_INVALID_DEVICE : PEN_CU_INSIDE(REAL(cuDevicePrimaryCtxRetain)(ctx, id));
-}
-
-CUresult pen_cuGreenCtxCreate(CUgreenCtx *ctx, CUdevResourceDesc desc, CUdevice id, unsigned int flags)
-{
-	PEN_CU_NESTED(cuGreenCtxCreate, ctx, desc, id, flags);
-	return refused(id) ? CUDA_ERROR_INVALID_DEVICE : PEN_CU_INSIDE(REAL(cuGreenCtxCreate)(ctx, desc, id, flags));
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Plain device memory and what every kind of it has in common: charges that end with a handle, or with their context.
+ * What every kind of memory has in common: charges that end with a handle, or with their context.
  *
- * The map of handles decides who gives a charge back: whoever takes the record out of it. A context that ends takes with it what
- * the application has not freed; its records are found by its list.
+ * The maps of handles decide who gives a charge back: whoever takes the record out. A context that ends takes with it what the
+ * application has not freed: its records are looked for in all maps then, so that nothing need be kept in a list until then.
  */
 #include "shim/cuda/memory.h"
 
@@ -12,64 +12,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-struct pen_map pen_cu_blocks;
-static struct pen_map owners;
-
-/* ---- owners -------------------------------------------------------------------------------------------------------- */
-
-static struct pen_cu_owner *owner_new(CUcontext id)
-{
-	static struct pen_forklock making = PEN_FORKLOCK_INIT;
-	struct pen_cu_owner *o = calloc(1, sizeof(*o));
-	if (!o)
-		return NULL;
-	o->id = id;
-	pen_forklock_take(&making);
-	struct pen_cu_owner *there = pen_map_find(&owners, id);
-	bool failed = !there && pen_map_put(&owners, id, o) < 0;
-	pen_forklock_give(&making);
-	if (!there && !failed)
-		return o;
-	free(o);
-	return there;
-}
-
-struct pen_cu_owner *pen_cu_owner_current(void)
-{
-	CUcontext id = NULL;
-	if (!REAL(cuCtxGetCurrent) || REAL(cuCtxGetCurrent)(&id) != CUDA_SUCCESS || !id)
-		return NULL;
-	struct pen_cu_owner *o = pen_map_find(&owners, id);
-	return o ? o : owner_new(id);
-}
-
-static void link_block(struct pen_cu_block *b)
-{
-	static _Atomic uint64_t numbers;
-	struct pen_cu_owner *o = b->owner;
-	if (!o)
-		return;
-	b->number = atomic_fetch_add_explicit(&numbers, 1, memory_order_relaxed);
-	pen_forklock_take(&o->lock);
-	b->next = o->blocks;
-	b->link = &o->blocks;
-	if (b->next)
-		b->next->link = &b->next;
-	o->blocks = b;
-	pen_forklock_give(&o->lock);
-}
-
-static void unlink_block(struct pen_cu_block *b)
-{
-	struct pen_cu_owner *o = b->owner;
-	if (!o)
-		return;
-	pen_forklock_take(&o->lock);
-	*b->link = b->next;
-	if (b->next)
-		b->next->link = b->link;
-	pen_forklock_give(&o->lock);
-}
+struct pen_map pen_cu_blocks, pen_cu_arrays, pen_cu_pinned, pen_cu_foreign;
 
 /* ---- blocks -------------------------------------------------------------------------------------------------------- */
 
@@ -149,58 +92,126 @@ uint64_t pen_cu_mem_limit(struct pen_cu_device *d)
 	return PEN_MIN(v.limit_bytes, d->mem_bytes ? d->mem_bytes : UINT64_MAX);
 }
 
+/* Not calloc(): it is slower by half the whole cost of a block. */
+static struct pen_cu_block *block_on(struct pen_cu_device *d, CUcontext ctx)
+{
+	struct pen_cu_block *b = pen_cu_gate(d) ? malloc(sizeof(*b)) : NULL;
+	if (b)
+		*b = (struct pen_cu_block){ .device = d, .ctx = ctx, .process = pen_forklock_process() };
+	return b;
+}
+
+/* Without a charge. NULL and success: there is no context, and the driver will say so. */
+static struct pen_cu_block *block_new(CUresult *ret)
+{
+	CUcontext ctx = NULL;
+	*ret = CUDA_SUCCESS;
+	if (REAL(cuCtxGetCurrent)(&ctx) != CUDA_SUCCESS || !ctx)
+		return NULL;
+	struct pen_cu_device *d = pen_cu_device_current();
+	struct pen_cu_block *b = d ? block_on(d, ctx) : NULL;
+	if (d && !b)
+		*ret = CUDA_ERROR_OUT_OF_MEMORY;
+	return b;
+}
+
+static bool charge_block(struct pen_cu_block *b, uint64_t bytes)
+{
+	b->charged = pen_cu_charge(b->device, bytes) == 0;
+	b->bytes = bytes;
+	return b->charged;
+}
+
 struct pen_cu_block *pen_cu_block_new(uint64_t bytes, CUresult *ret)
 {
-	*ret = CUDA_SUCCESS;
-	struct pen_cu_owner *o = pen_cu_owner_current();
-	struct pen_cu_device *d = o ? pen_cu_device_current() : NULL;
-	if (!d)
-		return NULL;   /* no context: the driver says so */
+	struct pen_cu_block *b = block_new(ret);
+	if (!b || charge_block(b, bytes))
+		return b;
+	free(b);
 	*ret = CUDA_ERROR_OUT_OF_MEMORY;
-	struct pen_cu_block *b = calloc(1, sizeof(*b));
+	return NULL;
+}
+
+struct pen_cu_block *pen_cu_block_new_on(struct pen_cu_device *d, uint64_t bytes)
+{
+	struct pen_cu_block *b = block_on(d, NULL);
+	if (!b || charge_block(b, bytes))
+		return b;
+	free(b);
+	return NULL;
+}
+
+/*
+ * Whether a small block needs a page only its address tells. A refusal is not tried again before something was freed: else many
+ * threads at the limit would each have a page for a moment.
+ */
+struct pen_cu_block *pen_cu_block_new_paged(uint64_t bytes, CUresult *ret)
+{
+	struct pen_cu_block *b = block_new(ret);
 	if (!b)
 		return NULL;
-	b->device = d;
-	b->bytes = bytes;
-	b->owner = o;
-	b->process = pen_forklock_process();
-	if (pen_cu_charge(d, bytes) < 0) {
-		free(b);
-		return NULL;
-	}
-	*ret = CUDA_SUCCESS;
-	return b;
+	bool small = pen_cu_is_small(b->device, bytes), tight = atomic_load_explicit(&b->device->tight, memory_order_relaxed);
+	if (small && !tight)
+		return b;
+	if (charge_block(b, pen_cu_whole_pages(b->device, bytes)))
+		return b;
+	free(b);
+	*ret = CUDA_ERROR_OUT_OF_MEMORY;
+	return NULL;
 }
 
 /* The bytes become @bytes. */
 static bool settle(struct pen_cu_block *b, uint64_t bytes)
 {
+	if (!b->charged)
+		return charge_block(b, bytes);
 	if (bytes != b->bytes && !pen_cu_recharge(b->device->gate, b->bytes, bytes, false))
 		return false;
 	b->bytes = bytes;
 	return true;
 }
 
-bool pen_cu_block_keep(struct pen_cu_block *b, uint64_t bytes, struct pen_map *map, const void *key)
+static bool publish(struct pen_cu_block *b, struct pen_map *map, const void *key)
 {
-	if (!settle(b, bytes))
-		return false;
 	b->map = map;
 	b->key = key;
-	/* Into the list first: what is found by its handle may be freed at once. */
-	link_block(b);
-	if (pen_map_put(map, key, b) == 0)
-		return true;
-	unlink_block(b);
-	return false;
+	return pen_map_put(map, key, b) == 0;
 }
 
+bool pen_cu_block_keep(struct pen_cu_block *b, uint64_t bytes, struct pen_map *map, const void *key)
+{
+	return (b->pool || settle(b, bytes)) && publish(b, map, key);
+}
+
+bool pen_cu_block_keep_paged(struct pen_cu_block *b, CUdeviceptr ptr, uint64_t bytes, struct pen_map *map, const void *key)
+{
+	uint64_t pages = 0;
+	if (!pen_cu_is_small(b->device, bytes))
+		return settle(b, pen_cu_whole_pages(b->device, bytes)) && publish(b, map, key);
+	if (pen_cu_page_bytes(b->device) != PEN_CU_PAGE_BYTES)
+		return settle(b, bytes) && publish(b, map, key);
+	if (!pen_cu_pages_touch(ptr, bytes, &pages))
+		return false;
+	if (!settle(b, pages)) {
+		pen_cu_pages_leave(ptr, bytes);
+		atomic_store_explicit(&b->device->tight, true, memory_order_relaxed);
+		return false;
+	}
+	b->small = ptr;
+	b->bytes = bytes;
+	return publish(b, map, key);
+}
+
+/* Gives back what is charged for it, and the record. */
 static void give_back(struct pen_cu_block *b)
 {
+	uint64_t bytes = b->small ? pen_cu_pages_leave(b->small, b->bytes) : b->bytes;
 	if (b->pool)
 		pen_cu_pool_freed(b->pool, b->bytes);
-	else if (b->process == pen_forklock_process())
-		pen_gate_mem_release(b->device->gate, b->bytes);
+	else if (b->charged && b->process == pen_forklock_process())
+		pen_gate_mem_release(b->device->gate, bytes);
+	if (b->device && atomic_load_explicit(&b->device->tight, memory_order_relaxed))
+		atomic_store_explicit(&b->device->tight, false, memory_order_relaxed);
 	if (b->held)
 		pen_cu_held_drop(b->held);
 	free(b);
@@ -208,8 +219,10 @@ static void give_back(struct pen_cu_block *b)
 
 void pen_cu_block_drop(struct pen_cu_block *b)
 {
-	if (b)
+	if (b && (b->charged || b->pool))
 		give_back(b);
+	else
+		free(b);
 }
 
 struct pen_cu_block *pen_cu_block_take(struct pen_map *map, const void *key)
@@ -221,83 +234,48 @@ CUresult pen_cu_block_ended(struct pen_cu_block *b, CUresult r)
 {
 	if (!b)
 		return r;
-	/* Not even memory for that: the charge stays with the context, too strict. */
-	if (r != CUDA_SUCCESS) {
-		pen_map_put(b->map, b->key, b);
-		return r;
-	}
-	unlink_block(b);
-	give_back(b);
+	if (r == CUDA_SUCCESS)
+		give_back(b);
+	else
+		pen_map_put(b->map, b->key, b);   /* not even memory for that: the charge stays, too strict */
 	return r;
 }
 
-/* ---- the end of a context ------------------------------------------------------------------------------------------- */
+/* ---- limits of a context ----------------------------------------------------------------------------------------------- */
 
-#define ROUND 64
-
-struct found {
-	struct pen_cu_block *block;
-	struct pen_map *map;
-	const void *key;
-	uint64_t number;
+struct limits {
+	struct pen_cu_device *device;
+	uint64_t bytes;
+	uint32_t process;
 };
 
-/* A block may be freed by another thread as soon as the lock is given: what is needed of it is copied. */
-static unsigned look(struct pen_cu_owner *o, struct found *v, unsigned skip)
+static struct pen_map limits;                              /* by context */
+static struct pen_forklock limits_lock = PEN_FORKLOCK_INIT;   /* their fields */
+
+static struct limits *limits_of(CUcontext ctx, struct pen_cu_device *d)
 {
-	unsigned n = 0;
-	pen_forklock_take(&o->lock);
-	for (struct pen_cu_block *b = o->blocks; b && n < ROUND; b = b->next) {
-		if (skip) {
-			skip--;
-			continue;
+	pen_forklock_take(&limits_lock);
+	struct limits *l = pen_map_find(&limits, ctx);
+	if (!l) {
+		l = calloc(1, sizeof(*l));
+		if (l && pen_map_put(&limits, ctx, l) < 0) {
+			free(l);
+			l = NULL;
 		}
-		v[n++] = (struct found){ b, b->map, b->key, b->number };
 	}
-	pen_forklock_give(&o->lock);
-	return n;
+	if (l && l->process != pen_forklock_process())
+		*l = (struct limits){ .device = d, .process = pen_forklock_process() };
+	pen_forklock_give(&limits_lock);
+	return l;
 }
 
-/* True: it was still there and is given back. */
-static bool end_found(const struct found *f)
+static void limits_gone(CUcontext ctx)
 {
-	struct pen_cu_block *b = pen_map_take(f->map, f->key);
-	if (!b)
-		return false;   /* another thread frees it just now */
-	if (b != f->block || b->number != f->number) {
-		pen_map_put(f->map, f->key, b);   /* the address is in use again */
-		return false;
-	}
-	unlink_block(b);
-	give_back(b);
-	return true;
+	struct limits *l = pen_map_take(&limits, ctx);
+	if (l && l->bytes && l->process == pen_forklock_process())
+		pen_gate_mem_refund(l->device->gate, l->bytes, true);
+	free(l);
 }
-
-static void limits_gone(struct pen_cu_owner *o)
-{
-	pen_forklock_take(&o->lock);
-	uint64_t bytes = o->limit_process == pen_forklock_process() ? o->limit_bytes : 0;
-	struct pen_cu_device *d = o->limit_device;
-	o->limit_bytes = 0;
-	pen_forklock_give(&o->lock);
-	if (bytes)
-		pen_gate_mem_refund(d->gate, bytes, true);
-}
-
-void pen_cu_mem_context_gone(CUcontext ctx)
-{
-	struct pen_cu_owner *o = ctx ? pen_map_find(&owners, ctx) : NULL;
-	struct found v[ROUND];
-	unsigned skip = 0, n;
-	while (o && (n = look(o, v, skip)) != 0) {
-		for (unsigned i = 0; i < n; i++)
-			skip += !end_found(&v[i]);
-	}
-	if (o)
-		limits_gone(o);
-}
-
-/* ---- limits of a context ----------------------------------------------------------------------------------------------- */
 
 /*
  * Heap and print buffer of kernels are memory of the device: what a program makes them larger by is charged as it asks. Stacks are
@@ -307,32 +285,58 @@ CUresult pen_cuCtxSetLimit(CUlimit what, size_t value)
 {
 	if (pen_cu_thread.depth || (what != CU_LIMIT_MALLOC_HEAP_SIZE && what != CU_LIMIT_PRINTF_FIFO_SIZE) || !REAL(cuCtxGetLimit))
 		return REAL(cuCtxSetLimit)(what, value);
-	struct pen_cu_owner *o = pen_cu_owner_current();
-	struct pen_cu_device *d = o ? pen_cu_device_current() : NULL;
+	CUcontext ctx = NULL;
 	size_t old = 0, now = 0;
+	struct pen_cu_device *d = REAL(cuCtxGetCurrent)(&ctx) == CUDA_SUCCESS && ctx ? pen_cu_device_current() : NULL;
+	struct limits *l = d ? limits_of(ctx, d) : NULL;
 	if (!d || PEN_CU_INSIDE(REAL(cuCtxGetLimit)(&old, what)) != CUDA_SUCCESS)
 		return PEN_CU_INSIDE(REAL(cuCtxSetLimit)(what, value));
 	uint64_t more = value > old ? value - old : 0;
-	if (more && pen_cu_charge(d, more) < 0)
+	if (!l || (more && pen_cu_charge(d, more) < 0))
 		return CUDA_ERROR_OUT_OF_MEMORY;
+	if (more)
+		pen_gate_mem_refund(d->gate, 0, false);   /* bytes, but no object of their own */
 	CUresult r = PEN_CU_INSIDE(REAL(cuCtxSetLimit)(what, value));
 	if (PEN_CU_INSIDE(REAL(cuCtxGetLimit)(&now, what)) != CUDA_SUCCESS)
 		now = r == CUDA_SUCCESS ? value : old;
-	pen_forklock_take(&o->lock);
-	if (o->limit_process != pen_forklock_process())
-		o->limit_bytes = 0;
-	o->limit_process = pen_forklock_process();
-	o->limit_device = d;
 	/* What was reserved counts until here; then what came of it. */
-	uint64_t had = o->limit_bytes + more;
-	o->limit_bytes = now >= old ? o->limit_bytes + (now - old) : o->limit_bytes - PEN_MIN(o->limit_bytes, (uint64_t)(old - now));
-	uint64_t has = o->limit_bytes;
-	pen_forklock_give(&o->lock);
-	if (more)
-		pen_gate_mem_refund(d->gate, 0, false);   /* bytes, but no object of their own */
-	if (had > has)
-		pen_gate_mem_refund(d->gate, had - has, true);
-	else if (has > had)
-		pen_gate_mem_force(d->gate, has - had);
+	pen_forklock_take(&limits_lock);
+	uint64_t was = l->bytes;
+	l->bytes = now >= old ? was + (now - old) : was - PEN_MIN(was, (uint64_t)(old - now));
+	pen_cu_recharge(d->gate, was + more, l->bytes, true);
+	pen_forklock_give(&limits_lock);
 	return r;
+}
+
+/* ---- the end of a context ------------------------------------------------------------------------------------------- */
+
+static bool is_of(const void *block, void *ctx)
+{
+	return ((const struct pen_cu_block *)block)->ctx == ctx;
+}
+
+static void end_all(struct pen_map *map, CUcontext ctx)
+{
+	void *few[64], **v = few;
+	size_t n, room = atomic_load(&map->live);
+	void **many = room > PEN_ARRAY_LEN(few) ? calloc(room, sizeof(*many)) : NULL;
+	room = many ? room : PEN_ARRAY_LEN(few);
+	v = many ? many : few;
+	do {
+		n = pen_map_take_some(map, is_of, ctx, v, room);
+		for (size_t i = 0; i < n; i++)
+			give_back(v[i]);
+	} while (n == room);
+	free(many);
+}
+
+void pen_cu_mem_context_gone(CUcontext ctx)
+{
+	struct pen_map *const maps[] = { &pen_cu_blocks, &pen_cu_arrays, &pen_cu_pinned, &pen_cu_foreign };
+	if (!ctx)
+		return;
+	for (size_t i = 0; i < PEN_ARRAY_LEN(maps); i++)
+		end_all(maps[i], ctx);
+	limits_gone(ctx);
+	pen_cu_context_ended(ctx);
 }

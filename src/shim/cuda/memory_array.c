@@ -1,17 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Arrays and mipmaps. What they take follows from the descriptor: no call of the driver tells it (cuArrayGetMemoryRequirements does
- * so for deferred mapping only), and what it pads besides is left to the audit. Sparse arrays and those with deferred mapping take
- * nothing of themselves: the memory that is put behind them was charged by its own creation, and is held by the array from then on,
- * for which of its parts is taken out again the calls do not say.
+ * so for deferred mapping only), and what it pads besides is left to the audit. Large ones have pages of their own; where small ones
+ * lie nothing tells, they are charged by their bytes. Sparse arrays and those with deferred mapping take nothing of themselves: the
+ * memory that is put behind them was charged by its own creation, and is held by the array from then on, for which of its parts is
+ * taken out again the calls do not say.
  */
 #include "shim/cuda/memory.h"
 
 #include "base/auto.h"
 
 #include <stdlib.h>
-
-static struct pen_map arrays;
 
 struct pen_cu_held {
 	struct pen_cu_held *next;
@@ -21,67 +20,81 @@ static struct pen_forklock held_lock = PEN_FORKLOCK_INIT;
 
 /* ---- sizes --------------------------------------------------------------------------------------------------------------- */
 
-/* Bits of one element; of compressed formats per element of whole blocks of 4 x 4. */
-static uint64_t element_bits(CUarray_format format, unsigned int channels, bool *blocks)
+/* How an element lies in memory. */
+struct layout {
+	uint64_t bits;           /* in its row */
+	uint64_t rows2;          /* rows for two of the array's, all planes together */
+	uint64_t block;          /* compressed: elements to a side of a block, which is what bits speaks of */
+};
+
+static struct layout layout_of(CUarray_format format, unsigned int channels)
 {
-	*blocks = format >= CU_AD_FORMAT_BC1_UNORM && format <= CU_AD_FORMAT_BC7_UNORM_SRGB;
 	switch (format) {
 	case CU_AD_FORMAT_UNSIGNED_INT8:
 	case CU_AD_FORMAT_SIGNED_INT8:
-		return 8 * (uint64_t)channels;
+		return (struct layout){ 8 * (uint64_t)channels, 2, 1 };
 	case CU_AD_FORMAT_UNSIGNED_INT16:
 	case CU_AD_FORMAT_SIGNED_INT16:
 	case CU_AD_FORMAT_HALF:
-		return 16 * (uint64_t)channels;
+		return (struct layout){ 16 * (uint64_t)channels, 2, 1 };
 	case CU_AD_FORMAT_UNSIGNED_INT32:
 	case CU_AD_FORMAT_SIGNED_INT32:
 	case CU_AD_FORMAT_FLOAT:
-		return 32 * (uint64_t)channels;
+		return (struct layout){ 32 * (uint64_t)channels, 2, 1 };
 	case CU_AD_FORMAT_BC1_UNORM:
 	case CU_AD_FORMAT_BC1_UNORM_SRGB:
 	case CU_AD_FORMAT_BC4_UNORM:
 	case CU_AD_FORMAT_BC4_SNORM:
-		return 4;
+		return (struct layout){ 64, 2, 4 };
 	case CU_AD_FORMAT_UNORM_INT8X1:
 	case CU_AD_FORMAT_SNORM_INT8X1:
-		return 8;
-	case CU_AD_FORMAT_NV12:
-		return 12;
+		return (struct layout){ 8, 2, 1 };
 	case CU_AD_FORMAT_UNORM_INT8X2:
 	case CU_AD_FORMAT_SNORM_INT8X2:
 	case CU_AD_FORMAT_UNORM_INT16X1:
 	case CU_AD_FORMAT_SNORM_INT16X1:
-	case CU_AD_FORMAT_NV16:
 	case CU_AD_FORMAT_YUY2:
-		return 16;
-	case CU_AD_FORMAT_P010:
-	case CU_AD_FORMAT_P016:
-	case CU_AD_FORMAT_Y444_PLANAR8:
-	case CU_AD_FORMAT_YUV444_8bit_SemiPlanar:
-		return 24;
+		return (struct layout){ 16, 2, 1 };
 	case CU_AD_FORMAT_UNORM_INT8X4:
 	case CU_AD_FORMAT_SNORM_INT8X4:
 	case CU_AD_FORMAT_UNORM_INT16X2:
 	case CU_AD_FORMAT_SNORM_INT16X2:
-	case CU_AD_FORMAT_P210:
-	case CU_AD_FORMAT_P216:
 	case CU_AD_FORMAT_Y210:
 	case CU_AD_FORMAT_Y216:
 	case CU_AD_FORMAT_AYUV:
 	case CU_AD_FORMAT_Y410:
 	case CU_AD_FORMAT_UNORM_INT_101010_2:
-		return 32;
-	case CU_AD_FORMAT_Y444_PLANAR10:
-	case CU_AD_FORMAT_YUV444_16bit_SemiPlanar:
-		return 48;
+		return (struct layout){ 32, 2, 1 };
 	case CU_AD_FORMAT_UNORM_INT16X4:
 	case CU_AD_FORMAT_SNORM_INT16X4:
 	case CU_AD_FORMAT_Y416:
-		return 64;
+		return (struct layout){ 64, 2, 1 };
+	case CU_AD_FORMAT_NV12:
+		return (struct layout){ 8, 3, 1 };
+	case CU_AD_FORMAT_P010:
+	case CU_AD_FORMAT_P016:
+		return (struct layout){ 16, 3, 1 };
+	case CU_AD_FORMAT_NV16:
+		return (struct layout){ 8, 4, 1 };
+	case CU_AD_FORMAT_P210:
+	case CU_AD_FORMAT_P216:
+		return (struct layout){ 16, 4, 1 };
+	case CU_AD_FORMAT_Y444_PLANAR8:
+	case CU_AD_FORMAT_YUV444_8bit_SemiPlanar:
+		return (struct layout){ 8, 6, 1 };
+	case CU_AD_FORMAT_Y444_PLANAR10:
+	case CU_AD_FORMAT_YUV444_16bit_SemiPlanar:
+		return (struct layout){ 16, 6, 1 };
 	default:
-		return *blocks ? 8 : 128;   /* a format of a newer driver: the largest that there is */
+		break;
 	}
+	if (format >= CU_AD_FORMAT_BC1_UNORM && format <= CU_AD_FORMAT_BC7_UNORM_SRGB)
+		return (struct layout){ 128, 2, 4 };
+	return (struct layout){ 128, 2, 1 };   /* a format of a newer driver: the largest that there is */
 }
+
+/* Rows are padded to what textures are aligned to on every device; how the driver lays them out it does not say. */
+#define ROW_BYTES UINT64_C(512)
 
 static uint64_t times(uint64_t a, uint64_t b)
 {
@@ -89,18 +102,19 @@ static uint64_t times(uint64_t a, uint64_t b)
 	return __builtin_mul_overflow(a, b, &v) ? UINT64_MAX : v;
 }
 
+static uint64_t part(uint64_t n, uint64_t of)
+{
+	return n / of + (n % of != 0);
+}
+
 static uint64_t level_bytes(const CUDA_ARRAY3D_DESCRIPTOR_v2 *d, unsigned int level)
 {
-	bool blocks, layers = d->Flags & (CUDA_ARRAY3D_LAYERED | CUDA_ARRAY3D_CUBEMAP);
-	uint64_t bits = element_bits(d->Format, d->NumChannels, &blocks);
+	bool layers = d->Flags & (CUDA_ARRAY3D_LAYERED | CUDA_ARRAY3D_CUBEMAP);
+	struct layout l = layout_of(d->Format, d->NumChannels);
 	uint64_t w = PEN_MAX((uint64_t)d->Width >> level, UINT64_C(1)), h = PEN_MAX((uint64_t)d->Height >> level, UINT64_C(1));
 	uint64_t depth = PEN_MAX(layers ? (uint64_t)d->Depth : (uint64_t)d->Depth >> level, UINT64_C(1));
-	if (blocks) {
-		w = w > UINT64_MAX - 3 ? w : (w + 3) / 4 * 4;
-		h = h > UINT64_MAX - 3 ? h : (h + 3) / 4 * 4;
-	}
-	uint64_t all = times(times(times(w, h), depth), bits);
-	return all / 8 + (all % 8 != 0);
+	uint64_t row = times(part(part(times(part(w, l.block), l.bits), 8), ROW_BYTES), ROW_BYTES);
+	return times(times(row, part(times(part(h, l.block), l.rows2), 2)), depth);
 }
 
 /* All levels; the driver makes no more than halve the largest side down to 1. */
@@ -130,13 +144,15 @@ static struct pen_cu_block *begin(const CUDA_ARRAY3D_DESCRIPTOR_v2 *d, unsigned 
 {
 	*ret_bytes = array_bytes(d, levels);
 	struct pen_cu_device *dev = pen_cu_device_current();
+	if (dev && !pen_cu_is_small(dev, *ret_bytes))
+		*ret_bytes = pen_cu_whole_pages(dev, *ret_bytes);
 	bool absurd = dev && dev->mem_bytes && *ret_bytes > dev->mem_bytes;
 	return pen_cu_block_new(absurd ? 0 : *ret_bytes, ret);
 }
 
 static bool keep(struct pen_cu_block *b, uint64_t bytes, const void *handle)
 {
-	return !b || pen_cu_block_keep(b, bytes, &arrays, handle);
+	return !b || pen_cu_block_keep(b, bytes, &pen_cu_arrays, handle);
 }
 
 static CUresult made_array(struct pen_cu_block *b, uint64_t bytes, CUarray *array, CUresult r)
@@ -224,14 +240,14 @@ CUresult pen_cuMipmappedArrayCreate(CUmipmappedArray *array, const CUDA_ARRAY3D_
 CUresult pen_cuArrayDestroy(CUarray array)
 {
 	PEN_CU_NESTED(cuArrayDestroy, array);
-	struct pen_cu_block *b = array ? pen_cu_block_take(&arrays, array) : NULL;
+	struct pen_cu_block *b = array ? pen_cu_block_take(&pen_cu_arrays, array) : NULL;
 	return pen_cu_block_ended(b, PEN_CU_INSIDE(REAL(cuArrayDestroy)(array)));
 }
 
 CUresult pen_cuMipmappedArrayDestroy(CUmipmappedArray array)
 {
 	PEN_CU_NESTED(cuMipmappedArrayDestroy, array);
-	struct pen_cu_block *b = array ? pen_cu_block_take(&arrays, array) : NULL;
+	struct pen_cu_block *b = array ? pen_cu_block_take(&pen_cu_arrays, array) : NULL;
 	return pen_cu_block_ended(b, PEN_CU_INSIDE(REAL(cuMipmappedArrayDestroy)(array)));
 }
 
@@ -250,8 +266,8 @@ void pen_cu_held_drop(struct pen_cu_held *held)
 /* The array has memory behind it, each once. */
 static void hold(const void *array, struct pen_cu_held *h)
 {
-	uint32_t in = pen_map_enter(&arrays);
-	struct pen_cu_block *b = pen_map_find(&arrays, array);
+	uint32_t in = pen_map_enter(&pen_cu_arrays);
+	struct pen_cu_block *b = pen_map_find(&pen_cu_arrays, array);
 	bool has = !b;
 	pen_forklock_take(&held_lock);
 	for (struct pen_cu_held *v = b ? b->held : NULL; v && !has; v = v->next)
@@ -261,7 +277,7 @@ static void hold(const void *array, struct pen_cu_held *h)
 		b->held = h;
 	}
 	pen_forklock_give(&held_lock);
-	pen_map_leave(&arrays, in);
+	pen_map_leave(&pen_cu_arrays, in);
 	if (has) {
 		h->next = NULL;
 		pen_cu_held_drop(h);

@@ -18,7 +18,7 @@ static CUresult undo(CUdeviceptr ptr)
 /* The driver's answer @r, with @ptr and @bytes where it is success. */
 static CUresult made(struct pen_cu_block *b, CUresult r, CUdeviceptr ptr, uint64_t bytes)
 {
-	if (!b || (r == CUDA_SUCCESS && pen_cu_block_keep(b, bytes, &pen_cu_blocks, pen_cu_key(ptr))))
+	if (!b || (r == CUDA_SUCCESS && pen_cu_block_keep_paged(b, ptr, bytes, &pen_cu_blocks, pen_cu_key(ptr))))
 		return r;
 	if (r == CUDA_SUCCESS)
 		r = undo(ptr);
@@ -31,7 +31,7 @@ CUresult pen_cuMemAlloc_v2(CUdeviceptr *ptr, size_t bytes)
 	CUresult r;
 	if (pen_cu_thread.depth || !ptr || !bytes)
 		return REAL(cuMemAlloc_v2)(ptr, bytes);
-	struct pen_cu_block *b = pen_cu_block_new(bytes, &r);
+	struct pen_cu_block *b = pen_cu_block_new_paged(bytes, &r);
 	if (r == CUDA_SUCCESS)
 		r = PEN_CU_INSIDE(REAL(cuMemAlloc_v2)(ptr, bytes));
 	return made(b, r, *ptr, bytes);
@@ -42,7 +42,7 @@ CUresult pen_cuMemAlloc(CUdeviceptr_v1 *ptr, unsigned int bytes)
 	CUresult r;
 	if (pen_cu_thread.depth || !ptr || !bytes)
 		return REAL(cuMemAlloc)(ptr, bytes);
-	struct pen_cu_block *b = pen_cu_block_new(bytes, &r);
+	struct pen_cu_block *b = pen_cu_block_new_paged(bytes, &r);
 	if (r == CUDA_SUCCESS)
 		r = PEN_CU_INSIDE(REAL(cuMemAlloc)(ptr, bytes));
 	return made(b, r, *ptr, bytes);
@@ -53,7 +53,7 @@ CUresult pen_cuMemAllocManaged(CUdeviceptr *ptr, size_t bytes, unsigned int flag
 	CUresult r;
 	if (pen_cu_thread.depth || !ptr || !bytes)
 		return REAL(cuMemAllocManaged)(ptr, bytes, flags);
-	struct pen_cu_block *b = pen_cu_block_new(bytes, &r);
+	struct pen_cu_block *b = pen_cu_block_new_paged(bytes, &r);
 	if (r == CUDA_SUCCESS)
 		r = PEN_CU_INSIDE(REAL(cuMemAllocManaged)(ptr, bytes, flags));
 	return made(b, r, *ptr, bytes);
@@ -71,7 +71,7 @@ CUresult pen_cuMemAllocPitch_v2(CUdeviceptr *ptr, size_t *pitch, size_t width, s
 	CUresult r;
 	if (pen_cu_thread.depth || !ptr || !pitch || !width || !height)
 		return REAL(cuMemAllocPitch_v2)(ptr, pitch, width, height, element);
-	struct pen_cu_block *b = pen_cu_block_new(rows(width, height), &r);
+	struct pen_cu_block *b = pen_cu_block_new_paged(rows(width, height), &r);
 	if (r == CUDA_SUCCESS)
 		r = PEN_CU_INSIDE(REAL(cuMemAllocPitch_v2)(ptr, pitch, width, height, element));
 	return made(b, r, *ptr, r == CUDA_SUCCESS ? rows(*pitch, height) : 0);
@@ -82,7 +82,7 @@ CUresult pen_cuMemAllocPitch(CUdeviceptr_v1 *ptr, unsigned int *pitch, unsigned 
 	CUresult r;
 	if (pen_cu_thread.depth || !ptr || !pitch || !width || !height)
 		return REAL(cuMemAllocPitch)(ptr, pitch, width, height, element);
-	struct pen_cu_block *b = pen_cu_block_new(rows(width, height), &r);
+	struct pen_cu_block *b = pen_cu_block_new_paged(rows(width, height), &r);
 	if (r == CUDA_SUCCESS)
 		r = PEN_CU_INSIDE(REAL(cuMemAllocPitch)(ptr, pitch, width, height, element));
 	return made(b, r, *ptr, r == CUDA_SUCCESS ? rows(*pitch, height) : 0);
@@ -105,8 +105,6 @@ CUresult pen_cuMemFree(CUdeviceptr_v1 ptr)
 
 /* ---- pinned memory of the host ------------------------------------------------------------------------------------------- */
 
-static struct pen_map pinned;
-
 static struct pen_cu_block *host_new(uint64_t bytes, CUresult *ret)
 {
 	struct pen_cu_device *d = pen_cu_device_current();
@@ -116,7 +114,7 @@ static struct pen_cu_block *host_new(uint64_t bytes, CUresult *ret)
 
 static CUresult host_made(struct pen_cu_block *b, CUresult r, void *ptr)
 {
-	if (!b || (r == CUDA_SUCCESS && pen_cu_block_keep(b, b->bytes, &pinned, ptr)))
+	if (!b || (r == CUDA_SUCCESS && pen_cu_block_keep(b, b->bytes, &pen_cu_pinned, ptr)))
 		return r;
 	if (r == CUDA_SUCCESS) {
 		(void)PEN_CU_INSIDE(REAL(cuMemFreeHost)(ptr));
@@ -162,13 +160,11 @@ CUresult pen_cuMemAllocHost(void **ptr, unsigned int bytes)
 CUresult pen_cuMemFreeHost(void *ptr)
 {
 	PEN_CU_NESTED(cuMemFreeHost, ptr);
-	struct pen_cu_block *b = ptr ? pen_cu_block_take(&pinned, ptr) : NULL;
+	struct pen_cu_block *b = ptr ? pen_cu_block_take(&pen_cu_pinned, ptr) : NULL;
 	return pen_cu_block_ended(b, PEN_CU_INSIDE(REAL(cuMemFreeHost)(ptr)));
 }
 
 /* ---- memory of another interface ------------------------------------------------------------------------------------------- */
-
-static struct pen_map foreign;
 
 /* Whether it is an export of ours no call tells: charged by its size. What is mapped of it costs nothing more. */
 CUresult pen_cuImportExternalMemory(CUexternalMemory *mem, const CUDA_EXTERNAL_MEMORY_HANDLE_DESC_v1 *desc)
@@ -179,7 +175,7 @@ CUresult pen_cuImportExternalMemory(CUexternalMemory *mem, const CUDA_EXTERNAL_M
 	struct pen_cu_block *b = pen_cu_block_new(desc->size, &r);
 	if (r == CUDA_SUCCESS)
 		r = PEN_CU_INSIDE(REAL(cuImportExternalMemory)(mem, desc));
-	if (!b || (r == CUDA_SUCCESS && pen_cu_block_keep(b, b->bytes, &foreign, *mem)))
+	if (!b || (r == CUDA_SUCCESS && pen_cu_block_keep(b, b->bytes, &pen_cu_foreign, *mem)))
 		return r;
 	if (r == CUDA_SUCCESS) {
 		(void)PEN_CU_INSIDE(REAL(cuDestroyExternalMemory)(*mem));
@@ -192,6 +188,6 @@ CUresult pen_cuImportExternalMemory(CUexternalMemory *mem, const CUDA_EXTERNAL_M
 CUresult pen_cuDestroyExternalMemory(CUexternalMemory mem)
 {
 	PEN_CU_NESTED(cuDestroyExternalMemory, mem);
-	struct pen_cu_block *b = mem ? pen_cu_block_take(&foreign, mem) : NULL;
+	struct pen_cu_block *b = mem ? pen_cu_block_take(&pen_cu_foreign, mem) : NULL;
 	return pen_cu_block_ended(b, PEN_CU_INSIDE(REAL(cuDestroyExternalMemory)(mem)));
 }

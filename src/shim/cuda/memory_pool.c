@@ -25,6 +25,10 @@ struct pen_cu_pool {
 	uint32_t blocks;
 	uint32_t growing;                 /* requests that are with the driver: what they make it grow by they settle themselves */
 	uint64_t live, charged;
+	uint64_t held;                    /* by the driver, as last read */
+	uint64_t step;                    /* it grows by so much at least; 0: not seen yet */
+	uint64_t fresh;                   /* in one piece behind what it grew by last */
+	uint64_t too_large;               /* a request of this size made it grow although it had as much; any free may change that */
 	uint64_t ticket, applied;
 };
 
@@ -62,6 +66,8 @@ static struct pen_cu_pool *pool_make(CUmemoryPool id, struct pen_cu_device *d)
 			p->used = true;
 			p->id = id;
 			p->process = pen_forklock_process();
+			p->held = p->step = p->fresh = 0;
+			p->too_large = UINT64_MAX;
 			atomic_store(&p->device, d);
 			pen_forklock_give(&p->lock);
 			if (d)
@@ -128,6 +134,8 @@ static bool pool_settle(struct pen_cu_pool *p, bool must)
 	/* The gate may let us wait a little; it is no call of the driver. */
 	pen_forklock_take(&p->lock);
 	uint64_t target = PEN_MAX(holds, p->live);
+	if (number > p->applied)
+		p->held = holds;
 	if (number > p->applied && target != p->charged && !(must && p->growing && target > p->charged)) {
 		p->applied = number;
 		fits = pen_cu_recharge(g, p->charged, target, must);
@@ -137,11 +145,27 @@ static bool pool_settle(struct pen_cu_pool *p, bool must)
 	return fits;
 }
 
+/*
+ * How much more the pool may take for a request: nothing if it has that much in one piece, as far as can be told; else what it grows
+ * by. Under its lock.
+ */
+static uint64_t growth(const struct pen_cu_pool *p, uint64_t bytes)
+{
+	uint64_t least = p->live + bytes > p->charged ? p->live + bytes - p->charged : 0;
+	/* Half as large as what did not fit: the holes that such blocks leave are not much smaller than they are. */
+	if (!least && (bytes <= p->fresh || bytes <= p->too_large / 2))
+		return 0;
+	if (!p->step || bytes > UINT64_MAX - p->step)
+		return least;
+	return PEN_MAX(least, (bytes + p->step - 1) / p->step * p->step);
+}
+
 static bool reserve_once(struct pen_cu_pool *p, struct pen_gate *g, uint64_t bytes)
 {
 	pen_forklock_take(&p->lock);
-	uint64_t need = p->live + bytes > p->charged ? p->live + bytes - p->charged : 0;
-	bool ok = bytes <= UINT64_MAX - p->live && (!g || pen_gate_mem_reserve(g, need) == 0);
+	bool ok = bytes <= UINT64_MAX - p->live;
+	uint64_t need = ok ? growth(p, bytes) : 0;
+	ok = ok && (!g || pen_gate_mem_reserve(g, need) == 0);
 	if (ok) {
 		p->blocks++;
 		p->growing++;
@@ -150,6 +174,23 @@ static bool reserve_once(struct pen_cu_pool *p, struct pen_gate *g, uint64_t byt
 	}
 	pen_forklock_give(&p->lock);
 	return ok;
+}
+
+/* The driver has made one of @bytes: what that tells of the pool. */
+static void learn(struct pen_cu_pool *p, uint64_t bytes, uint64_t before)
+{
+	pen_forklock_take(&p->lock);
+	uint64_t grew = p->held > before ? p->held - before : 0;
+	if (!grew) {
+		p->fresh -= PEN_MIN(p->fresh, bytes);
+	} else if (p->growing == 1) {   /* by this request alone */
+		if (bytes <= grew / 2)
+			p->step = PEN_MAX(p->step, grew);
+		if (p->live <= before)
+			p->too_large = PEN_MIN(p->too_large, bytes);
+		p->fresh = grew > bytes ? grew - bytes : 0;
+	}
+	pen_forklock_give(&p->lock);
 }
 
 static bool pool_reserve(struct pen_cu_pool *p, uint64_t bytes)
@@ -176,6 +217,7 @@ void pen_cu_pool_freed(struct pen_cu_pool *p, uint64_t bytes)
 	bool here = p->process == pen_forklock_process();
 	p->live -= PEN_MIN(bytes, p->live);
 	p->blocks--;
+	p->too_large = UINT64_MAX;
 	pen_forklock_give(&p->lock);
 	if (here && d) {
 		pen_gate_mem_refund(d->gate, 0, false);   /* an object less; the bytes as the driver says */
@@ -273,6 +315,14 @@ static bool settle_grown(struct pen_cu_pool *p)
 	return pool_settle(p, false);
 }
 
+static uint64_t held(struct pen_cu_pool *p)
+{
+	pen_forklock_take(&p->lock);
+	uint64_t bytes = p->held;
+	pen_forklock_give(&p->lock);
+	return bytes;
+}
+
 static void grown(struct pen_cu_pool *p)
 {
 	pen_forklock_take(&p->lock);
@@ -287,17 +337,16 @@ static CUresult take(const struct request *q)
 	struct pen_cu_pool *p = pool_for(q);
 	if (!p)
 		return run(q);   /* no such stream, pool or context: the driver says so */
-	struct pen_cu_block *b = calloc(1, sizeof(*b));
+	struct pen_cu_block *b = malloc(sizeof(*b));
 	if (!b || !pool_reserve(p, q->bytes)) {
 		free(b);
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	}
-	b->device = atomic_load(&p->device);
-	b->bytes = q->bytes;
-	b->pool = p;
-	b->process = pen_forklock_process();
+	*b = (struct pen_cu_block){ .device = atomic_load(&p->device), .bytes = q->bytes, .pool = p, .process = pen_forklock_process() };
+	uint64_t before = held(p);
 	CUresult r = run(q);
 	if (r == CUDA_SUCCESS && settle_grown(p) && pen_cu_block_keep(b, q->bytes, &pen_cu_blocks, pen_cu_key(*q->dptr))) {
+		learn(p, q->bytes, before);
 		grown(p);
 		return r;
 	}

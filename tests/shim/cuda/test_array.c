@@ -8,6 +8,15 @@
 #define MIB (UINT64_C(1) << 20)
 #define LIMIT (64 * MIB)
 
+#define PAGE (2 * MIB)
+
+/* Rows of whole 512 bytes; more than half a page in whole pages. */
+static uint64_t padded(uint64_t row, uint64_t rows)
+{
+	uint64_t bytes = (row + 511) / 512 * 512 * rows;
+	return bytes > PAGE / 2 ? (bytes + PAGE - 1) / PAGE * PAGE : bytes;
+}
+
 static CUdevice dev;
 
 /* One array of a shape; @want bytes, if the driver makes it at all. */
@@ -34,16 +43,16 @@ static void shape(size_t w, size_t h, size_t d, CUarray_format format, unsigned 
 
 static void shapes(void)
 {
-	shape(1000, 0, 0, CU_AD_FORMAT_UNSIGNED_INT8, 1, 0, 1000);
-	shape(1000, 10, 0, CU_AD_FORMAT_FLOAT, 4, 0, 160000);
-	shape(64, 64, 16, CU_AD_FORMAT_HALF, 2, 0, 64 * 64 * 16 * 4);
-	shape(64, 64, 12, CU_AD_FORMAT_SIGNED_INT16, 1, CUDA_ARRAY3D_LAYERED, 64 * 64 * 12 * 2);
-	shape(64, 64, 6, CU_AD_FORMAT_FLOAT, 1, CUDA_ARRAY3D_CUBEMAP, 64 * 64 * 6 * 4);
-	shape(64, 64, 0, CU_AD_FORMAT_BC1_UNORM, 4, 0, 64 * 64 / 2);
-	shape(61, 62, 0, CU_AD_FORMAT_BC7_UNORM, 4, 0, 64 * 64);
-	shape(64, 64, 0, CU_AD_FORMAT_UNORM_INT16X4, 4, 0, 64 * 64 * 8);
-	shape(640, 480, 0, CU_AD_FORMAT_NV12, 3, 0, 640 * 480 * 3 / 2);
-	shape(640, 480, 0, CU_AD_FORMAT_P010, 3, 0, 640 * 480 * 3);
+	shape(1000, 0, 0, CU_AD_FORMAT_UNSIGNED_INT8, 1, 0, padded(1000, 1));
+	shape(1000, 10, 0, CU_AD_FORMAT_FLOAT, 4, 0, padded(16000, 10));
+	shape(64, 64, 16, CU_AD_FORMAT_HALF, 2, 0, padded(64 * 4, 64 * 16));
+	shape(64, 64, 12, CU_AD_FORMAT_SIGNED_INT16, 1, CUDA_ARRAY3D_LAYERED, padded(64 * 2, 64 * 12));
+	shape(64, 64, 6, CU_AD_FORMAT_FLOAT, 1, CUDA_ARRAY3D_CUBEMAP, padded(64 * 4, 64 * 6));
+	shape(64, 64, 0, CU_AD_FORMAT_BC1_UNORM, 4, 0, padded(16 * 8, 16));
+	shape(61, 62, 0, CU_AD_FORMAT_BC7_UNORM, 4, 0, padded(16 * 16, 16));
+	shape(64, 64, 0, CU_AD_FORMAT_UNORM_INT16X4, 4, 0, padded(64 * 8, 64));
+	shape(640, 480, 0, CU_AD_FORMAT_NV12, 3, 0, padded(640, 720));
+	shape(640, 480, 0, CU_AD_FORMAT_P010, 3, 0, padded(1280, 720));
 }
 
 static void forms(void)
@@ -55,7 +64,7 @@ static void forms(void)
 	OK(cu.cuArrayCreate_v2(&a, &d2));
 	OK(cu.cuArrayCreate(&b, &d1));
 	OK(cu.cuArray3DCreate(&c, &d3));
-	EXPECT(4 * 256 * 256 * 4, 3);
+	EXPECT(4 * padded(1024, 256), 3);
 	OK(cu.cuArrayDestroy(b));
 	OK(cu.cuArrayDestroy(c));
 	OK(cu.cuArrayDestroy(a));
@@ -74,25 +83,25 @@ static void mipmaps(void)
 	CUmipmappedArray m;
 	CUarray level;
 	OK(cu.cuMipmappedArrayCreate(&m, &d, 3));
-	EXPECT(16 * 8 + 8 * 4 + 4 * 2, 1);
+	EXPECT((8 + 4 + 2) * 512, 1);
 	OK(cu.cuMipmappedArrayGetLevel(&level, m, 1));
 	CHECK(cu.cuArrayDestroy(level) != CUDA_SUCCESS);   /* it is not ours to destroy */
-	EXPECT(16 * 8 + 8 * 4 + 4 * 2, 1);
+	EXPECT((8 + 4 + 2) * 512, 1);
 	OK(cu.cuMipmappedArrayDestroy(m));
 	EXPECT(0, 0);
 	if (cu.cuMipmappedArrayCreate(&m, &d, 5) == CUDA_SUCCESS) {
-		EXPECT(16 * 8 + 8 * 4 + 4 * 2 + 2 * 1 + 1, 1);
+		EXPECT((8 + 4 + 2 + 1 + 1) * 512, 1);
 		OK(cu.cuMipmappedArrayDestroy(m));
 	}
 	/* Layers are not halved, a third dimension is. */
 	d.Depth = 4;
 	d.Flags = CUDA_ARRAY3D_LAYERED;
 	OK(cu.cuMipmappedArrayCreate(&m, &d, 2));
-	EXPECT(4 * (16 * 8 + 8 * 4), 1);
+	EXPECT(4 * (8 + 4) * 512, 1);
 	OK(cu.cuMipmappedArrayDestroy(m));
 	d.Flags = 0;
 	OK(cu.cuMipmappedArrayCreate(&m, &d, 2));
-	EXPECT(4 * 16 * 8 + 2 * 8 * 4, 1);
+	EXPECT((4 * 8 + 2 * 4) * 512, 1);
 	OK(cu.cuMipmappedArrayDestroy(m));
 	EXPECT(0, 0);
 }

@@ -7,21 +7,23 @@
 
 #define MIB (UINT64_C(1) << 20)
 #define LIMIT (64 * MIB)
+#define PAGE (2 * MIB)   /* of the device; what is larger than half of one has pages of its own */
+#define PAGES(bytes) (((bytes) + PAGE - 1) / PAGE * PAGE)
 
 static void plain(void)
 {
 	CUdeviceptr p = 0, q = 0;
 	OK(cu.cuMemAlloc_v2(&p, 1000));
-	EXPECT(1000, 1);
+	EXPECT(PAGE, 1);
 	OK(cu.cuMemAlloc_v2(&q, 3 * MIB));
-	EXPECT(1000 + 3 * MIB, 2);
+	EXPECT(PAGE + 4 * MIB, 2);
 	OK(cu.cuMemFree_v2(p));
-	EXPECT(3 * MIB, 1);
+	EXPECT(4 * MIB, 1);
 	/* A second free, and one of nothing: the driver's answers, and nothing is given back twice. */
 	CHECK(cu.cuMemFree_v2(p) != CUDA_SUCCESS);
 	OK(cu.cuMemFree_v2(0));
 	CHECK(cu.cuMemFree_v2(q + 256) != CUDA_SUCCESS);
-	EXPECT(3 * MIB, 1);
+	EXPECT(4 * MIB, 1);
 	OK(cu.cuMemFree_v2(q));
 	EXPECT(0, 0);
 	/* Mistakes are the driver's to judge. */
@@ -39,11 +41,11 @@ static void old_forms(void)
 		EXPECT(0, 0);
 		return;
 	}
-	EXPECT(4096, 1);
+	EXPECT(PAGE, 1);
 	OK(cu.cuMemFree(p));
 	EXPECT(0, 0);
-	OK(cu.cuMemAllocPitch(&p, &pitch, 100, 10, 4));
-	EXPECT((uint64_t)pitch * 10, 1);
+	OK(cu.cuMemAllocPitch(&p, &pitch, 3000, 1000, 4));
+	EXPECT(PAGES((uint64_t)pitch * 1000), 1);
 	OK(cu.cuMemFree(p));
 	EXPECT(0, 0);
 }
@@ -52,9 +54,9 @@ static void pitched(void)
 {
 	CUdeviceptr p;
 	size_t pitch = 0;
-	OK(cu.cuMemAllocPitch_v2(&p, &pitch, 100, 7, 4));
-	CHECK(pitch > 100);
-	EXPECT(pitch * 7, 1);
+	OK(cu.cuMemAllocPitch_v2(&p, &pitch, 3000, 4000, 4));
+	CHECK(pitch > 3000);
+	EXPECT(PAGES(pitch * 4000), 1);
 	OK(cu.cuMemFree_v2(p));
 	EXPECT(0, 0);
 	/* Rows as asked for fit, those that the driver makes of them do not: undone. */
@@ -72,7 +74,7 @@ static void managed_memory(void)
 	CUdeviceptr p;
 	int is_managed = 0;
 	OK(cu.cuMemAllocManaged(&p, 5 * MIB, CU_MEM_ATTACH_GLOBAL));
-	EXPECT(5 * MIB, 1);
+	EXPECT(6 * MIB, 1);
 	OK(cu.cuPointerGetAttribute(&is_managed, CU_POINTER_ATTRIBUTE_IS_MANAGED, p));
 	CHECK(is_managed);
 	OK(cu.cuMemFree_v2(p));
@@ -94,19 +96,71 @@ static void host_memory(void)
 	EXPECT(0, 0);
 }
 
+/* Small blocks share pages: charged is each page that has one, whatever else is in it. */
+static void small(void)
+{
+	enum { N = 3000 };
+	static CUdeviceptr p[N];
+	uint64_t pages = 0;
+	for (unsigned i = 0; i < N; i++) {
+		OK(cu.cuMemAlloc_v2(&p[i], 4096));
+		bool seen = false;
+		for (unsigned k = 0; k < i && !seen; k++)
+			seen = p[k] / PAGE == p[i] / PAGE;
+		pages += !seen;
+		if (stats->used != pages * PAGE) {
+			EXPECT(pages * PAGE, i + 1);
+			break;
+		}
+	}
+	CHECK(pages >= N * 4096 / PAGE);
+	CHECK(pages < 20);
+	CHECK_EQ(stats->objects, N);
+	/* One of each page stays: all pages do. */
+	uint64_t kept = 0;
+	for (unsigned i = 0; i < N; i++) {
+		bool first = true;
+		for (unsigned k = 0; k < i && first; k++)
+			first = !p[k] || p[k] / PAGE != p[i] / PAGE;
+		if (first) {
+			kept++;
+			continue;
+		}
+		OK(cu.cuMemFree_v2(p[i]));
+		p[i] = 0;
+	}
+	EXPECT(pages * PAGE, kept);
+	for (unsigned i = 0; i < N; i++)
+		if (p[i])
+			OK(cu.cuMemFree_v2(p[i]));
+	EXPECT(0, 0);
+}
+
 static void limit(void)
 {
-	CUdeviceptr p[64], one;
+	CUdeviceptr p[32], one, two;
 	uint64_t denials = stats->denials;
-	for (unsigned i = 0; i < 64; i++)
-		OK(cu.cuMemAlloc_v2(&p[i], MIB));
-	EXPECT(LIMIT, 64);
+	for (unsigned i = 0; i < 32; i++)
+		OK(cu.cuMemAlloc_v2(&p[i], PAGE));
+	EXPECT(LIMIT, 32);
 	CHECK_EQ(cu.cuMemAlloc_v2(&one, 1), CUDA_ERROR_OUT_OF_MEMORY);
-	CHECK_EQ(cu.cuMemAllocManaged(&one, 1, CU_MEM_ATTACH_GLOBAL), CUDA_ERROR_OUT_OF_MEMORY);
-	CHECK_EQ(stats->denials, denials + 2);
+	CHECK_EQ(cu.cuMemAllocManaged(&one, MIB, CU_MEM_ATTACH_GLOBAL), CUDA_ERROR_OUT_OF_MEMORY);
+	CHECK_EQ(cu.cuMemAlloc_v2(&one, MIB + 1), CUDA_ERROR_OUT_OF_MEMORY);
+	CHECK_EQ(stats->denials, denials + 3);
+	/* A page for small ones: as many as the driver puts into it. */
 	OK(cu.cuMemFree_v2(p[0]));
-	OK(cu.cuMemAlloc_v2(&p[0], MIB));
-	for (unsigned i = 0; i < 64; i++)
+	OK(cu.cuMemAlloc_v2(&one, 4096));
+	CUresult r = cu.cuMemAlloc_v2(&two, 4096);
+	EXPECT(LIMIT, r == CUDA_SUCCESS ? 33 : 32);
+	if (r == CUDA_SUCCESS) {
+		CHECK_EQ(one / PAGE, two / PAGE);
+		OK(cu.cuMemFree_v2(two));
+	} else {
+		CHECK_EQ(r, CUDA_ERROR_OUT_OF_MEMORY);   /* it would have had another page */
+	}
+	OK(cu.cuMemFree_v2(one));
+	OK(cu.cuMemAlloc_v2(&p[0], PAGE));
+	for (unsigned i = 0; i < 32; i++)
 		OK(cu.cuMemFree_v2(p[i]));
 	EXPECT(0, 0);
 	CHECK_EQ(cu.cuMemAlloc_v2(&one, SIZE_MAX), CUDA_ERROR_OUT_OF_MEMORY);
@@ -142,22 +196,23 @@ static void contexts(void)
 	CUcontext first = NULL, second;
 	CUdeviceptr p[200], kept, own;
 	OK(cu.cuCtxGetCurrent(&first));
-	OK(cu.cuMemAlloc_v2(&kept, MIB));
+	OK(cu.cuMemAlloc_v2(&kept, PAGE));
 	second = new_context();
 	for (unsigned i = 0; i < 200; i++)
 		OK(cu.cuMemAlloc_v2(&p[i], 4096));
 	for (unsigned i = 0; i < 200; i += 2)
 		OK(cu.cuMemFree_v2(p[i]));
-	EXPECT(MIB + 100 * 4096, 101);
+	CHECK_EQ(stats->objects, 101);
+	CHECK(stats->used > PAGE);
 	OK(cu.cuCtxDestroy_v2(second));
-	EXPECT(MIB, 1);
+	EXPECT(PAGE, 1);
 	OK(cu.cuCtxSetCurrent(first));
 	/* Its address may be used again. */
 	second = new_context();
-	OK(cu.cuMemAlloc_v2(&own, 2 * MIB));
-	EXPECT(3 * MIB, 2);
+	OK(cu.cuMemAlloc_v2(&own, PAGE));
+	EXPECT(2 * PAGE, 2);
 	OK(cu.cuMemFree_v2(own));
-	EXPECT(MIB, 1);
+	EXPECT(PAGE, 1);
 	OK(cu.cuCtxDestroy_v2(second));
 	OK(cu.cuCtxSetCurrent(first));
 	OK(cu.cuMemFree_v2(kept));
@@ -171,16 +226,16 @@ static void primary(CUdevice d)
 	OK(cu.cuCtxGetCurrent(&before));
 	OK(cu.cuDevicePrimaryCtxRetain(&ctx, d));
 	OK(cu.cuCtxSetCurrent(ctx));
-	OK(cu.cuMemAlloc_v2(&p, MIB));
+	OK(cu.cuMemAlloc_v2(&p, PAGE));
 	OK(cu.cuDevicePrimaryCtxRetain(&ctx, d));
 	OK(cu.cuDevicePrimaryCtxRelease_v2(d));
-	EXPECT(MIB, 1);
+	EXPECT(PAGE, 1);
 	OK(cu.cuDevicePrimaryCtxReset_v2(d));
 	EXPECT(0, 0);
 	OK(cu.cuDevicePrimaryCtxRetain(&ctx, d));
 	OK(cu.cuCtxSetCurrent(ctx));
-	OK(cu.cuMemAlloc_v2(&p, MIB));
-	EXPECT(MIB, 1);
+	OK(cu.cuMemAlloc_v2(&p, PAGE));
+	EXPECT(PAGE, 1);
 	OK(cu.cuDevicePrimaryCtxRelease_v2(d));
 	cu.cuDevicePrimaryCtxRelease_v2(d);
 	EXPECT(0, 0);
@@ -230,6 +285,7 @@ int main(int argc, char **argv)
 	OK(cu.cuDeviceGet(&d, 0));
 	CUcontext ctx = new_context();
 	plain();
+	small();
 	old_forms();
 	pitched();
 	managed_memory();

@@ -121,8 +121,8 @@ static void fork_first(char **argv)
 		CUdeviceptr p;
 		MUST(cu.cuInit(0));
 		new_context();
-		MUST(cu.cuMemAlloc_v2(&p, MIB));
-		EXPECT(MIB, 1);
+		MUST(cu.cuMemAlloc_v2(&p, 2 * MIB));
+		EXPECT(2 * MIB, 1);
 		_exit(failures != 0);
 	}
 	(void)argv;
