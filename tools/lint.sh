@@ -33,7 +33,7 @@ step_cppcheck() {
 		--suppress=missingIncludeSystem --suppress=unknownMacro --suppress=literalWithCharPtrCompare \
 		--suppress=memleak --suppress=resourceLeak -D__linux__ -D_GNU_SOURCE \
 		--include=/usr/include/utlist.h --include=/usr/include/uthash.h --include="$queue" --cppcheck-build-dir="$build/cppcheck" \
-		--error-exitcode=1 --template='{file}:{line}: {severity}: {message} [{id}]' -j "$jobs" -I src -I include "${dirs[@]}" ||
+		--error-exitcode=1 --template='{file}:{line}: {severity}: {message} [{id}]' -j "$jobs" -I src -I include -I . "${dirs[@]}" ||
 		return 1
 	echo "cppcheck: ${dirs[*]}: 0 violations"
 }

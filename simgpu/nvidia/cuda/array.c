@@ -486,10 +486,12 @@ static CUresult map_info(const CUarrayMapInfo_v1 *info)
  * The bytes behind such an array cannot be copied here; what is kept is that the memory is in use. In the
  * stream's order.
  */
-SIM_PAIR(cuMemMapArrayAsync, _ptsz, (CUarrayMapInfo_v1 * list, unsigned int n, CUstream h), {
+static CUresult map_list(CUarrayMapInfo_v1 *list, unsigned int n, CUstream h, bool per_thread)
+{
 	CUcontext ctx;
 	CUstream s;
 	CUresult r = sim_enter(&ctx);
+
 	if (!r)
 		r = sim_stream_get(ctx, h, per_thread, &s);
 	if (!r && s->capture)
@@ -501,4 +503,7 @@ SIM_PAIR(cuMemMapArrayAsync, _ptsz, (CUarrayMapInfo_v1 * list, unsigned int n, C
 	for (unsigned int i = 0; i < n && !r; i++)
 		r = map_info(&list[i]);
 	return r;
-})
+}
+
+SIM_PAIR(cuMemMapArrayAsync, _ptsz, (CUarrayMapInfo_v1 *list, unsigned int n, CUstream h),
+	 return map_list(list, n, h, per_thread);)

@@ -168,21 +168,18 @@ static CUresult record_attrs(const CUlaunchConfig *c, bool per_thread)
 	return r;
 }
 
-SIM_PAIR(cuLaunchKernelEx, _ptsz, (const CUlaunchConfig *c, CUfunction f, void **params, void **extra), {
-	if (!c || (c->numAttrs && !c->attrs))
-		return CUDA_ERROR_INVALID_VALUE;
-	if (!c->numAttrs && eager(f, (uint64_t)c->gridDimX * c->gridDimY * c->gridDimZ,
-				  (uint64_t)c->blockDimX * c->blockDimY * c->blockDimZ))
-		return CUDA_SUCCESS;
-	struct sim_launch l = { f,
-				{ c->gridDimX, c->gridDimY, c->gridDimZ },
-				{ c->blockDimX, c->blockDimY, c->blockDimZ },
-				c->sharedMemBytes,
-				0,
-				false };
+static CUresult launch_config(const CUlaunchConfig *c, CUfunction f, bool per_thread, void **params, void **extra)
+{
+	struct sim_launch l = {
+		.f = f,
+		.grid = { c->gridDimX, c->gridDimY, c->gridDimZ },
+		.block = { c->blockDimX, c->blockDimY, c->blockDimZ },
+		.smem_bytes = c->sharedMemBytes,
+	};
 	CUcontext ctx;
 	CUstream s;
 	CUresult r = sim_enter(&ctx);
+
 	if (!r)
 		r = sim_stream_get(ctx, c->hStream, per_thread, &s);
 	for (unsigned int i = 0; i < c->numAttrs && !r; i++) {
@@ -194,6 +191,15 @@ SIM_PAIR(cuLaunchKernelEx, _ptsz, (const CUlaunchConfig *c, CUfunction f, void *
 	if (!r)
 		r = launch(&l, c->hStream, per_thread, params, extra);
 	return r ? r : record_attrs(c, per_thread);
+}
+
+SIM_PAIR(cuLaunchKernelEx, _ptsz, (const CUlaunchConfig *c, CUfunction f, void **params, void **extra), {
+	if (!c || (c->numAttrs && !c->attrs))
+		return CUDA_ERROR_INVALID_VALUE;
+	if (!c->numAttrs && eager(f, (uint64_t)c->gridDimX * c->gridDimY * c->gridDimZ,
+				  (uint64_t)c->blockDimX * c->blockDimY * c->blockDimZ))
+		return CUDA_SUCCESS;
+	return launch_config(c, f, per_thread, params, extra);
 })
 
 CUresult cuLaunchCooperativeKernelMultiDevice(CUDA_LAUNCH_PARAMS_v1 *list, unsigned int n, unsigned int flags)

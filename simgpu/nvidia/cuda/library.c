@@ -253,7 +253,7 @@ CUresult cuLibraryEnumerateKernels(CUkernel *kernels, unsigned int n, CUlibrary 
 
 CUresult cuLibraryGetModule(CUmodule *ret, CUlibrary l)
 {
-	CUcontext ctx;
+	CUcontext ctx = NULL;
 	CUresult r = check(l);
 
 	if (!r)
@@ -295,7 +295,7 @@ CUresult sim_kernel_function(CUkernel k, CUcontext ctx, CUfunction *ret)
 
 CUresult cuKernelGetFunction(CUfunction *ret, CUkernel k)
 {
-	CUcontext ctx;
+	CUcontext ctx = NULL;
 	CUresult r = check_kernel(k);
 
 	if (!r)

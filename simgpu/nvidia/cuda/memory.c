@@ -12,7 +12,7 @@
 
 CUresult sim_memory_info(struct sim_device *d, size_t *free_bytes, size_t *total_bytes)
 {
-	uint64_t f, t;
+	uint64_t f = 0, t = 0;
 
 	if (sim_driver.null) {
 		uint64_t used = d->used_bytes;
@@ -53,7 +53,7 @@ void sim_memory_give(struct sim_device *d, size_t bytes, uint64_t id)
 
 CUresult cuMemGetInfo_v2(size_t *free_bytes, size_t *total_bytes)
 {
-	size_t f, t;
+	size_t f = 0, t = 0;
 	CUcontext ctx;
 	CUresult r = sim_enter(&ctx);
 
@@ -71,7 +71,7 @@ CUresult cuMemGetInfo_v2(size_t *free_bytes, size_t *total_bytes)
 /* 32 bits: what does not fit is the largest that does. */
 CUresult cuMemGetInfo(unsigned int *free_bytes, unsigned int *total_bytes)
 {
-	size_t f, t;
+	size_t f = 0, t = 0;
 	CUresult r = cuMemGetInfo_v2(&f, &t);
 
 	if (r)

@@ -43,7 +43,7 @@ static uint32_t hash(const char *s)
 
 static void build(void)
 {
-	for (uint16_t i = 0; i < ROWS; i++) {
+	for (size_t i = 0; i < ROWS; i++) {
 		if (rows[i].since > sim_cuda_version)
 			continue;
 		uint32_t h = hash(rows[i].family);

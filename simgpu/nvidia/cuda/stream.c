@@ -453,7 +453,7 @@ static CUresult get_attr(CUstream h, bool per_thread, CUstreamAttrID id, CUstrea
  */
 static CUresult set_priority(CUstream s, int priority)
 {
-	struct sim_lane *lane, *old = s->lane;
+	struct sim_lane *lane = NULL, *old = s->lane;
 	CUresult r;
 
 	priority = priority > 0 ? 0 : priority < PRIORITY_MOST ? PRIORITY_MOST : priority;

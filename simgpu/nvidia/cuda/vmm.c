@@ -320,7 +320,7 @@ static bool lay(CUdeviceptr at, const struct phys *p)
 /* Back to a range without anything behind it. */
 static void lift(CUdeviceptr at, size_t bytes)
 {
-	mmap((void *)at, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
+	(void)mmap((void *)at, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
 }
 
 static CUresult map(CUdeviceptr at, size_t bytes, struct phys *p)
@@ -553,8 +553,14 @@ CUresult sim_phys_map_array(struct sim_mapped **list, const CUarrayMapInfo_v1 *i
 
 static bool same_part(const CUarrayMapInfo_v1 *a, const CUarrayMapInfo_v1 *b)
 {
-	return a->subresourceType == b->subresourceType &&
-	       memcmp(&a->subresource, &b->subresource, sizeof(a->subresource)) == 0;
+	if (a->subresourceType != b->subresourceType)
+		return false;
+	if (a->subresourceType == CU_ARRAY_SPARSE_SUBRESOURCE_TYPE_MIPTAIL)
+		return a->subresource.miptail.layer == b->subresource.miptail.layer &&
+		       a->subresource.miptail.offset == b->subresource.miptail.offset;
+	/* Numbers alone, without gaps between them. */
+	return memcmp(&a->subresource.sparseLevel, &b->subresource.sparseLevel,
+		      sizeof(a->subresource.sparseLevel)) == 0;
 }
 
 bool sim_phys_unmap_array(struct sim_mapped **list, const CUarrayMapInfo_v1 *info)

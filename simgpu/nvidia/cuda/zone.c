@@ -123,8 +123,8 @@ int sim_zone_take(struct sim_zone *z, size_t bytes, bool apart, bool may_grow, C
 			e = 0;
 	if (e && may_grow) {
 		e = grow(z, bytes, apart);
-		if (!e)
-			take_from(z->chunks, bytes, ret);
+		if (!e && !take_from(z->chunks, bytes, ret))
+			e = -ENOMEM;
 	}
 	if (!e)
 		z->used_bytes += bytes;
