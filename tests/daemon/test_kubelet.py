@@ -34,7 +34,7 @@ def test_register_list_allocate():
         assert p.options.get_preferred_allocation_available and not p.options.pre_start_required
         a = p.allocate(['g0-s2'])
         assert a.envs['PENSTOCK_SLOT_VGPU_1G'] == 'g0-s2', a
-        assert [(m.container_path, m.read_only) for m in a.mounts] == [('/run/penstock/tenant', True)], a
+        assert [(m.container_path, m.read_only) for m in a.mounts] == [('/run/penstock/tenant', True), ('/run/penstock/slot/vgpu-1g', True)], a
         assert not a.cdi_devices and not a.devices
         c = fake.Client(tenant_dir(a)).attach('test:p/one#0')
         t = n.lease_of('g0-s2')

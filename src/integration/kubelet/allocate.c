@@ -49,10 +49,10 @@ static int read_ids(struct pen_kube_plugin *p, char *const *ids, size_t n, const
 struct answer {
 	V1beta1__ContainerAllocateResponse m;
 	V1beta1__ContainerAllocateResponse__EnvsEntry env[ENVS_MAX + 1], *envs[ENVS_MAX + 1];
-	V1beta1__Mount mount[PEN_EDITS_MAX], *mounts[PEN_EDITS_MAX];
+	V1beta1__Mount mount[PEN_EDITS_MAX + 1], *mounts[PEN_EDITS_MAX + 1];
 	V1beta1__DeviceSpec node[PEN_EDITS_MAX], *nodes[PEN_EDITS_MAX];
 	V1beta1__CDIDevice cdi, *cdis[1];
-	struct pen_service_edit edit[PEN_EDITS_MAX];
+	struct pen_service_edit edit[PEN_EDITS_MAX], place;
 	char slot_key[sizeof(PEN_KUBE_SLOT_ENV) + PEN_KUBE_RESOURCE_MAX], slot_ids[PEN_KUBE_SLOTS * PEN_KUBE_ID_MAX];
 	char cdi_name[PEN_DEVICE_MAX + 1];
 };
@@ -87,15 +87,27 @@ static void put_node(struct answer *a, struct pen_service_edit *e)
 	a->nodes[a->m.n_devices++] = d;
 }
 
-/*
- * PENSTOCK_SLOT_VGPU_2G=g0-s3. The kubelet merges the variables of all resources of a container, so each has its own; from them a claim
- * sees that a container was given two.
- */
-static void put_slot(struct answer *a, const struct pen_kube_plugin *p, unsigned card, uint64_t slots)
+/* The resource without our domain: "vgpu-2g", "nvidia.com/gpu". */
+static const char *short_name(const struct pen_kube_plugin *p)
 {
 	const char *domain = pen_service_config(p->k->s)->kube_domain;
-	size_t own = strlen(domain), at = strlen(PEN_KUBE_SLOT_ENV), len = 0;
-	const char *name = !strncmp(p->resource, domain, own) && p->resource[own] == '/' ? p->resource + own + 1 : p->resource;
+	size_t own = strlen(domain);
+	return !strncmp(p->resource, domain, own) && p->resource[own] == '/' ? p->resource + own + 1 : p->resource;
+}
+
+/*
+ * PENSTOCK_SLOT_VGPU_2G=g0-s3, for people. The kubelet merges the variables and mounts of all resources of a container, so each has its own; the
+ * tenant's directory, which all have at one place, is mounted at one of its own as well, from which a claim sees that a container was given two.
+ */
+static void put_slot(struct answer *a, const struct pen_kube_plugin *p, unsigned card, uint64_t slots, const char *dir)
+{
+	const char *name = short_name(p);
+	size_t at = strlen(PEN_KUBE_SLOT_ENV), len = 0;
+	snprintf(a->place.inside, sizeof(a->place.inside), PEN_KUBE_SLOT_MOUNT "%s", name);
+	for (char *s = a->place.inside + strlen(PEN_KUBE_SLOT_MOUNT); *s; s++)
+		*s = *s == '/' ? '_' : *s;
+	snprintf(a->place.host, sizeof(a->place.host), "%s", dir);
+	put_mount(a, &a->place);
 	memcpy(a->slot_key, PEN_KUBE_SLOT_ENV, at);
 	for (; *name; name++)
 		a->slot_key[at++] = isalnum((unsigned char)*name) ? (char)toupper((unsigned char)*name) : '_';
@@ -125,7 +137,9 @@ static void fill(struct answer *a, struct pen_kube_plugin *p, const struct pen_k
 		else if (!p->profile.cdi[0])   /* the CDI device brings its own; what is in both comes twice */
 			put_node(a, e);
 	}
-	put_slot(a, p, l->card, l->slots);
+	struct pen_service_tenant t;
+	if (pen_service_tenant_look(p->k->s, l->tenant, &t) == 0)
+		put_slot(a, p, l->card, l->slots, t.dir);
 	if (!p->profile.cdi[0])
 		return;
 	memcpy(a->cdi_name, p->profile.cdi, sizeof(a->cdi_name));

@@ -19,7 +19,7 @@
 #define CGROUP_MAX 65536
 #define BUNDLE_MAX (4 << 20)
 #define PODS_MAX (32 << 20)
-#define ENVIRON_MAX (2 << 20)
+#define MOUNTINFO_MAX (1 << 20)   /* a container may mount what it likes */
 #define PORT_MS 1000
 
 /* ---- cgroup ------------------------------------------------------------------------------------------------------------ */
@@ -112,18 +112,40 @@ int pen_kube_who_process(pid_t pid, struct pen_kube_who *ret)
 	return n < 0 ? (int)n : pen_kube_who_cgroup(text, ret);
 }
 
-int pen_kube_count_slots(pid_t pid)
+/* ---- mounts -------------------------------------------------------------------------------------------------------------- */
+
+/*
+ * Lines of mountinfo: "36 35 98:0 /root/in/its/filesystem /where ...". The last two parts of the third path are looked at, since /run may be
+ * a file system of its own or a part of another. One whose directory is gone ends in "//deleted", and is nobody's.
+ */
+static void take_mount(const char *line, void (*fn)(void *arg, const char *name), void *arg)
+{
+	static const char above[] = "/" PEN_KUBE_CONTAINERS "/";
+	char name[PEN_NAME_MAX + 1];
+	for (unsigned field = 0; field < 3; field++) {
+		line += strcspn(line, " \n");
+		line += *line == ' ';
+	}
+	size_t len = strcspn(line, " \n"), at = len, n = strlen(above);
+	while (at && line[at - 1] != '/')
+		at--;
+	if (at < n || memcmp(line + at - n, above, n) || len - at >= sizeof(name) || len == at)
+		return;
+	copy(name, sizeof(name), line + at, len - at);
+	fn(arg, name);
+}
+
+int pen_kube_each_mount(pid_t pid, void (*fn)(void *arg, const char *name), void *arg)
 {
 	char path[48];
 	pen_auto_free char *text = NULL;
-	snprintf(path, sizeof(path), "/proc/%d/environ", (int)pid);
-	ssize_t len = pen_kube_read_file(path, ENVIRON_MAX, &text);
-	int count = 0;
-	if (len < 0)
-		return -1;
-	for (const char *s = text; s < text + len; s += strlen(s) + 1)
-		count += !strncmp(s, PEN_KUBE_SLOT_ENV, strlen(PEN_KUBE_SLOT_ENV));
-	return count;
+	snprintf(path, sizeof(path), "/proc/%d/mountinfo", (int)pid);
+	ssize_t n = pen_kube_read_file(path, MOUNTINFO_MAX, &text);
+	if (n < 0)
+		return (int)n;
+	for (const char *line = text; *line; line += strcspn(line, "\n"), line += *line == '\n')
+		take_mount(line, fn, arg);
+	return 0;
 }
 
 /* ---- bundle -------------------------------------------------------------------------------------------------------------- */

@@ -194,9 +194,11 @@ int pen_kube_who_pods(const char *text, size_t len, struct pen_kube_who *who);
 int pen_kube_who_process(pid_t pid, struct pen_kube_who *ret);
 /* Finds out the rest aside from the loop and labels the tenant. */
 void pen_kube_identify(struct pen_kube *k, const struct pen_kube_lease *l, const struct pen_kube_who *who);
-/* How many of our resources a process was started with: variables PENSTOCK_SLOT_x. -1: cannot be read. */
-int pen_kube_count_slots(pid_t pid);
+#define PEN_KUBE_CONTAINERS "containers"   /* the folder above the directories of tenants for containers */
+/* Names of the tenants whose directories are mounted where a process is, some of them more than once. Return: 0; negative errno. */
+int pen_kube_each_mount(pid_t pid, void (*fn)(void *arg, const char *name), void *arg);
 #define PEN_KUBE_SLOT_ENV "PENSTOCK_SLOT_"
+#define PEN_KUBE_SLOT_MOUNT "/run/penstock/slot/"   /* and the resource: each has a place of its own */
 
 /* ---- files.c: small files, bounded --------------------------------------------------------------------------------------- */
 

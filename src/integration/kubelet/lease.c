@@ -108,9 +108,29 @@ static void restore_one(void *arg, const struct pen_service_tenant *t)
 	DL_APPEND(k->leases, l);
 }
 
+static bool lapse(struct pen_kube *k, struct pen_kube_lease *l)
+{
+	if (pen_service_tenant_lapse(k->s, l->tenant) < 0)
+		return false;   /* it has processes */
+	l->state = PEN_KUBE_LEASE_LAPSED;
+	return true;
+}
+
+/* Of leases for the same slots one holds: what the store had written last may be of before the newer one was given. */
+static void let_one_hold(struct pen_kube *k, struct pen_kube_lease *a, struct pen_kube_lease *b)
+{
+	struct pen_kube_lease *older = a->seq < b->seq ? a : b, *newer = older == a ? b : a;
+	if (a->state != PEN_KUBE_LEASE_LAPSED && b->state != PEN_KUBE_LEASE_LAPSED && overlap(a, b) && !lapse(k, older))
+		lapse(k, newer);
+}
+
 void pen_kube_leases_restore(struct pen_kube *k)
 {
+	struct pen_kube_lease *a, *b;
 	pen_service_tenants(k->s, restore_one, k);
+	DL_FOREACH(k->leases, a)
+		for (b = a->next; b; b = b->next)
+			let_one_hold(k, a, b);
 }
 
 /* ---- giving ------------------------------------------------------------------------------------------------------------- */
@@ -130,11 +150,7 @@ static bool make_way(struct pen_kube *k, const struct pen_kube_lease *want)
 	struct pen_kube_lease *l;
 	bool way = true;
 	DL_FOREACH(k->leases, l) {
-		if (!overlap(l, want) || l->state == PEN_KUBE_LEASE_LAPSED)
-			continue;
-		if (pen_service_tenant_lapse(k->s, l->tenant) == 0)
-			l->state = PEN_KUBE_LEASE_LAPSED;
-		else
+		if (overlap(l, want) && l->state != PEN_KUBE_LEASE_LAPSED && !lapse(k, l))
 			way = false;
 	}
 	return way;
@@ -245,8 +261,8 @@ static void take_over(struct pen_kube *k, struct pen_kube_lease *l)
 			continue;
 		if (o->seq < l->seq)
 			end(k, o, "its slots were given to another container, which has come");
-		else if (o->state != PEN_KUBE_LEASE_LAPSED && pen_service_tenant_lapse(k->s, o->tenant) == 0)
-			o->state = PEN_KUBE_LEASE_LAPSED;
+		else if (o->state != PEN_KUBE_LEASE_LAPSED)
+			lapse(k, o);
 	}
 }
 
@@ -260,6 +276,29 @@ static void keep_claimed(struct pen_kube *k, struct pen_kube_lease *l)
 		pen_service_tenant_note(k->s, l->tenant, note);
 }
 
+struct others {
+	struct pen_kube *k;
+	const struct pen_kube_lease *own;
+	bool found;
+};
+
+static void look_at_mount(void *arg, const char *name)
+{
+	struct others *o = arg;
+	const struct pen_kube_lease *l = find(o->k, name);
+	o->found |= l && l != o->own;
+}
+
+/*
+ * Of two resources in one container both directories would be mounted at one place, of which the kubelet takes either: so each is mounted
+ * at a place of its own as well. The process's environment would say it too, but is in memory that it may make us wait for.
+ */
+static bool has_another(struct pen_kube *k, const struct pen_kube_lease *l, pid_t pid)
+{
+	struct others o = { .k = k, .own = l };
+	return pen_kube_each_mount(pid, look_at_mount, &o) == 0 && o.found;
+}
+
 int pen_kube_lease_claim(struct pen_kube *k, const char *tenant, pid_t pid, char *why, size_t n)
 {
 	struct pen_kube_lease *l = find(k, tenant);
@@ -267,8 +306,7 @@ int pen_kube_lease_claim(struct pen_kube *k, const char *tenant, pid_t pid, char
 	struct pen_err err = PEN_ERR_INIT;
 	if (!l)
 		return 0;
-	/* Both directories are mounted at one place, of which the kubelet takes either. */
-	if (pid && pen_kube_count_slots(pid) > 1) {
+	if (pid && has_another(k, l, pid)) {
 		snprintf(why, n, "the container has slots of two resources; ask for one resource of Penstock");
 		return -EXDEV;
 	}

@@ -102,8 +102,9 @@ static void arm_retry(struct pen_kube_plugin *p, enum pen_kube_event event)
 {
 	uint64_t now = pen_mono_ns();
 	if (event == PEN_KUBE_EV_REFUSED) {
-		/* Its file is there from bind() on, and listen() comes a moment later. */
-		arm(p, now - p->appeared_ns < FRESH_NS ? FRESH_RETRY_MS : next_delay(p, RETRY_MIN_MS));
+		/* Its file is there from bind() on, and listen() comes a moment later. Who listens and refuses has another reason. */
+		bool fresh = !p->is_known && now - p->appeared_ns < FRESH_NS;
+		arm(p, fresh ? FRESH_RETRY_MS : next_delay(p, RETRY_MIN_MS));
 		return;
 	}
 	if (now - p->live_since_ns > GOOD_NS)

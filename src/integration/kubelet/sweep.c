@@ -18,7 +18,6 @@
 #include <utlist.h>
 
 #define DUE_MAX 256
-#define MOUNTINFO_MAX (1 << 20)
 /* A kubelet writes its checkpoint after Allocate: a lease that is so young may be missing in it. */
 #define YOUNG_NS (60 * PEN_S)
 #define SWEEP_MIN_MS 200
@@ -41,24 +40,12 @@ static uint64_t lease_ns(const struct pen_kube *k)
 
 /* ---- the helper's part: no pen_kube here -------------------------------------------------------------------------------- */
 
-/*
- * Lines of mountinfo: "36 35 98:0 /root/in/its/filesystem /where ...". The directory's last two parts are looked for, since /run may be a file
- * system of its own or a part of another.
- */
-static void match_mounts(const char *text, struct sweep *w)
+static void match_mount(void *arg, const char *name)
 {
-	for (const char *line = text; line && *line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL) {
-		size_t len = 0;
-		for (unsigned field = 0; field < 3; field++)
-			line += strcspn(line, " \n") + (line[strcspn(line, " \n")] == ' ');
-		len = strcspn(line, " \n");
-		for (size_t i = 0; i < w->n; i++) {
-			char tail[PEN_NAME_MAX + 16];
-			size_t n = (size_t)snprintf(tail, sizeof(tail), "/containers/%s", w->v[i].tenant);
-			if (len >= n && !memcmp(line + len - n, tail, n))
-				w->v[i].mounted = true;
-		}
-	}
+	struct sweep *w = arg;
+	for (size_t i = 0; i < w->n; i++)
+		if (!strcmp(w->v[i].tenant, name))
+			w->v[i].mounted = true;
 }
 
 struct seen_ns {
@@ -91,10 +78,7 @@ static void look_at(const char *pid, struct seen_ns *seen, struct sweep *w)
 	name[n] = 0;
 	if (!is_new(seen, name))
 		return;
-	pen_auto_free char *text = NULL;
-	snprintf(path, sizeof(path), "/proc/%.16s/mountinfo", pid);
-	if (pen_kube_read_file(path, MOUNTINFO_MAX, &text) > 0)
-		match_mounts(text, w);
+	pen_kube_each_mount((pid_t)atoi(pid), match_mount, w);
 }
 
 static void sweep_work(void *arg)
@@ -185,7 +169,7 @@ static void sweep_done(void *arg)
 
 static void start(struct pen_kube *k)
 {
-	struct sweep *w = calloc(1, sizeof(*w));
+	struct sweep *w = k->sweeps ? NULL : calloc(1, sizeof(*w));
 	const struct pen_kube_lease *l;
 	if (!w)
 		return;
