@@ -216,6 +216,7 @@ void sim_thread_streams_end(void);                          /* of this thread, i
  */
 CUresult sim_push(CUstream s, struct sim_cmd *cmd, const void *bytes, size_t n, uint64_t *ret_seq);
 void sim_host_run(uint64_t token);                          /* host.c: what a program gave cuLaunchHostFunc */
+extern _Atomic uint32_t sim_host_calls;                     /* that have returned */
 CUresult sim_host_push(CUstream s, CUhostFn fn, void *data);
 #define SIM_STAGE_MAX 65536u                                /* of @n */
 CUresult sim_push_now(CUstream s, struct sim_cmd *cmd);     /* and waits for its end */

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 struct call {
+	_Atomic bool ready;
 	CUhostFn fn; /* cuLaunchHostFunc */
 	CUstreamCallback callback; /* cuStreamAddCallback */
 	CUstream stream;
@@ -18,16 +19,23 @@ struct call {
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static bool running;
+_Atomic uint32_t sim_host_calls;
 
 void sim_host_run(uint64_t token)
 {
 	struct call *c = (struct call *)token;
 
+	/*
+	 * Between the threads lies the server: what orders them is said to the language here, on both sides, and
+	 * where somebody waits.
+	 */
+	(void)atomic_load(&c->ready);
 	if (c->fn)
 		c->fn(c->data);
 	else
 		c->callback(c->stream, c->ctx->broken, c->data);
 	free(c);
+	atomic_fetch_add(&sim_host_calls, 1);
 }
 
 static void *host_thread(void *unused)
@@ -69,6 +77,7 @@ static CUresult call(CUstream s, struct call what)
 	if (!c)
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	*c = what;
+	atomic_store(&c->ready, true);
 
 	struct sim_cmd cmd = { .kind = SIM_HOST, .host = { (uintptr_t)c } };
 	CUresult r = sim_push(s, &cmd, NULL, 0, NULL);

@@ -214,6 +214,8 @@ CUresult sim_lane_wait(CUcontext ctx, struct sim_lane *lane, uint64_t seq)
 	bool spin = (ctx->flags & CU_CTX_SCHED_MASK) == CU_CTX_SCHED_SPIN;
 	int e = sim_wait(lane->channel, seq, UINT64_MAX, spin);
 
+	(void)atomic_load(&sim_host_calls);   /* what host functions wrote is seen by who waited for them */
+
 	if (e < 0)
 		return ctx->sim && sim_context_status(ctx->sim) ? sim_context_broken(ctx) : sim_result(e);
 	return CUDA_SUCCESS;
