@@ -49,8 +49,16 @@
 	  N_("calls to the byte; what the audit finds, some readings later"), PEN_ON_SIMGPU)                                 \
 	X("compute", 0, 0, BOUNDED, N_("time gate before each launch, copy and graph; device time by events"),               \
 	  N_("what runs is not interrupted: wrong by one kernel, or one graph, which counts as one command"), PEN_ON_SIMGPU) \
-	X("class", 0, 0, BOUNDED, N_("a less urgent tenant gives nothing to the device while a more urgent one is busy"),    \
-	  N_("waits for what is in flight: a window of 0.4 ms, or one kernel or graph that is longer"), PEN_ON_SIMGPU)       \
+	X("class", 0, 11070, BOUNDED,                                                                                        \
+	  N_("a less urgent tenant gives nothing to the device while a more urgent one is busy; what it gave before waits there for a " \
+	     "word, where the driver is set up to allow that"),                                                              \
+	  N_("waits for one kernel or graph, a piece of a copy, or 0.25 ms of small kernels; without that set-up for a window of 0.4 ms, " \
+	     "or one of those that is longer"), PEN_ON_SIMGPU)                                                               \
+	X("class", 11070, 0, BOUNDED,                                                                                        \
+	  N_("a less urgent tenant gives nothing to the device while a more urgent one is busy; what it gave before waits there for a " \
+	     "word (cuStreamWaitValue32)"),                                                                                  \
+	  N_("waits for one kernel or graph, a piece of a copy, or 0.25 ms of small kernels; with a neighbour that exports events or " \
+	     "signals semaphores, for a window of 0.4 ms or one of those that is longer"), PEN_ON_SIMGPU)                     \
 	X("bandwidth", 0, 0, EXACT, N_("token bucket over copies and fills"),                                                \
 	  N_("copies counted to the byte; what kernels move in memory is not limited"), PEN_ON_SIMGPU)                       \
 	X("sla", 0, 0, BOUNDED, N_("earliest deadline first among tenants of equal rank"),                                   \

@@ -211,6 +211,7 @@ def test_doctor():
         assert all('not yet run on hardware' in p['evidence'] for f, p in promises.items() if f != 'isolation')
         assert promises['units']['version'] == {'11.4': 11040, '12.2': 12020, '13.0': 13000}[VERSION]
         assert ('no green contexts' in promises['units']['mechanism']) == (VERSION != '13.0')
+        assert ('cuStreamWaitValue32' in promises['class']['mechanism']) == (VERSION != '11.4')
         n.daemon.create('p')
         assert f'through CUDA {VERSION}, driver ' in n.penstock('inspect', 'p')
 
