@@ -40,13 +40,14 @@ struct sim_cache {
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of shared and of carving */
 static struct stack shared[SIZES];
-static uint64_t *word;
+/* Relaxed: a word is changed by who has the block, and others only pass by when they look through all of them. */
+static _Atomic uint64_t *word;
 /*
  * Per page of the arena, what begins there or covers it: size + 1 of small blocks; BIG + number of the
  * first page of a big one.
  */
 #define BIG 0x80000000u
-static uint32_t *page;
+static _Atomic uint32_t *page;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static uint32_t size_of(uint64_t units)
@@ -63,6 +64,28 @@ static uint32_t size_of(uint64_t units)
 static uint64_t units_of(uint32_t size)
 {
 	return size < 4 ? size + 1 : (uint64_t)(5 + size % 4) << (size / 4 - 1);
+}
+
+static _Atomic uint64_t *word_of(CUdeviceptr p)
+{
+	uint64_t at = p - sim_arena.base;
+
+	return SIM_LIKELY(word && at < sim_arena.pages * SIM_PAGE_BYTES) ? &word[at / SIM_SMALL_BYTES] : NULL;
+}
+
+static uint64_t get(const _Atomic uint64_t *at)
+{
+	return atomic_load_explicit(at, memory_order_relaxed);
+}
+
+static void set(_Atomic uint64_t *at, uint64_t v)
+{
+	atomic_store_explicit(at, v, memory_order_relaxed);
+}
+
+static uint32_t page_at(uint64_t i)
+{
+	return atomic_load_explicit(&page[i], memory_order_relaxed);
 }
 
 static void *sparse(size_t bytes)
@@ -100,7 +123,8 @@ static bool carve(uint32_t size)
 	if (!sim_arena_take(pages, &at))
 		return false;
 	for (uint64_t i = 0; i < pages; i++)
-		page[at + i] = units < UNITS_PER_PAGE ? size + 1 : BIG | (uint32_t)at;
+		atomic_store_explicit(&page[at + i], units < UNITS_PER_PAGE ? size + 1 : BIG | (uint32_t)at,
+				      memory_order_relaxed);
 	for (uint32_t i = n; i-- > 0;)
 		s->block[s->n++] = sim_arena.base + at * SIM_PAGE_BYTES + i * units * SIM_SMALL_BYTES;
 	return true;
@@ -173,7 +197,7 @@ bool sim_null_take(uint32_t owner, uint64_t units, CUdeviceptr *ret)
 		return false;
 	CUdeviceptr p = c->size[size].block[--c->size[size].n];
 
-	word[(p - sim_arena.base) / SIM_SMALL_BYTES] = WORD(units, size, owner);
+	set(&word[(p - sim_arena.base) / SIM_SMALL_BYTES], WORD(units, size, owner));
 	*ret = p;
 	return true;
 }
@@ -224,28 +248,21 @@ CUresult sim_heap_alloc_as(CUcontext ctx, size_t bytes, enum sim_kind_of_memory 
 		sim_heap_free(p);
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	}
-	word[(p - sim_arena.base) / SIM_SMALL_BYTES] |= MARKED;
+	set(word_of(p), get(word_of(p)) | MARKED);
 	*ret = p;
 	return CUDA_SUCCESS;
-}
-
-static uint64_t *word_of(CUdeviceptr p)
-{
-	uint64_t at = p - sim_arena.base;
-
-	return SIM_LIKELY(word && at < sim_arena.pages * SIM_PAGE_BYTES) ? &word[at / SIM_SMALL_BYTES] : NULL;
 }
 
 bool sim_null_put(CUdeviceptr p, uint32_t owner_from, uint32_t owner_to, uint32_t *ret_owner,
 		  uint64_t *ret_bytes)
 {
-	uint64_t *at = word_of(p);
-	uint64_t w = at && p % SIM_SMALL_BYTES == 0 ? *at : 0;
+	_Atomic uint64_t *at = word_of(p);
+	uint64_t w = at && p % SIM_SMALL_BYTES == 0 ? get(at) : 0;
 	struct sim_cache *c = cache();
 
 	if (SIM_UNLIKELY(!w || !c || WORD_SLOT(w) < owner_from || WORD_SLOT(w) > owner_to))
 		return false;
-	*at = 0;
+	set(at, 0);
 	if (SIM_UNLIKELY(w & MARKED))
 		sim_range_remove(p, NULL);
 	*ret_owner = WORD_SLOT(w);
@@ -284,7 +301,7 @@ bool sim_heap_find(CUdeviceptr p, struct sim_range *ret)
 	if (!word || at >= sim_arena.pages * SIM_PAGE_BYTES)
 		return false;
 
-	uint32_t what = page[at / SIM_PAGE_BYTES];
+	uint32_t what = page_at(at / SIM_PAGE_BYTES);
 
 	if (!what)
 		return false;
@@ -295,7 +312,7 @@ bool sim_heap_find(CUdeviceptr p, struct sim_range *ret)
 
 		start = at - in + in / block * block;
 	}
-	uint64_t w = word[start / SIM_SMALL_BYTES];
+	uint64_t w = get(&word[start / SIM_SMALL_BYTES]);
 	if (!w || at - start >= WORD_UNITS(w) * SIM_SMALL_BYTES)
 		return false;
 	if (w & MARKED)
@@ -324,13 +341,13 @@ void sim_null_put_all(uint32_t owner, uint64_t *ret_bytes)
 	if (!word)
 		return;
 	for (uint64_t i = 0; i < sim_arena.pages && i < sim_arena.next; i++) {
-		uint32_t what = page[i];
+		uint32_t what = page_at(i);
 		uint64_t units = !what        ? 0
 				 : what & BIG ? ((what & ~BIG) == i ? UNITS_PER_PAGE : 0)
 					      : units_of(what - 1);
 
 		for (uint64_t u = 0; units && u + units <= UNITS_PER_PAGE; u += units) {
-			uint64_t w = word[i * UNITS_PER_PAGE + u];
+			uint64_t w = get(&word[i * UNITS_PER_PAGE + u]);
 
 			uint64_t bytes;
 			uint32_t whose;
