@@ -97,7 +97,7 @@ static bool each_info(const struct elf *e, unsigned section,
 			    *end = p + e->section[section].sh_size;
 
 	while (p + 4 <= end) {
-		uint16_t bytes = p[0] == FORM_SIZED ? (uint16_t)(p[2] | p[3] << 8) : 0;
+		uint32_t bytes = p[0] == FORM_SIZED ? p[2] | (uint32_t)p[3] << 8 : 0;
 
 		if (p + 4 + bytes > end || (bytes && !visit(e, p[1], p + 4, bytes, arg)))
 			return false;
