@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Multicast objects hold the memory that is bound to them; on mcdriver.c, whose handles are used again at once. After every call
+ * what is charged is what lives. FAKEGATE_LIMIT = 64 MiB.
+ *
+ * test_multicast DRIVER
+ */
+#include "cutest.h"
+
+#define MIB (UINT64_C(1) << 20)
+
+static _Atomic uint64_t *live;
+
+#define LIVE(bytes)                                          \
+	do {                                                 \
+		CHECK_EQ(*live, bytes);                      \
+		CHECK_EQ(stats->used, bytes);                \
+	} while (0)
+
+int main(int argc, char **argv)
+{
+	CUmemAllocationProp_v1 prop = { .type = CU_MEM_ALLOCATION_TYPE_PINNED, .location = { CU_MEM_LOCATION_TYPE_DEVICE, 0 } };
+	CUmulticastObjectProp mc = { .numDevices = 1, .size = 8 * MIB };
+	CUmemGenericAllocationHandle h, other, object, again;
+	if (argc < 2)
+		return 2;
+	open_shim(argv);
+	MUST(cu.cuInit(0));
+	void *driver = dlopen(argv[1], RTLD_NOW | RTLD_NOLOAD);
+	live = driver ? dlsym(driver, "mc_live") : NULL;
+	if (!live)
+		return 1;
+
+	/* Bound, its handle released: it lives until it is unbound. */
+	OK(cu.cuMemCreate(&h, 4 * MIB, &prop, 0));
+	OK(cu.cuMulticastCreate(&object, &mc));
+	OK(cu.cuMulticastBindMem(object, 0, h, 0, 4 * MIB, 0));
+	OK(cu.cuMemRelease(h));
+	LIVE(4 * MIB);
+	OK(cu.cuMemCreate(&other, 2 * MIB, &prop, 0));
+	LIVE(6 * MIB);
+	CHECK(cu.cuMulticastUnbind(object, 0, 4 * MIB, 4 * MIB) != CUDA_SUCCESS);
+	LIVE(6 * MIB);
+	OK(cu.cuMulticastUnbind(object, 0, 0, 4 * MIB));
+	LIVE(2 * MIB);
+
+	/* By its address; and the object goes with it bound. */
+	OK(cu.cuMemMap(0x10000000, 2 * MIB, 0, other, 0));
+	OK(cu.cuMulticastBindAddr(object, 0, 0x10000000, 2 * MIB, 0));
+	OK(cu.cuMemRelease(other));
+	OK(cu.cuMemUnmap(0x10000000, 2 * MIB));
+	LIVE(2 * MIB);
+	OK(cu.cuMemRelease(object));
+	LIVE(0);
+	EXPECT(0, 0);
+
+	/* The object itself is mapped: what is bound stays until that mapping goes, too. */
+	OK(cu.cuMemCreate(&h, 4 * MIB, &prop, 0));
+	OK(cu.cuMulticastCreate(&object, &mc));
+	OK(cu.cuMulticastBindMem(object, 0, h, 0, 4 * MIB, 0));
+	OK(cu.cuMemMap(0x20000000, 8 * MIB, 0, object, 0));
+	OK(cu.cuMemRelease(h));
+	OK(cu.cuMemRelease(object));
+	LIVE(4 * MIB);
+	OK(cu.cuMemRetainAllocationHandle(&again, (void *)0x20000000));
+	CHECK_EQ(again, object);
+	OK(cu.cuMemUnmap(0x20000000, 8 * MIB));
+	LIVE(4 * MIB);
+	OK(cu.cuMemRelease(again));
+	LIVE(0);
+
+	/* Handles are used again at once, for other memory. */
+	for (unsigned i = 1; i <= 16; i++) {
+		OK(cu.cuMemCreate(&h, i * 2 * MIB, &prop, 0));
+		LIVE(i * 2 * MIB);
+		OK(cu.cuMemRelease(h));
+		LIVE(0);
+	}
+	CHECK_EQ(cu.cuMemCreate(&h, 66 * MIB, &prop, 0), CUDA_ERROR_OUT_OF_MEMORY);
+	CHECK(cu.cuMulticastBindMem(7, 0, 9, 0, MIB, 0) != CUDA_SUCCESS);
+	CHECK(cu.cuMulticastCreate(&object, NULL) != CUDA_SUCCESS);
+	LIVE(0);
+	EXPECT(0, 0);
+	return finished("multicast");
+}
