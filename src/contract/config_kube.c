@@ -87,7 +87,7 @@ static int take_more(struct pen_yaml *y, const char *key, const yaml_node_t *key
 {
 	struct profile_lines *lines = arg;
 	const struct pen_alias *a = pen_alias_find(key);
-	const char *text;
+	const char *text = "";
 	int r;
 	if (!strcmp(key, "count") || (a && a->kind == PEN_ALIAS_SLOTS)) {
 		r = take_text(y, key, key_node, value, &lines->count, COUNT_ALLOWED, &text, err);

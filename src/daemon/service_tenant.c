@@ -157,7 +157,7 @@ int pen_service_tenant_label(struct pen_service *s, const char *name, const char
 		value = clean;
 	}
 	const char *had = json_string_value(json_object_get(t->labels, key));
-	if (value ? had && !strcmp(had, value) : !had)
+	if ((!value && !had) || (value && had && !strcmp(had, value)))
 		return 0;
 	if (!value)
 		json_object_del(t->labels, key);
@@ -193,8 +193,9 @@ unsigned pen_service_room(struct pen_service *s, const char *device, const struc
 		taken[n] = p ? pen_place_verdict(s->d, p).mem_taken_bytes : 0;
 		held[n++] = &t->contract;
 	}
+	uint64_t reserve = PEN_MIN(dev->policy.reserve, dev->mem_bytes);
 	struct pen_capacity cap = { .memory = dev->mem_bytes ? dev->mem_bytes : PEN_UNLIMITED,
-				    .reserve = PEN_MIN(dev->policy.reserve, dev->mem_bytes), .units = dev->units, .taken = taken };
+				    .reserve = reserve, .units = dev->units, .taken = taken };
 	/* Names that no tenant has: what is asked for replaces neither a tenant nor its own copies. */
 	struct pen_contract new = *c, copy = *c;
 	strcpy(new.name, "?");

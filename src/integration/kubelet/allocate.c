@@ -189,7 +189,7 @@ static int give(struct pen_kube_plugin *p, const V1beta1__AllocateRequest *q, st
 		r = read_ids(p, one->devices_ids, one->n_devices_ids, &c, &slots, err);
 		if (r == 0)
 			r = pen_kube_lease_give(p, c, slots, &l, err);
-		if (r < 0)
+		if (r < 0 || !l)
 			break;
 		fill(&a[i], p, l, c);
 		list[i] = &a[i].m;

@@ -34,7 +34,7 @@ struct pen_grpc_call {
 	struct out now, next;
 	bool answered;                          /* headers are submitted */
 	bool last;                              /* what is in `now` is all: trailers follow */
-	struct pen_grpc_call *prev, *next_call;
+	struct pen_grpc_call *next_call, **at;  /* at: what points to it */
 };
 
 struct conn {
@@ -62,7 +62,9 @@ static void free_call(struct pen_grpc_call *call)
 	struct conn *c = call->conn;
 	if (call->method && call->method->end)
 		call->method->end(c->server->arg, call);
-	DL_DELETE2(c->calls, call, prev, next_call);
+	*call->at = call->next_call;
+	if (call->next_call)
+		call->next_call->at = call->at;
 	pen_grpc_frame_finish(&call->in);
 	free(call->now.data);
 	free(call->next.data);
@@ -205,7 +207,11 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
 		return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;   /* resets this stream alone */
 	call->conn = c;
 	call->id = frame->hd.stream_id;
-	DL_APPEND2(c->calls, call, prev, next_call);
+	call->next_call = c->calls;
+	call->at = &c->calls;
+	if (c->calls)
+		c->calls->at = &call->next_call;
+	c->calls = call;
 	nghttp2_session_set_stream_user_data(session, call->id, call);
 	return 0;
 }
@@ -276,8 +282,11 @@ static nghttp2_session_callbacks *make_callbacks(void)
 static void close_conn(struct conn *c)
 {
 	struct pen_grpc_server *s = c->server;
-	while (c->calls)
-		free_call(c->calls);
+	struct pen_grpc_call *call, *next;
+	for (call = c->calls; call; call = next) {
+		next = call->next_call;
+		free_call(call);
+	}
 	pen_h2_close(c->h2);
 	DL_DELETE(s->conns, c);
 	s->n_conns--;
@@ -336,13 +345,14 @@ int pen_grpc_server_create(struct event_base *base, int fd, const struct pen_grp
 
 void pen_grpc_server_destroy(struct pen_grpc_server *s)
 {
+	struct conn *c, *next;
 	if (!s)
 		return;
-	for (struct conn *c = s->conns; c; c = c->next)
+	DL_FOREACH(s->conns, c)
 		for (struct pen_grpc_call *call = c->calls; call; call = call->next_call)
 			call->method = NULL;   /* nobody is told any more */
-	while (s->conns)
-		close_conn(s->conns);
+	DL_FOREACH_SAFE(s->conns, c, next)
+		close_conn(c);
 	if (s->ev)
 		event_free(s->ev);
 	close(s->fd);

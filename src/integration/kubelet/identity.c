@@ -265,7 +265,7 @@ static bool ask_port(const char *address, unsigned port, struct pen_kube_who *wh
 {
 	pen_auto_free char *text = NULL;
 	ssize_t n = http_get(address, port, &text);
-	const char *body = n > 0 && !strncmp(text, "HTTP/1.", 7) && strstr(text, " 200 ") ? strstr(text, "\r\n\r\n") : NULL;
+	const char *body = n > 0 && text && !strncmp(text, "HTTP/1.", 7) && strstr(text, " 200 ") ? strstr(text, "\r\n\r\n") : NULL;
 	return body && pen_kube_who_pods(body + 4, (size_t)(text + n - (body + 4)), who) == 0;
 }
 

@@ -55,7 +55,7 @@ struct seen_ns {
 
 static bool is_new(struct seen_ns *s, const char *name)
 {
-	for (size_t i = 0; i < s->n; i++)
+	for (size_t i = 0; s->v && i < s->n; i++)
 		if (!strcmp(s->v + 32 * i, name))
 			return false;
 	if (s->n == s->room) {
