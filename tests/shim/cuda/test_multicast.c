@@ -7,6 +7,8 @@
  */
 #include "cutest.h"
 
+#include <sys/wait.h>
+
 #define MIB (UINT64_C(1) << 20)
 
 static _Atomic uint64_t *live;
@@ -76,6 +78,19 @@ int main(int argc, char **argv)
 		OK(cu.cuMemRelease(h));
 		LIVE(0);
 	}
+	/* A child that ends what it inherited gives back nothing: its parent was charged. */
+	OK(cu.cuMemCreate(&h, 4 * MIB, &prop, 0));
+	int status = -1;
+	pid_t pid = fork();
+	if (!pid) {
+		OK(cu.cuMemRelease(h));
+		CHECK_EQ(stats->used, 4 * MIB);
+		_exit(failures != 0);
+	}
+	CHECK(waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	OK(cu.cuMemRelease(h));
+	LIVE(0);
+
 	CHECK_EQ(cu.cuMemCreate(&h, 66 * MIB, &prop, 0), CUDA_ERROR_OUT_OF_MEMORY);
 	CHECK(cu.cuMulticastBindMem(7, 0, 9, 0, MIB, 0) != CUDA_SUCCESS);
 	CHECK(cu.cuMulticastCreate(&object, NULL) != CUDA_SUCCESS);
