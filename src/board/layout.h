@@ -61,7 +61,7 @@ enum pen_device_mode {
 
 /* Bits of pen_terms.flags */
 #define PEN_TERMS_STOP_ALLOC UINT32_C(1)   /* every new allocation is denied (limit lowered below use) */
-#define PEN_TERMS_STOP UINT32_C(2)         /* no new command (contract ended, device drained): the API's own error */
+#define PEN_TERMS_STOP UINT32_C(2)         /* no new command (contract ended, device lost): the API's own error */
 #define PEN_TERMS_LENT UINT32_C(8)         /* mem_cap_bytes above the guarantee is lent, and no more of it is taken once the lease has lapsed; since 1.2 */
 #define PEN_TERMS_LENDS_SOON UINT32_C(16)  /* nothing is lent yet, for a lease at most: who asks waits as long; since 1.2 */
 #define PEN_TERMS_EXCLUSIVE UINT32_C(4)    /* unknown kernels may run unhurried: engine builds, autotuners */
@@ -138,7 +138,7 @@ struct pen_terms_page {
 	X(BYTES, "bandwidth", N_("bandwidth used up"))                            \
 	X(RANK, "rank", N_("a more urgent tenant is busy"))                       \
 	X(TURN, "turn", N_("an equal tenant has its turn"))                       \
-	X(STOPPED, "stopped", N_("the contract ended, or the device is drained or lost")) \
+	X(STOPPED, "stopped", N_("the contract ended, or the device is lost")) \
 	X(EXCLUSIVE, "exclusive", N_("another tenant has the device for itself"))   /* since 1.3 */
 
 enum pen_hold_reason {

@@ -88,8 +88,8 @@ struct pen_cli {
 	X(events, "events", "[OPTIONS] [--since ID]", PEN_CLI_SOCKET | PEN_CLI_JSON | PEN_CLI_WATCH, N_("what happened")) \
 	X(usage, "usage", "[OPTIONS] NAME [--minutes N]", PEN_CLI_SOCKET | PEN_CLI_JSON | PEN_CLI_HEADERS, \
 	  N_("what a tenant used, minute by minute")) \
-	X(device, "device", "[OPTIONS] ls", \
-	  PEN_CLI_SOCKET | PEN_CLI_JSON | PEN_CLI_NAME | PEN_CLI_HEADERS | PEN_CLI_WATCH, N_("accelerators of this node")) \
+	X(device, "device", "[OPTIONS] ls | drain [--wait] DEVICE... | undrain DEVICE... | release [--wait] DEVICE...", \
+	  PEN_CLI_SOCKET | PEN_CLI_JSON | PEN_CLI_NAME | PEN_CLI_HEADERS | PEN_CLI_WATCH, N_("accelerators of this node, and taking one out of use")) \
 	X(config, "config", "check [FILE] | show [FILE] | reload [OPTIONS]", PEN_CLI_SOCKET | PEN_CLI_JSON, \
 	  N_("check, show or reload the node's configuration")) \
 	X(init, "init", "[--write [FILE]]", 0, N_("find the devices of this machine and propose a configuration")) \
@@ -160,6 +160,13 @@ void pen_client_escape(char *buf, size_t n, const char *text);
 int pen_private_start(const char *socket, struct pen_err *err);
 /* Finds a file of the installation, beside this program or in the build tree. Return: 0; -ENOENT. */
 int pen_install_path(const char *const *relative, char *buf, size_t n);
+
+/* ---- devices out of use (drain.c), for device.c ----------------------------------------------------------------- */
+
+/* As pen_cli_arguments(), and takes --wait. */
+int pen_drain_arguments(struct pen_cli *cli, int argc, char **argv, bool *ret_wait);
+bool pen_drain_is_verb(const char *verb, bool wait);   /* @wait: it can be waited for */
+int pen_drain_run(struct pen_cli *cli, const char *verb, bool wait, int n, char **devices);
 
 /* ---- tables (table.c) ------------------------------------------------------------------------------------------ */
 

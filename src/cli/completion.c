@@ -47,7 +47,8 @@ static void bash(void)
 	puts(" --force' -- \"$cur\"))\n"
 	     "\t\telse COMPREPLY=($(compgen -W \"$(penstock ps -o name 2>/dev/null)\" -- \"$cur\")); fi ;;\n"
 	     "\tps|inspect|why|end|usage) COMPREPLY=($(compgen -W \"$(penstock ps -o name 2>/dev/null)\" -- \"$cur\")) ;;\n"
-	     "\tdevice) COMPREPLY=($(compgen -W 'ls' -- \"$cur\")) ;;\n"
+	     "\tdevice) case $COMP_CWORD in 2) COMPREPLY=($(compgen -W 'ls drain undrain release' -- \"$cur\")) ;;\n"
+	     "\t\t*) local IFS=$'\\n'; COMPREPLY=($(compgen -W \"$(penstock device ls -o name 2>/dev/null)\" -- \"$cur\")) ;; esac ;;\n"
 	     "\tconfig) COMPREPLY=($(compgen -W 'check show reload' -- \"$cur\")) ;;\n"
 	     "\tcompletion) COMPREPLY=($(compgen -W 'bash zsh fish' -- \"$cur\")) ;;\n"
 	     "\tesac\n}\ncomplete -F _penstock penstock");

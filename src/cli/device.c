@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* penstock device ls: the accelerators of this node and what is promised of them. */
+/* penstock device: the accelerators of this node and what is promised of them. drain.c takes one out of use. */
 #include "base/auto.h"
 #include "base/units.h"
 #include "cli/cli.h"
@@ -95,10 +95,19 @@ static int list_once(struct pen_cli *cli, void *arg)
 
 int pen_cmd_device(struct pen_cli *cli, int argc, char **argv)
 {
-	int n = pen_cli_arguments(cli, argc, argv);
+	bool wait = false;
+	int n = pen_drain_arguments(cli, argc, argv, &wait);
 	if (n < 0)
 		return PEN_EXIT_USAGE;
-	if (n != 1 || strcmp(argv[1], "ls"))
-		return pen_cli_fail(PEN_EXIT_USAGE, "device", _("what? allowed: ls"));
-	return pen_cli_watch(cli, list_once, NULL);
+	if (n == 1 && !strcmp(argv[1], "ls") && !wait)
+		return pen_cli_watch(cli, list_once, NULL);
+	if (n < 1 || !pen_drain_is_verb(argv[1], wait))
+		return pen_cli_fail(PEN_EXIT_USAGE, "device",
+				    _("what? allowed: ls, drain [--wait] DEVICE..., undrain DEVICE..., release [--wait] DEVICE..."));
+	if (n < 2)
+		return pen_cli_fail(PEN_EXIT_USAGE, "device", _("which device? 'penstock device ls -o name' lists them"));
+	if (cli->watch_s > 0 || cli->output == PEN_OUT_NAME || cli->no_headers)
+		return pen_cli_fail(PEN_EXIT_USAGE, "device", _("it has no option '%s'"),
+				    cli->watch_s > 0 ? "--watch" : cli->no_headers ? "--no-headers" : "-o name");
+	return pen_drain_run(cli, argv[1], wait, n - 1, argv + 2);
 }

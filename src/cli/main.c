@@ -254,6 +254,8 @@ int main(int argc, char **argv)
 		pen_cli_usage(stderr, NULL);
 		return PEN_EXIT_USAGE;
 	}
+	if (!strcmp(argv[i], "drain") || !strcmp(argv[i], "undrain"))   /* short for `device drain`; what was at i - 1 is done with */
+		argv[--i] = (char *)(uintptr_t)"device";
 	cli.command = find_command(argv[i]);
 	if (!cli.command)
 		return pen_cli_fail(PEN_EXIT_USAGE, NULL, _("unknown command '%s'"), argv[i]);

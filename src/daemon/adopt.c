@@ -13,6 +13,7 @@
 #include "board/mem.h"
 #include "board/page.h"
 #include "daemon/daemon.h"
+#include "daemon/drain.h"
 
 #include <errno.h>
 #include <event2/event.h>
@@ -135,9 +136,9 @@ static void adopt_one(struct pen_daemon *d, struct pen_client *c, struct pen_cli
 	if (s)
 		move_seat(s, old, c);
 	else if (take_pages(d, c, dev, a, &s, &err) < 0) {
-		pen_log(PEN_LOG_WARN, "tenant %s: process %d gets a new seat on %s: %s", c->tenant->name,
+		pen_log(PEN_LOG_WARN, "tenant %s: process %d does not get its old seat on %s: %s", c->tenant->name,
 			(int)c->peer.pid, dev->key, err.text);
-		int r = give_new(d, c, dev, a->msg.charged_bytes);
+		int r = pen_drain_keeps_out(c, dev) ? -ENODEV : give_new(d, c, dev, a->msg.charged_bytes);
 		if (r < 0)
 			pen_client_send(c, PEN_MSG_SEAT, &no, NULL, 0);
 		return;

@@ -133,7 +133,7 @@ static const struct route *find_route(struct pen_api_call *call, bool *ret_path_
 
 bool pen_api_needs_devices(const struct pen_api_call *call)
 {
-	return call->method == PEN_API_POST && !strcmp(call->path, "/v1/tenants");
+	return call->method == PEN_API_POST && (!strcmp(call->path, "/v1/tenants") || !strncmp(call->path, "/v1/devices/", 12));
 }
 
 static int read_body(struct pen_api_call *call)

@@ -47,6 +47,7 @@ int pen_api_answer(struct pen_api_call *call, int status, json_t *object);   /* 
 uint64_t pen_api_query_u64(const struct pen_api_call *call, const char *key, uint64_t deflt);
 
 json_t *pen_api_tenant_json(struct pen_daemon *d, const struct pen_tenant *t);
+json_t *pen_api_device_json(struct pen_daemon *d, const struct pen_device *dev);
 json_t *pen_api_event_json(const struct pen_event_row *row);
 char *pen_metrics_text(struct pen_daemon *d);   /* malloc'ed; NULL no memory */
 char *pen_openmetrics_text(const char *prometheus);   /* the same in OpenMetrics 1.0; likewise */
@@ -56,6 +57,9 @@ json_t *pen_json_u64(uint64_t v);               /* jansson's integers are signed
 #define PEN_API_ROUTES(X)                                        \
 	X(GET, "/v1/version", version, false)                    \
 	X(GET, "/v1/devices", devices, false)                    \
+	X(POST, "/v1/devices/drain", device_drain, true)         \
+	X(POST, "/v1/devices/undrain", device_undrain, true)     \
+	X(POST, "/v1/devices/release", device_release, true)     \
 	X(GET, "/v1/tenants", tenants, false)                    \
 	X(POST, "/v1/tenants", tenant_create, true)              \
 	X(GET, "/v1/tenants/*", tenant, false)                   \

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "board/feature.h"
 #include "daemon/api.h"
+#include "daemon/drain.h"
 #include "daemon/store.h"
 
 #include <stdlib.h>
@@ -61,7 +62,7 @@ static json_t *apis_json(const struct pen_device *dev)
 	return list;
 }
 
-static json_t *device_json(struct pen_daemon *d, const struct pen_device *dev)
+json_t *pen_api_device_json(struct pen_daemon *d, const struct pen_device *dev)
 {
 	uint64_t guaranteed = 0, used = 0, overhead = 0, ppm = 0;
 	int tenants = 0;
@@ -81,7 +82,7 @@ static json_t *device_json(struct pen_daemon *d, const struct pen_device *dev)
 	char id[20];
 	snprintf(id, sizeof(id), "%016llx", (unsigned long long)dev->id);
 	json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:i}", "key", dev->key, "id", id, "model",
-			      dev->model, "api", dev->n_apis ? dev->api[0].name : "", "state", pen_device_state_name(dev->state), "mode",
+			      dev->model, "api", dev->n_apis ? dev->api[0].name : "", "state", pen_device_state_name(dev), "mode",
 			      pen_mode_name(dev->policy.mode), "order", pen_order_name(dev->policy.order), "units",
 			      (int)dev->units, "tenants", tenants);
 	json_object_set_new(o, "apis", apis_json(dev));
@@ -97,6 +98,9 @@ static json_t *device_json(struct pen_daemon *d, const struct pen_device *dev)
 	json_object_set_new(o, "mem_overhead_bytes", pen_json_u64(overhead));
 	json_object_set_new(o, "compute_guaranteed_ppm", pen_json_u64(ppm));
 	json_object_set_new(o, "busy_ppm", pen_json_u64(dev->busy_ppm));
+	json_object_set_new(o, "clients", json_integer(pen_drain_clients(dev)));
+	json_object_set_new(o, "drained_since", dev->drained ? json_real(dev->drained_since) : json_null());
+	json_object_set_new(o, "released", json_boolean(pen_drain_is_released(d, dev)));
 	json_object_set_new(o, "audit", pen_audit_json(d, dev));
 	return o;
 }
@@ -106,7 +110,7 @@ int pen_api_devices(struct pen_api_call *call)
 	json_t *list = json_array();
 	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++)
 		if (call->d->device[i])
-			json_array_append_new(list, device_json(call->d, call->d->device[i]));
+			json_array_append_new(list, pen_api_device_json(call->d, call->d->device[i]));
 	return pen_api_answer(call, 200, json_pack("{s:o, s:b}", "devices", list, "probing", pen_probe_running(call->d)));
 }
 

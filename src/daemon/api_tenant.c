@@ -176,7 +176,7 @@ static const char *suggest(const struct pen_tenant *t, unsigned reason, const ch
 			 *by ? by : _("others"));
 		break;
 	case PEN_HOLD_STOPPED:
-		snprintf(buf, n, _("its contract has ended, or the device is drained or lost"));
+		snprintf(buf, n, _("its contract has ended, or the device is lost"));
 		break;
 	case PEN_HOLD_EXCLUSIVE:
 		snprintf(buf, n, _("%s has the device for itself; `penstock events` says for how long at most"), *by ? by : _("another tenant"));

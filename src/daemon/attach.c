@@ -12,6 +12,7 @@
 #include "board/packet.h"
 #include "board/page.h"
 #include "daemon/daemon.h"
+#include "daemon/drain.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -245,6 +246,12 @@ static struct pen_client *earlier_self(const struct pen_client *c)
 	return others == 1 ? gone : NULL;   /* it lost track of what it had: nobody else can have left that */
 }
 
+static void note_had(struct pen_client *c, const struct pen_client *old)
+{
+	for (const struct pen_seat *s = old ? old->seats : NULL; s; s = s->sibling)
+		c->had |= UINT64_C(1) << s->place->device->index;
+}
+
 static int greeted(struct pen_daemon *d, struct pen_client *c)
 {
 	struct pen_client *old = earlier_self(c);
@@ -255,12 +262,15 @@ static int greeted(struct pen_daemon *d, struct pen_client *c)
 		return r;
 	c->tenant->seen_client = true;
 	bool had_adopts = c->n_adopts > 0;
+	note_had(c, old);
 	pen_adopt_all(d, c, old);
 	drop_adopts(c);
 	/* What it did not bring along it no longer has: it exec'ed, or lost track. */
 	bool again = old;
-	for (; old; old = had_adopts ? NULL : earlier_self(c))   /* a program that exec'ed may have had several libraries */
+	for (; old; old = had_adopts ? NULL : earlier_self(c)) {   /* a program that exec'ed may have had several libraries */
+		note_had(c, old);
 		pen_client_free(d, old);
+	}
 	if (!again)
 		pen_event(d, PEN_EVENT_CLIENT_ATTACHED, c->tenant, NULL, "process %d (%s)%s", (int)c->peer.pid, c->comm,
 			  had_adopts ? " is back" : "");
@@ -372,6 +382,11 @@ static int on_device(struct pen_daemon *d, struct pen_client *c, const struct pe
 		return refuse_device(d, c, m->key, -EALREADY, "the process has a seat already");
 	if (dev->state == PEN_DEVICE_LOST)
 		return refuse_device(d, c, m->key, -ENODEV, "the device is lost");
+	if (pen_drain_keeps_out(c, dev)) {
+		if (is_new)
+			pen_unprobed_forget(d, dev);
+		return refuse_device(d, c, m->key, -ENODEV, "the device is drained");
+	}
 	struct pen_err err = PEN_ERR_INIT;
 	struct pen_place *p;
 	r = pen_attach_place(d, c, dev, -1, &p, &err);

@@ -9,7 +9,7 @@
 #include "daemon/model.h"
 
 const char *pen_tenant_state_name(enum pen_tenant_state s);
-const char *pen_device_state_name(enum pen_device_state s);
+const char *pen_device_state_name(const struct pen_device *dev);   /* as it is shown */
 
 /* ---- tenant.c: contracts and their directories ------------------------------------------------------------------ */
 

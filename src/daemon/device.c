@@ -5,6 +5,7 @@
 #include "board/mem.h"
 #include "board/page.h"
 #include "daemon/daemon.h"
+#include "daemon/drain.h"
 #include "daemon/service.h"
 #include "daemon/store.h"
 
@@ -19,9 +20,9 @@ static const char *const state_name[] = {
 #undef X
 };
 
-const char *pen_device_state_name(enum pen_device_state s)
+const char *pen_device_state_name(const struct pen_device *dev)
 {
-	return state_name[s];
+	return state_name[dev->drained && dev->state != PEN_DEVICE_LOST ? PEN_DEVICE_DRAINED : dev->state];
 }
 
 /* FNV-1a: the number of a device is the same after a restart, so that pages that come back name the right one. */
@@ -52,7 +53,7 @@ void pen_device_configure(struct pen_daemon *d, struct pen_device *dev)
 	t->id = dev->id;
 	t->mem_bytes = dev->mem_bytes;
 	t->units = dev->units;
-	t->drained = dev->state == PEN_DEVICE_DRAINED || dev->state == PEN_DEVICE_LOST;
+	t->lost = dev->state == PEN_DEVICE_LOST;
 	pen_unlock(&d->table->lock);
 	pen_services_poke(d, PEN_SERVICE_DEVICES);
 }
@@ -73,6 +74,7 @@ static int add(struct pen_daemon *d, const char *key, struct pen_device **ret_de
 	dev->index = i;
 	dev->id = id_of(key);
 	snprintf(dev->key, sizeof(dev->key), "%s", key);
+	pen_drain_recall(d, dev);
 	d->device[i] = dev;
 	d->n_devices++;
 	*ret_dev = PEN_TAKE_PTR(dev);
@@ -102,13 +104,15 @@ static uint64_t least(uint64_t a, uint64_t b)
 	return !a || (b && b < a) ? b : a;
 }
 
-static void learn_api(struct pen_device *dev, const struct pen_device_facts *f)
+/* Return: it is another one than those that are known. */
+static bool learn_api(struct pen_device *dev, const struct pen_device_facts *f)
 {
 	unsigned i = 0;
 	while (i < dev->n_apis && strcmp(dev->api[i].name, f->api))
 		i++;
 	if (i == PEN_DEVICE_APIS)
-		return;
+		return false;
+	bool is_new = i == dev->n_apis;
 	dev->n_apis = PEN_MAX(dev->n_apis, i + 1);
 	struct pen_device_api *a = &dev->api[i];
 	copy_text(a->name, sizeof(a->name), f->api);
@@ -121,6 +125,7 @@ static void learn_api(struct pen_device *dev, const struct pen_device_facts *f)
 		dev->mem_bytes = least(dev->mem_bytes, dev->api[i].mem_bytes);
 		dev->units = (uint32_t)least(dev->units, dev->api[i].units);
 	}
+	return is_new;
 }
 
 int pen_device_learn(struct pen_daemon *d, const struct pen_device_facts *f, enum pen_device_state state,
@@ -134,14 +139,15 @@ int pen_device_learn(struct pen_daemon *d, const struct pen_device_facts *f, enu
 			return r;
 	}
 	/* What the probe says outweighs what a tenant claims. */
-	bool is_second = !is_new && state == PEN_DEVICE_OK && dev->state == PEN_DEVICE_OK;
+	bool is_second = !is_new && state == PEN_DEVICE_OK && dev->state != PEN_DEVICE_UNPROBED, is_other = false;
 	if (is_new || state == PEN_DEVICE_OK) {
 		if (!is_second) {
 			copy_text(dev->model, sizeof(dev->model), f->model);
 			dev->n_apis = 0;
 		}
-		learn_api(dev, f);
-		dev->state = state;
+		is_other = learn_api(dev, f);
+		if (dev->state != PEN_DEVICE_LOST)   /* the audit says when it is there again */
+			dev->state = state;
 	}
 	pen_device_configure(d, dev);
 	if (is_new) {
@@ -150,7 +156,7 @@ int pen_device_learn(struct pen_daemon *d, const struct pen_device_facts *f, enu
 		pen_unlock(&d->table->lock);
 		pen_event(d, PEN_EVENT_DEVICE, NULL, dev, "%s%sdevice '%s' with %llu MiB, %u units", f->api, *f->api ? " " : "",
 			  dev->model, (unsigned long long)(dev->mem_bytes >> 20), dev->units);
-	} else if (is_second) {
+	} else if (is_second && is_other) {
 		pen_event(d, PEN_EVENT_DEVICE, NULL, dev, "is also a device of %s, with %llu MiB", f->api,
 			  (unsigned long long)(f->mem_bytes >> 20));
 	}

@@ -297,6 +297,7 @@ static void finish(struct pen_daemon *d)
 		munmap(d->table, sizeof(*d->table));
 	pen_config_free(&d->cfg);
 	json_decref(d->notes);
+	json_decref(d->drains);
 	libevent_global_shutdown();
 }
 

@@ -2,6 +2,7 @@
 /* /metrics: Prometheus text format 0.0.4. Names of tenants and devices hold no character that a label must escape but \ and ". */
 #include "base/auto.h"
 #include "daemon/api.h"
+#include "daemon/drain.h"
 #include "daemon/service_internal.h"
 #include "daemon/store.h"
 #include "daemon/watch.h"
@@ -172,6 +173,8 @@ static double scaled(int32_t v, double unit)
 	X("device_busy_ratio", "part of the last second in which a tenant had commands on the device", (double)dev->busy_ppm / 1e6) \
 	X("device_memory_bytes", "memory of the device", (double)dev->mem_bytes)                                        \
 	X("device_lost", "1: the device is lost", (double)(dev->state == PEN_DEVICE_LOST))                              \
+	X("device_drained", "1: the device is drained, nobody new is admitted to it", (double)dev->drained)             \
+	X("device_clients", "processes of tenants that are attached to the device", (double)pen_drain_clients(dev))     \
 	X("device_unknown_processes", "processes that use the device and belong to no tenant", a ? (double)a->n_unknown : (double)NAN) \
 	X("device_outside_bytes", "memory that no tenant has: other processes', and the driver's own", a ? (double)a->outside.bytes : (double)NAN) \
 	X("device_unexplained_bytes", "of that: of no process", a ? (double)a->unexplained_bytes : (double)NAN)          \

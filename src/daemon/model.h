@@ -48,7 +48,7 @@ enum pen_tenant_state {
 #define PEN_DEVICE_STATES(X)                                                \
 	X(OK, "ok")                                                         \
 	X(LOST, "lost")             /* the audit says so: gone, or in error until it is reset */ \
-	X(DRAINED, "drained")                                               \
+	X(DRAINED, "drained")       /* shown only: see drained in struct pen_device */ \
 	X(UNPROBED, "unprobed")     /* known only from what a tenant said */
 enum pen_device_state {
 #define X(id, name) PEN_DEVICE_##id,
@@ -153,6 +153,7 @@ struct pen_client {
 	unsigned n_absent;                     /* seats of before a restart */
 	struct pen_msg_device *parked;         /* DEVICE that waits for the probe or for an adoption */
 	uint64_t resend;                       /* bit per device: neighbours that could not be sent yet */
+	uint64_t had;                          /* bit per device: its process had a seat there in an earlier connection */
 	struct pen_daemon *daemon;
 	struct pen_client *prev, *next;
 };
@@ -203,6 +204,8 @@ struct pen_device {
 	uint64_t mem_bytes;                    /* the least that one of them says: no program is promised what it cannot have */
 	uint32_t units;
 	enum pen_device_state state;
+	bool drained, released;                /* an operator wants it so: drain.h */
+	double drained_since;                  /* Unix time, for display */
 	struct pen_device_policy policy;
 	struct pen_place *slot[PEN_TENANT_SLOTS];
 	struct pen_seat *seat[PEN_SEATS];
@@ -235,6 +238,7 @@ struct pen_daemon {
 	pid_t dying[8];                        /* helpers that were killed and are not gone yet */
 	struct pen_services *services;         /* integrations; NULL = none are served */
 	json_t *notes;                         /* integration -> key -> text */
+	json_t *drains;                        /* key of a device -> {since, released}; NULL = none is drained */
 	struct event *second_ev, *term_ev, *int_ev, *hup_ev, *square_ev, *adopt_ev, *linger_ev, *rest_ev;
 	bool had_tenant, quitting, restored, probed, told_cannot_stop;   /* probed: discovery has spoken */
 	double started;

@@ -170,7 +170,7 @@ static void describe(const struct pen_device *dev, struct pen_service_device *re
 	*ret = (struct pen_service_device){ .key = dev->key, .model = dev->model, .mem_bytes = dev->mem_bytes,
 					    .reserve_bytes = dev->policy.reserve, .units = dev->units,
 					    .found = dev->state != PEN_DEVICE_UNPROBED, .lost = dev->state == PEN_DEVICE_LOST,
-					    .drained = dev->state == PEN_DEVICE_DRAINED };
+					    .drained = dev->drained };
 }
 
 size_t pen_service_devices(struct pen_service *s, struct pen_service_device *ret, size_t max)

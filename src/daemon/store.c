@@ -244,6 +244,27 @@ void pen_store_note(struct pen_store *s, const char *owner, const char *tenant, 
 	put(s, op);
 }
 
+static void put_drain(struct pen_store *s, const char *key, double since, bool released, bool gone)
+{
+	struct pen_store_op *op = new_op(PEN_OP_DRAIN, "", key);
+	if (!op)
+		return;
+	op->u.drain.since = since;
+	op->u.drain.released = released;
+	op->u.drain.gone = gone;
+	put(s, op);
+}
+
+void pen_store_drain(struct pen_store *s, const char *key, double since, bool released)
+{
+	put_drain(s, key, since, released, false);
+}
+
+void pen_store_undrain(struct pen_store *s, const char *key)
+{
+	put_drain(s, key, 0, false, true);
+}
+
 void pen_store_event(struct pen_store *s, const struct pen_event_row *row)
 {
 	struct pen_store_op *op = new_op(PEN_OP_EVENT, row->tenant, row->device);

@@ -49,6 +49,8 @@ void pen_store_seat_gone(struct pen_store *s, const struct pen_place *p, uint32_
 void pen_store_totals(struct pen_store *s, const struct pen_place *p);   /* of clients that are gone */
 /* Of an integration. @tenant: whose note it is, or "". @text NULL: it is gone. */
 void pen_store_note(struct pen_store *s, const char *owner, const char *tenant, const char *key, const char *text);
+void pen_store_drain(struct pen_store *s, const char *key, double since, bool released);
+void pen_store_undrain(struct pen_store *s, const char *key);
 void pen_store_event(struct pen_store *s, const struct pen_event_row *row);
 void pen_store_usage(struct pen_store *s, const struct pen_usage_row *row);
 void pen_store_limits(struct pen_store *s, uint32_t retention_days, uint64_t max_bytes);

@@ -3,6 +3,7 @@
 
 #include "base/auto.h"
 #include "base/log.h"
+#include "daemon/drain.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -13,6 +14,11 @@
 #include <time.h>
 #include <unistd.h>
 
+/*
+ * Programs of two versions open one database, in either direction: an upgrade can be taken back. So what exists stays as it is (a row has
+ * no more columns: older programs insert by position), what is new is a table of its own, and the version rises only when an older
+ * program must not open it; that one then puts it aside.
+ */
 #define SCHEMA_VERSION 1
 #define BUSY_MS 1000
 
@@ -28,6 +34,7 @@ static const char schema[] =
 	"CREATE TABLE IF NOT EXISTS usage(tenant TEXT, device TEXT, minute INT, device_ns INT, mem_peak_bytes INT, commands INT,"
 	" held_ns INT, bytes INT, PRIMARY KEY(minute, tenant, device)) WITHOUT ROWID;"
 	"CREATE TABLE IF NOT EXISTS note(owner TEXT, key TEXT, tenant TEXT, text TEXT, PRIMARY KEY(owner, key)) WITHOUT ROWID;"
+	"CREATE TABLE IF NOT EXISTS drain(device TEXT PRIMARY KEY, since REAL, released INT) WITHOUT ROWID;"
 	"PRAGMA user_version=1;";
 
 static int sql_error(struct pen_db *db, int rc, struct pen_err *err, const char *what)
@@ -242,6 +249,14 @@ static int write_note(struct pen_db *db, const struct pen_store_op *op, struct p
 			  op->u.note.text);
 }
 
+static int write_drain(struct pen_db *db, const struct pen_store_op *op, struct pen_err *err)
+{
+	if (op->u.drain.gone)
+		return exec_bound(db, err, "DELETE FROM drain WHERE device=?", "s", op->device);
+	return exec_bound(db, err, "INSERT OR REPLACE INTO drain VALUES(?,?,?)", "sdi", op->device, op->u.drain.since,
+			  I(op->u.drain.released));
+}
+
 static int write_op(struct pen_db *db, const struct pen_store_op *op, struct pen_err *err)
 {
 	const struct pen_event_row *e = &op->u.event;
@@ -260,6 +275,8 @@ static int write_op(struct pen_db *db, const struct pen_store_op *op, struct pen
 		return write_place(db, op, err);
 	case PEN_OP_NOTE:
 		return write_note(db, op, err);
+	case PEN_OP_DRAIN:
+		return write_drain(db, op, err);
 	case PEN_OP_EVENT:
 		return exec_bound(db, err, "INSERT OR REPLACE INTO event VALUES(?,?,?,?,?,?)", "idssss", I(e->id), e->time,
 				  e->kind, e->tenant, e->device, e->text);
@@ -272,10 +289,10 @@ static int write_op(struct pen_db *db, const struct pen_store_op *op, struct pen
 
 int pen_db_write(struct pen_db *db, const struct pen_store_op *batch, struct pen_err *err)
 {
-	/* A contract survives a power cut once it is written; events and usage only a crash: fewer flushes wear flash less. */
+	/* What was ordered survives a power cut once it is written; events and usage only a crash: fewer flushes wear flash less. */
 	bool durable = false;
 	for (const struct pen_store_op *op = batch; op; op = op->next)
-		durable |= op->kind == PEN_OP_TENANT || op->kind == PEN_OP_GONE;
+		durable |= op->kind == PEN_OP_TENANT || op->kind == PEN_OP_GONE || op->kind == PEN_OP_DRAIN;
 	int r = run(db, durable ? "PRAGMA synchronous=FULL" : "PRAGMA synchronous=NORMAL", err);
 	if (r == 0)
 		r = run(db, "BEGIN IMMEDIATE", err);
@@ -454,6 +471,11 @@ static void restore_note(struct pen_daemon *d, sqlite3_stmt *st)
 	pen_note_restore(d, column_text(st, 0), column_text(st, 1), column_text(st, 2));
 }
 
+static void restore_drain(struct pen_daemon *d, sqlite3_stmt *st)
+{
+	pen_drain_restore(d, column_text(st, 0), sqlite3_column_double(st, 1), sqlite3_column_int(st, 2));
+}
+
 static void each_row(struct pen_db *db, struct pen_daemon *d, const char *sql,
 		     void (*fn)(struct pen_daemon *d, sqlite3_stmt *st))
 {
@@ -467,6 +489,7 @@ static void each_row(struct pen_db *db, struct pen_daemon *d, const char *sql,
 void pen_db_restore(struct pen_db *db, struct pen_daemon *d)
 {
 	each_row(db, d, "SELECT * FROM (SELECT * FROM event ORDER BY id DESC LIMIT 1000) ORDER BY id", restore_event);
+	each_row(db, d, "SELECT device, since, released FROM drain", restore_drain);
 	each_row(db, d, "SELECT owner, key, text FROM note", restore_note);
 	each_row(db, d, "SELECT * FROM tenant ORDER BY waiting, created", restore_tenant);
 	each_row(db, d, "SELECT * FROM place", restore_place);

@@ -15,8 +15,8 @@ struct pen_db {
 	char path[PEN_CONFIG_PATH_MAX + 32];
 };
 
-enum pen_store_op_kind { PEN_OP_TENANT, PEN_OP_GONE, PEN_OP_PLACE, PEN_OP_SEAT, PEN_OP_TOTALS, PEN_OP_NOTE, PEN_OP_EVENT,
-			 PEN_OP_USAGE };
+enum pen_store_op_kind { PEN_OP_TENANT, PEN_OP_GONE, PEN_OP_PLACE, PEN_OP_SEAT, PEN_OP_TOTALS, PEN_OP_NOTE, PEN_OP_DRAIN,
+			 PEN_OP_EVENT, PEN_OP_USAGE };
 
 struct pen_store_op {
 	enum pen_store_op_kind kind;
@@ -46,6 +46,10 @@ struct pen_store_op {
 			char owner[PEN_OWNER_MAX], key[PEN_NOTE_KEY_MAX], text[PEN_NOTE_TEXT_MAX];
 			bool gone;
 		} note;
+		struct {
+			double since;
+			bool released, gone;
+		} drain;   /* of op.device */
 		char totals[1024];   /* JSON: a counter that is added later needs no new schema */
 		struct pen_event_row event;
 		struct pen_usage_row usage;

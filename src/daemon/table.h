@@ -68,7 +68,7 @@ struct pen_table_device {
 	uint64_t mem_outside_bytes;          /* in use by no tenant */
 	uint64_t promised_bytes;             /* guaranteed by contracts in force whose tenants have no place here yet */
 	uint32_t units;
-	bool drained;
+	bool lost;
 	struct pen_table_tenant tenant[PEN_TENANT_SLOTS];
 	struct pen_table_seat seat[PEN_SEATS];
 	/* out */

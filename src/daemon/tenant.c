@@ -137,8 +137,10 @@ static int admit_everywhere(struct pen_daemon *d, const struct pen_contract *c, 
 		}
 		if (!dev || !pen_contract_means(c, dev))
 			continue;
+		/* Who has a drained device keeps it, and may change its contract. */
+		bool drained = dev->drained && !(self && self->covers >> i & 1);
 		int r = dev->state == PEN_DEVICE_LOST ? pen_err_x(&e, -EAGAIN, "device: '%s' is lost", dev->key) :
-							 admit_on(d, dev, c, self, false, &e);
+			drained ? pen_err_x(&e, -EAGAIN, "device: '%s' is drained", dev->key) : admit_on(d, dev, c, self, false, &e);
 		if (r == 0)
 			covers |= UINT64_C(1) << i;
 		else if (!why || r == -EAGAIN)   /* of several reasons one that waiting can mend */
@@ -247,7 +249,7 @@ static uint64_t wanted(const struct pen_daemon *d, const struct pen_contract *c)
 {
 	uint64_t mask = 0;
 	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++)
-		if (d->device[i] && d->device[i]->state != PEN_DEVICE_LOST && pen_contract_means(c, d->device[i]))
+		if (d->device[i] && d->device[i]->state != PEN_DEVICE_LOST && !d->device[i]->drained && pen_contract_means(c, d->device[i]))
 			mask |= UINT64_C(1) << i;
 	return mask;
 }

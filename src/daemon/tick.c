@@ -175,7 +175,7 @@ static void write_own(const struct pen_table_device *dev, const struct pen_table
 		      const struct pen_policy_terms *p, struct pen_terms *v)
 {
 	const struct pen_contract *c = &t->contract;
-	v->flags = t->stop_flags | (dev->drained ? PEN_TERMS_STOP : 0) | (t->mem_bound ? PEN_TERMS_LENT : 0) |
+	v->flags = t->stop_flags | (dev->lost ? PEN_TERMS_STOP : 0) | (t->mem_bound ? PEN_TERMS_LENT : 0) |
 		   (t->mem_bound && !dev->lends ? PEN_TERMS_LENDS_SOON : 0);
 	v->mem_cap_bytes = t->mem_limit;
 	v->mem_limit_bytes = pen_lend_shown(t);

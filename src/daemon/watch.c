@@ -41,6 +41,7 @@ struct pen_watch {
 	unsigned dying_for;               /* looks at its predecessor */
 	unsigned closed_for;              /* looks at it since it closed its output */
 	bool told;
+	bool held;                        /* off, since a device is released */
 	char text[LINE_MAX_BYTES];
 };
 
@@ -152,6 +153,8 @@ static void on_read(evutil_socket_t fd, short what, void *arg)
 static void start(struct pen_daemon *d, struct pen_watch *w)
 {
 	char path[1024], ms[24];
+	if (w->held)
+		return;
 	if (pen_child_reap(d)) {   /* usually gone in a moment; one that hangs in the driver would have another hang beside it */
 		bool hangs = w->dying_for++ >= DYING_LOOKS;
 		if (hangs)
@@ -208,6 +211,15 @@ static bool is_wanted(const struct pen_daemon *d)
 	return false;
 }
 
+/* One process watches all devices of a driver: it must go if any of them is released. */
+static bool is_released(const struct pen_daemon *d)
+{
+	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++)
+		if (d->device[i] && d->device[i]->released)
+			return true;
+	return false;
+}
+
 void pen_watch_begin(struct pen_daemon *d)
 {
 	if (d->watch || d->opt.no_probe || !is_wanted(d))
@@ -218,16 +230,39 @@ void pen_watch_begin(struct pen_daemon *d)
 	w->child = (struct pen_child)PEN_CHILD_INIT;
 	d->watch = w;
 	w->timer_ev = evtimer_new(d->base, on_timer, d);
+	w->held = is_released(d);
 	start(d, w);
 }
 
 void pen_watch_configure(struct pen_daemon *d)
 {
 	struct pen_watch *w = d->watch;
-	if (!w || !w->child.pid || w->period_ns == d->cfg.audit_period_ns)
+	if (!w)
+		return;
+	bool was_held = w->held;
+	w->held = is_released(d);
+	if (w->held) {
+		stop(d, w);
+		if (w->timer_ev)
+			event_del(w->timer_ev);
+		return;
+	}
+	if (was_held)
+		plan(w, 0);
+	if (!w->child.pid || w->period_ns == d->cfg.audit_period_ns)
 		return;
 	stop(d, w);
 	plan(w, 0);
+}
+
+bool pen_watch_lives(struct pen_daemon *d)
+{
+	return (d->watch && d->watch->child.pid) || pen_child_reap(d);
+}
+
+bool pen_watch_is(const struct pen_daemon *d, pid_t pid)
+{
+	return d->watch && d->watch->child.pid == pid;
 }
 
 void pen_watch_second(struct pen_daemon *d)

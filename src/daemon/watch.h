@@ -8,15 +8,18 @@
  */
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 struct pen_daemon;
 
 /* Which of the interfaces that penstock-probe knows can be watched. */
 bool pen_watch_can(const char *api);
 void pen_watch_begin(struct pen_daemon *d);        /* after discovery; nothing happens where there is nothing to watch */
-void pen_watch_configure(struct pen_daemon *d);    /* the configuration was read again */
+void pen_watch_configure(struct pen_daemon *d);    /* the configuration was read again, or a device was released or taken back */
 void pen_watch_second(struct pen_daemon *d);
 void pen_watch_free(struct pen_daemon *d);
+bool pen_watch_lives(struct pen_daemon *d);        /* a process that has the vendor's library, or one that was killed and is not gone yet */
+bool pen_watch_is(const struct pen_daemon *d, pid_t pid);
 
 struct pen_watch_status {
 	bool runs;                /* it has spoken since it was started */
