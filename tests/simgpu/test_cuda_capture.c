@@ -260,6 +260,35 @@ static void test_modes(void **state)
 	OK(cuGraphDestroy(g));
 }
 
+/* Streams that are destroyed meanwhile: what joined spoils the capture, what began it ends it. */
+static void test_destroyed(void **state)
+{
+	CUstream a, b;
+	CUevent e;
+	CUgraph g;
+
+	(void)state;
+	OK(cuEventCreate(&e, 0));
+	OK(cuStreamCreate(&a, CU_STREAM_NON_BLOCKING));
+	OK(cuStreamCreate(&b, CU_STREAM_NON_BLOCKING));
+	OK(cuStreamBeginCapture_v2(a, CU_STREAM_CAPTURE_MODE_GLOBAL));
+	OK(cuEventRecord(e, a));
+	OK(cuStreamWaitEvent(b, e, 0));
+	OK(cuStreamDestroy_v2(b));
+	OK(cuStreamCreate(&b, CU_STREAM_NON_BLOCKING));   /* perhaps at the same address */
+	assert_int_equal(status(b), CU_STREAM_CAPTURE_STATUS_NONE);
+	FAILS(CUDA_ERROR_STREAM_CAPTURE_INVALIDATED, cuStreamEndCapture(a, &g));
+	OK(cuStreamBeginCapture_v2(a, CU_STREAM_CAPTURE_MODE_GLOBAL));
+	OK(cuEventRecord(e, a));
+	OK(cuStreamWaitEvent(b, e, 0));
+	OK(cuStreamDestroy_v2(a));
+	assert_int_equal(status(b), CU_STREAM_CAPTURE_STATUS_NONE);
+	busy(b, 10);
+	OK(cuStreamSynchronize(b));
+	OK(cuStreamDestroy_v2(b));
+	OK(cuEventDestroy_v2(e));
+}
+
 static void *end_in_thread(void *ret)
 {
 	CUgraph g;
@@ -360,7 +389,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_all_kinds), cmocka_unit_test(test_fork_join), cmocka_unit_test(test_unjoined),
 		cmocka_unit_test(test_conflicts), cmocka_unit_test(test_modes), cmocka_unit_test(test_wrong_thread),
-		cmocka_unit_test(test_info_and_update), cmocka_unit_test(test_memory),
+		cmocka_unit_test(test_info_and_update), cmocka_unit_test(test_memory), cmocka_unit_test(test_destroyed),
 	};
 
 	cu_load();

@@ -33,6 +33,9 @@ static uint64_t map(int fd, uint64_t bytes)
 		munmap(p, bytes + SIM_PAGE_BYTES);
 		return 0;
 	}
+	/* No child can use it, and no core file wants half a terabyte of holes. */
+	(void)madvise(at, bytes, MADV_DONTFORK);
+	(void)madvise(at, bytes, MADV_DONTDUMP);
 	return (uintptr_t)at;
 }
 

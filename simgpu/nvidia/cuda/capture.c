@@ -186,6 +186,26 @@ CUresult sim_capture_conflict_context(CUcontext ctx)
 	return r;
 }
 
+/* A stream is destroyed while it captures: the capture is lost, and goes with the stream that began it. */
+void sim_capture_drop(CUstream s)
+{
+	pthread_mutex_lock(&lock);
+	struct sim_capture *c = s->capture;
+
+	if (c && c->origin == s) {
+		if (!c->given)
+			sim_graph_unmake(c->graph);
+		close_capture(c);
+	} else if (c) {
+		c->lost = true;
+		for (uint32_t i = 0; i < c->streams; i++)
+			if (c->stream[i] == s)
+				c->stream[i--] = c->stream[--c->streams];
+		atomic_store(&s->capture, NULL);
+	}
+	pthread_mutex_unlock(&lock);
+}
+
 void sim_capture_context_end(CUcontext ctx)
 {
 	pthread_mutex_lock(&lock);

@@ -256,6 +256,7 @@ CUresult sim_capture_conflict_event(CUevent e);
 CUresult sim_capture_record(CUevent e, CUstream s);
 CUresult sim_capture_wait(CUstream s, CUevent e, bool external);
 CUresult sim_capture_conflict_context(CUcontext ctx);
+void sim_capture_drop(CUstream s);
 void sim_capture_context_end(CUcontext ctx);
 void sim_tips_free(struct sim_tips *t);
 

@@ -125,7 +125,7 @@ static void list(CUstream s)
 void sim_stream_drop(CUstream s)
 {
 	if (s->capture)
-		sim_capture_conflict(s);
+		sim_capture_drop(s);
 	s->tag = 0;
 	if (s->lane) {
 		pthread_mutex_lock(&s->ctx->lock);
