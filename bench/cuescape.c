@@ -3,8 +3,9 @@
  * Takes device memory by every way there is, until it is refused: what a contract must stop. An ordinary program: it knows the number
  * of bytes that it may have (--limit) only to stop when it got twice as much.
  *
- *   cuescape KIND [--limit B] [--chunk B] [--hold]
- *       takes chunks, halving them down to 2 MiB when refused; prints what it got; with --hold keeps it until its input ends
+ *   cuescape KIND [--limit B] [--chunk B] [--pause MS] [--hold]
+ *       takes chunks, halving them down to 2 MiB when refused, with pauses in between; prints what it got; with --hold keeps it
+ *       until its input ends
  *   cuescape race [--limit B] [--threads T] [--procs P] [--rounds N]
  *       T threads in each of P processes take and give back random sizes by random ways
  *   cuescape dead [--limit B]      a process takes all, is killed, and the next one must get as much
@@ -36,7 +37,7 @@
 struct options {
 	const char *kind;
 	uint64_t limit, chunk;
-	unsigned threads, procs, rounds;
+	unsigned threads, procs, rounds, pause_ms;
 	bool hold;
 };
 
@@ -82,7 +83,7 @@ static CUresult take(const struct way *way, uint64_t bytes, struct held *h)
 	r = way->take(bytes, h);
 	if (!r) {
 		h->way = way;
-		count_grant(bytes);
+		count_grant(h->bytes);
 	} else {
 		atomic_fetch_add(&shared->refusals, 1);
 	}
@@ -97,6 +98,8 @@ static CUresult take_all(const struct options *o, const struct way *way, struct 
 
 	*n = 0;
 	while (*n < HELD_MAX && atomic_load(&shared->sum) < 2 * o->limit) {
+		if (o->pause_ms)
+			usleep(1000 * o->pause_ms);
 		r = take(way, chunk, &held[*n]);
 		if (!r) {
 			++*n;
@@ -357,6 +360,8 @@ static bool parse(struct options *o, int argc, char **argv)
 			o->threads = (unsigned)v;
 		else if (!strcmp(argv[i - 1], "--procs"))
 			o->procs = (unsigned)v;
+		else if (!strcmp(argv[i - 1], "--pause"))
+			o->pause_ms = (unsigned)v;
 		else if (!strcmp(argv[i - 1], "--rounds"))
 			o->rounds = (unsigned)v;
 		else
@@ -372,7 +377,7 @@ int main(int argc, char **argv)
 	cu_program = "cuescape";
 	if (!parse(&o, argc, argv)) {
 		fprintf(stderr, "cuescape KIND|race|dead|reset|list [--limit B] [--chunk B] [--threads N] [--procs N]\n"
-				"  [--rounds N] [--hold]\n");
+				"  [--rounds N] [--pause MS] [--hold]\n");
 		return 2;
 	}
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

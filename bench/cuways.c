@@ -18,9 +18,10 @@ static void give_alloc(struct held *h)
 
 static CUresult take_pitch(uint64_t bytes, struct held *h)
 {
-	size_t pitch;
+	size_t pitch, rows = bytes / 1024;   /* rows of 1000 become 1024 */
 
-	return cu.cuMemAllocPitch_v2(&h->p, &pitch, 1000, bytes / 1024, 16);   /* rows of 1000 become 1024 */
+	h->bytes = rows * 1000;
+	return cu.cuMemAllocPitch_v2(&h->p, &pitch, 1000, rows, 16);
 }
 
 static CUresult take_managed(uint64_t bytes, struct held *h)
@@ -98,6 +99,7 @@ static CUresult take_array2d(uint64_t bytes, struct held *h)
 	CUDA_ARRAY_DESCRIPTOR_v2 d = { .Width = 1024, .Height = bytes / 1024 / 16, .Format = CU_AD_FORMAT_FLOAT,
 				       .NumChannels = 4 };
 
+	h->bytes = d.Width * d.Height * 16;
 	return cu.cuArrayCreate_v2(&h->array, &d);
 }
 
@@ -107,6 +109,7 @@ static CUresult take_array3d(uint64_t bytes, struct held *h)
 					 .Format = CU_AD_FORMAT_FLOAT, .NumChannels = 1 };
 
 	d.Depth = d.Depth ? d.Depth : 1;
+	h->bytes = d.Width * d.Height * d.Depth * 4;
 	return cu.cuArray3DCreate_v2(&h->array, &d);
 }
 
@@ -124,6 +127,7 @@ static CUresult take_mipmap(uint64_t bytes, struct held *h)
 
 	while ((d.Height >> levels) && levels < 10)
 		levels++;
+	h->bytes = d.Width * d.Height * 16;   /* of the first: less than all */
 	return cu.cuMipmappedArrayCreate(&h->mipmap, &d, levels);
 }
 

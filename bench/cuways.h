@@ -13,7 +13,7 @@ struct way;
 
 struct held {
 	const struct way *way;
-	uint64_t bytes;
+	uint64_t bytes;   /* asked for; less where the way takes whole rows only */
 	CUdeviceptr p;
 	union {
 		CUarray array;
