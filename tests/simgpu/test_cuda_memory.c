@@ -304,6 +304,33 @@ static void test_arrays(void **state)
 	assert_int_equal(cu_free_bytes(), before);
 }
 
+/* Objects for kernels that look at arrays: numbers, which know what they were made of. */
+static void test_textures(void **state)
+{
+	/* CUDA_RESOURCE_DESC as far as it says "this array", and a texture description of zeros. */
+	uint64_t resource[18] = { 0 }, back[18], texture[13] = { 0 };
+	CUDA_ARRAY3D_DESCRIPTOR_v2 d = { .Width = 64, .Height = 64, .Format = CU_AD_FORMAT_FLOAT, .NumChannels = 1 };
+	CUtexObject_v1 t, s;
+	CUarray a;
+
+	(void)state;
+	OK(cuArray3DCreate_v2(&a, &d));
+	resource[1] = (uintptr_t)a;
+	OK(cuTexObjectCreate(&t, (void *)resource, (void *)texture, NULL));
+	OK(cuTexObjectGetResourceDesc((void *)back, t));
+	assert_memory_equal(back, resource, sizeof(back));
+	FAILS(CUDA_ERROR_INVALID_VALUE, cuTexObjectGetResourceViewDesc((void *)back, t));
+	OK(cuSurfObjectCreate(&s, (void *)resource));
+	FAILS(CUDA_ERROR_INVALID_VALUE, cuTexObjectDestroy(s));   /* it is a surface */
+	OK(cuSurfObjectDestroy(s));
+	OK(cuTexObjectDestroy(t));
+	FAILS(CUDA_ERROR_INVALID_VALUE, cuTexObjectDestroy(t));
+	resource[0] = 2;   /* linear memory, and that is none */
+	resource[1] = (uintptr_t)back;
+	FAILS(CUDA_ERROR_INVALID_VALUE, cuTexObjectCreate(&t, (void *)resource, (void *)texture, NULL));
+	OK(cuArrayDestroy(a));
+}
+
 /* Nothing at creation; the memory behind it is a handle's, which it keeps. */
 static void test_sparse_array(void **state)
 {
@@ -461,7 +488,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_packing), cmocka_unit_test(test_pitch), cmocka_unit_test(test_exhaustion), cmocka_unit_test(test_pool),
 		cmocka_unit_test(test_own_pool), cmocka_unit_test(test_pool_order), cmocka_unit_test(test_vmm), cmocka_unit_test(test_arrays),
-		cmocka_unit_test(test_sparse_array), cmocka_unit_test(test_managed_and_host), cmocka_unit_test(test_pointers),
+		cmocka_unit_test(test_textures), cmocka_unit_test(test_sparse_array), cmocka_unit_test(test_managed_and_host), cmocka_unit_test(test_pointers),
 		cmocka_unit_test(test_external), cmocka_unit_test(test_old_forms),
 	};
 
