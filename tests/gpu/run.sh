@@ -8,6 +8,7 @@
 #   --sim [CARD]  the same on a simulated accelerator (T4); everything is marked as such
 #   --short       checks only, few and small
 #   --seconds N   after this many no new step begins (500)
+#   --only STEP   this step, and others named so; --driver 11.4|12.2|13.0: which stand-in driver, with --sim
 #
 # Needs a driver, gcc and python3; PyTorch and nvcc are used if they are there. Works as a normal user, installs nothing and changes
 # no setting of the card. Exit: 0 all checks passed, 1 one failed, 2 usage, 77 nothing to run on.
