@@ -39,6 +39,8 @@ struct pen_piece {
 #define PEN_ADAPTER_TIMESTAMPS UINT32_C(1)   /* mark_time works on this device */
 #define PEN_ADAPTER_NOTIFY UINT32_C(2)       /* completion of a mark calls pen_gate_mark_done() by itself */
 #define PEN_ADAPTER_IN_SUBMIT UINT32_C(4)    /* submit can return a mark of the command itself; else mark_record follows it */
+#define PEN_ADAPTER_LOOSE_START UINT32_C(16) /* a mark starts when the device comes to it: on an idle device a little before the command, which
+                                                the host has yet to bring */
 #define PEN_ADAPTER_OBSERVER UINT32_C(8)     /* has no queues, it only looks (a management library): gives way to one that has. Of the
                                                 slots only oom_code is there */
 

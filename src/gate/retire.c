@@ -15,6 +15,8 @@
 /* How far the next mark's start may lie behind the estimated end of a tail and still be taken for its end. */
 #define TAIL_FACTOR 4
 #define TAIL_SLACK_NS UINT64_C(20000)
+/* What the host needs to bring a command to a device that has begun to wait for it (PEN_ADAPTER_LOOSE_START). */
+#define BRING_NS UINT64_C(8000)
 /* A synchronisation that returned this fast found everything done long ago. */
 #define SYNC_BLOCKED_NS UINT64_C(20000)
 
@@ -252,11 +254,23 @@ void pen_gate_advance(struct pen_gate *g)
 
 struct span { uint64_t start, end; };
 
+/*
+ * Is @b as long as was learned, but for what the host needed to bring it to an idle device? Then that is neither charged nor
+ * learned: a program that waits for each of its short kernels would pay twice their time.
+ */
+static bool is_as_learned(const struct pen_gate *g, const struct pen_gate_batch *b)
+{
+	if (!(g->ad->caps & PEN_ADAPTER_LOOSE_START) || !b->solo || !b->cost || b->slices != b->slices_all || !pen_cost_known(b->cost))
+		return false;
+	uint64_t ns = b->end_ns - b->start_ns, est = pen_cost_est_ns(b->cost);
+	return ns >= est && ns - est <= BRING_NS;
+}
+
 /* Device time of the first command, as well as it is known. */
 static struct span first_span(const struct pen_gate *g, struct pen_gate_batch *b)
 {
 	if (b->start_ns)
-		return (struct span){ b->start_ns, b->end_ns };
+		return (struct span){ is_as_learned(g, b) ? b->end_ns - pen_cost_est_ns(b->cost) : b->start_ns, b->end_ns };
 	uint64_t start = PEN_MAX(b->submit_ns, g->end_ns);
 	uint64_t seen = atomic_load_explicit(&b->seen_ns, memory_order_relaxed);
 	bool exact = b->exact;
@@ -331,6 +345,8 @@ static void learn(struct pen_gate *g, struct pen_gate_batch *b, const struct pen
 	bool alone = !b->dirty && !runs->all_now && b->runs_all == runs->all && b->overlap == g->overlap;
 	uint64_t ns = 0;
 	if (b->start_ns) {
+		if (is_as_learned(g, b))
+			return;
 		ns = b->end_ns - b->start_ns;
 	} else if (b->solo && !b->tail_n) {   /* no timestamps: host time, if nothing was before it and its end was really seen */
 		uint64_t end = b->has_mark && seen ? (b->exact ? seen : 0) : b->sync_exact ? b->sync_ns : 0;

@@ -109,6 +109,41 @@ static void test_new_ledger(void **state)
 	rig_close(&r);
 }
 
+static int early_start(struct pen_mark *first, struct pen_mark *last, uint64_t *ret_start, uint64_t *ret_end)
+{
+	*ret_end = pen_mono_ns();
+	*ret_start = *ret_end - 1006000;
+	(void)first, (void)last;
+	return 0;
+}
+
+/* What the host needs to bring a command to an idle device is neither charged nor learned. */
+static void test_loose_start(void **state)
+{
+	(void)state;
+	struct rig r;
+	if (!(SUITE_CAPS & PEN_ADAPTER_TIMESTAMPS))
+		return;
+	rig_open(&r, board_alone(), 0, 0);
+	struct pen_cost *c = pen_gate_cost(r.gate, 77, 1);
+	for (int i = 0; i < 6; i++)
+		pen_cost_learn(c, 1000000);
+	r.dev->adapter.mark_time = early_start;
+	for (uint32_t loose = 0; loose < 2; loose++) {
+		struct fake_cmd cmd = { .dur_ns = 10000 };
+		struct pen_gate_cmd g = { .native = &cmd, .cost = c, .slices = 1, .wave = 1 };
+		uint64_t before = atomic_load(&account(&r)->device_ns);
+		r.dev->adapter.caps = loose ? SUITE_CAPS | PEN_ADAPTER_LOOSE_START : SUITE_CAPS;
+		usleep(2000);   /* of its own, and not where the one before is charged already */
+		assert_int_equal(pen_gate_submit(r.q, &g), 0);
+		finish_queue(r.q);
+		settle(&r);
+		assert_int_equal(atomic_load(&account(&r)->device_ns) - before, loose ? pen_cost_est_ns(c) : 1006000);
+		assert_int_equal(pen_cost_est_ns(c), 1001200);   /* learned the first time only */
+	}
+	rig_close(&r);
+}
+
 static void test_cost_table(void **state)
 {
 	(void)state;
@@ -229,7 +264,7 @@ static void test_cost_of_pieces(void **state)
 #define SUITE_TESTS_ACCOUNT \
 	cmocka_unit_test(test_exact_charge), cmocka_unit_test(test_idle_gap_is_free), \
 	cmocka_unit_test(test_charge_is_union), cmocka_unit_test(test_corun_charges_estimate), \
-	cmocka_unit_test(test_new_ledger), cmocka_unit_test(test_cost_table), \
+	cmocka_unit_test(test_new_ledger), cmocka_unit_test(test_loose_start), cmocka_unit_test(test_cost_table), \
 	cmocka_unit_test(test_cost_learning), cmocka_unit_test(test_cost_of_pieces), \
 	cmocka_unit_test(test_response_without_first)
 

@@ -121,29 +121,37 @@ static void quit(void *unused)
 /* As pthread_create(): its header is not for a library that must do without that library. */
 typedef int (*create_fn)(unsigned long *thread, const void *attr, void *(*run)(void *), void *arg);
 
-static create_fn find_create(void)
+typedef int (*detach_fn)(unsigned long thread);
+
+static void *find(const char *name)
 {
-	void *f = dlsym(RTLD_DEFAULT, "pthread_create");
-	if (!f) {   /* an older C library, and a program without threads of its own */
-		void *lib = dlopen("libpthread.so.0", RTLD_NOW);
-		f = lib ? dlsym(lib, "pthread_create") : NULL;
-	}
-	create_fn create;
-	__builtin_memcpy(&create, &f, sizeof(create));
-	return create;
+	void *f = dlsym(RTLD_DEFAULT, name);
+	if (f)
+		return f;
+	void *lib = dlopen("libpthread.so.0", RTLD_NOW);   /* an older C library, and a program without threads of its own */
+	return lib ? dlsym(lib, name) : NULL;
 }
 
 #define SIGSET_BYTES 8   /* of the kernel's set */
 #define SET_MASK 2       /* SIG_SETMASK; signal.h has it among much that we must not call */
 
 /* Signals are the application's: a thread of ours takes none. The set is inherited at the birth. */
-static int create_quiet(create_fn create)
+static int create_quiet(void)
 {
+	create_fn create;
+	detach_fn detach;
+	void *c = find("pthread_create"), *d = find("pthread_detach");
 	unsigned long thread;
 	uint64_t all = UINT64_MAX, old = 0;
+	if (!c || !d)
+		return -ENOSYS;
+	__builtin_memcpy(&create, &c, sizeof(create));
+	__builtin_memcpy(&detach, &d, sizeof(detach));
 	syscall(SYS_rt_sigprocmask, SET_MASK, &all, &old, SIGSET_BYTES);
 	int r = create(&thread, NULL, run, NULL);
 	syscall(SYS_rt_sigprocmask, SET_MASK, &old, NULL, SIGSET_BYTES);
+	if (!r)
+		detach(thread);
 	return -r;
 }
 
@@ -154,8 +162,7 @@ static void start(void)
 	if (atomic_load(&helper.process) != me) {
 		atomic_store(&helper.asleep, 0);
 		atomic_store(&helper.quit, 0);
-		create_fn create = find_create();
-		if (create && create_quiet(create) == 0) {
+		if (create_quiet() == 0) {
 			atomic_store(&helper.process, me);
 			if (!helper.told_exit)
 				helper.told_exit = __cxa_atexit(quit, NULL, &__dso_handle) == 0;

@@ -36,7 +36,7 @@ static _Thread_local struct fstream *own_stream;
 static _Thread_local CUstreamCaptureMode thread_mode;
 static _Thread_local const void *using;  /* stream that this thread's last call of the application was for */
 
-static struct pen_cu_device device;
+static struct pen_cu_device *device;   /* a new one each time: the watcher may still look at the last one */
 static struct pen_gate *gate;
 static struct fake_board *board;
 
@@ -604,12 +604,12 @@ static void table_fill(void)
 
 struct pen_cu_device *pen_cu_device_current(void)
 {
-	return current ? &device : NULL;
+	return current ? device : NULL;
 }
 
 struct pen_cu_device *pen_cu_device(CUdevice id)
 {
-	return id == device.id ? &device : NULL;
+	return id == device->id ? device : NULL;
 }
 
 struct pen_gate *pen_cu_gate(struct pen_cu_device *d)
@@ -640,20 +640,33 @@ void pen_cu_mem_synced(struct pen_cu_device *d)
 
 /* ---- for tests ---------------------------------------------------------------------------------------------------- */
 
+/* The watcher of the last gate is done with it. */
+static void quiesce(void)
+{
+	struct pen_cu_gating *g = device ? atomic_load(&device->gating) : NULL;
+	for (int i = 0; g && i < 5000 && pen_cu_watched() && atomic_load(&g->watch); i++)
+		usleep(1000);
+}
+
 void fake_open(struct fake_board *b, uint32_t tenant)
 {
+	static bool filled;
+	quiesce();
 	memset(&fake, 0, sizeof(fake));
 	fake.h2d_ns_mib = 42000;
-	table_fill();
+	if (!filled)
+		table_fill();
+	filled = true;
 	pen_forklock_setup();
+	device = calloc(1, sizeof(*device));
 	device_end_ns = 0;
 	board = b;
 	struct pen_attach_device *d = calloc(1, sizeof(*d));
 	fake_board_device(b, tenant, tenant, 0, d);
-	struct pen_gate_device want = { .key = "pci:0000:01:00.0", .model = "fake", .mem_bytes = PEN_GIB, .units = 64, .native = &device };
+	struct pen_gate_device want = { .key = "pci:0000:01:00.0", .model = "fake", .mem_bytes = PEN_GIB, .units = 64, .native = device };
 	assert_int_equal(pen_gate_open_device(&pen_cu_adapter, &want, d, NULL, &gate), 0);
-	device.units = 64;
-	device.gate = gate;
+	device->units = 64;
+	device->gate = gate;
 	current = NULL;
 	own_stream = NULL;
 }
@@ -701,6 +714,14 @@ CUresult fake_launch(CUfunction f, unsigned int grid, CUstream s)
 {
 	fake_uses(s);
 	return pen_cuLaunchKernel(f, grid, 1, 1, 256, 1, 1, 0, s, NULL, NULL);
+}
+
+bool fake_is_shut(void)
+{
+	pen_gate_lock(gate);
+	bool shut = gate->devgate.shut;
+	pen_gate_unlock(gate);
+	return shut;
 }
 
 uint32_t fake_busy(void)

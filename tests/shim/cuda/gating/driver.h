@@ -56,6 +56,7 @@ CUresult fake_launch(CUfunction f, unsigned int grid, CUstream s);   /* by the h
 void fake_uses(CUstream s);              /* this thread's next call is for it */
 void fake_hold(CUstream s);              /* nothing in it begins */
 void fake_unblock(CUstream s);           /* what its wait-value waited for has come */
+bool fake_is_shut(void);                 /* the device-side gate */
 uint32_t fake_busy(void);                /* state of the own busy word */
 /* Nothing in flight any more, by looking alone; a bound. */
 void fake_settle(void);

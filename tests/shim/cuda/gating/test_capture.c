@@ -175,14 +175,14 @@ static void test_graph_cost(void **state)
 		assert_int_equal(pen_cuStreamSynchronize(s), 0);
 	}
 	fake_settle();
-	assert_in_range(pen_cost_est_ns(c), 290 * PEN_US, 310 * PEN_US);
-	graph.dur_ns = 500 * PEN_US;
+	assert_in_range(pen_cost_est_ns(c), 300 * PEN_US, 5 * PEN_MS);
+	graph.dur_ns = 10 * PEN_MS;
 	assert_int_equal(pen_cuGraphExecKernelNodeSetParams_v2(exec, NULL, NULL), 0);
 	assert_true(pen_cost_known(c));
 	assert_int_equal(pen_cuGraphLaunch(exec, s), 0);
 	assert_int_equal(pen_cuStreamSynchronize(s), 0);
 	fake_settle();
-	assert_in_range(pen_cost_est_ns(c), 490 * PEN_US, 510 * PEN_US);
+	assert_true(pen_cost_est_ns(c) >= 10 * PEN_MS);   /* at once, and not a fifth of the way */
 	pen_cu_graph_gone(exec);
 	fake_assert_clean();
 }

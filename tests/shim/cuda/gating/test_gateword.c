@@ -57,9 +57,9 @@ static void stand_at_gate(CUstream s)
 	for (int i = 0; i < 5; i++)
 		assert_int_equal(fake_launch(FN(middle), 64, s), 0);
 	urgent_says(PEN_BUSY_RUN);
-	for (int i = 0; i < 5000 && !fake_gate()->devgate.shut; i++)
+	for (int i = 0; i < 5000 && !fake_is_shut(); i++)
 		usleep(1000);
-	assert_true(fake_gate()->devgate.shut);
+	assert_true(fake_is_shut());
 	fake_unblock(s);
 	assert_int_equal(pen_cu_real.cuStreamQuery(s), CUDA_ERROR_NOT_READY);
 }
@@ -77,9 +77,9 @@ static void test_deep_and_stops(void **state)
 	assert_int_equal(held(PEN_HOLD_WINDOW), window);
 	uint64_t before = atomic_load(&fake.busy_ns);
 	urgent_says(PEN_BUSY_RUN);
-	for (int i = 0; i < 5000 && !fake_gate()->devgate.shut; i++)
+	for (int i = 0; i < 5000 && !fake_is_shut(); i++)
 		usleep(1000);
-	assert_true(fake_gate()->devgate.shut);   /* by the watcher: this thread has made no call */
+	assert_true(fake_is_shut());   /* by the watcher: this thread has made no call */
 	fake_unblock(s);
 	assert_int_equal(submitted_and_run(), before);
 	urgent_says(PEN_BUSY_IDLE);
