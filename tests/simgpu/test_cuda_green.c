@@ -89,9 +89,11 @@ static void test_units(void **state)
 	for (int i = 0; i < 2; i++) {
 		CUstream s = i ? narrow : wide;
 
+		cu_hold(s);
 		OK(cuEventRecord(e[2 * i], s));
 		OK(cuLaunchKernel(spin, (unsigned)total, 1, 1, 1024, 1, 1, 0, s, args, NULL));
 		OK(cuEventRecord(e[2 * i + 1], s));
+		cu_open();
 		OK(cuStreamSynchronize(s));
 	}
 	OK(cuEventElapsedTime(&whole, e[0], e[1]));
