@@ -279,6 +279,7 @@ int pen_cmd_doctor(struct pen_cli *cli, int argc, char **argv)
 	check_layer(&d);
 	check_daemon(&d, cli);
 	pen_doctor_audit(&d, cli);
+	pen_doctor_kubelet(&d, cli);
 	check_runtime_dir(&d);
 	check_clock(&d);
 	json_t *all = json_pack("{s:s, s:O, s:s, s:o}", "schema", "penstock/v1", "checks", d.checks, "worst", status_name[d.worst], "promises",

@@ -19,6 +19,8 @@ void pen_doctor_report(struct doctor *d, const char *id, enum pen_finding s, con
 void pen_doctor_cuda(struct doctor *d, const json_t *probe);
 /* What the daemon's audit has found; nothing where none answers or nothing is watched. */
 void pen_doctor_audit(struct doctor *d, const struct pen_cli *cli);
+/* doctor_kubelet.c: of the kubelet, where the daemon serves one. */
+void pen_doctor_kubelet(struct doctor *d, const struct pen_cli *cli);
 /* Has this machine anything of NVIDIA's driver? */
 bool pen_doctor_has_nvidia(void);
 

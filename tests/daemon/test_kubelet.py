@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kubelet's device plugin against a kubelet that behaves as badly as real ones: registration, restarts, streams, gRPC."""
+import json
 import os
 import socket
 import struct
@@ -481,6 +482,22 @@ def test_samples():
             f.flush()
             r = subprocess.run([os.environ['PENSTOCK'], 'config', 'check', f.name], capture_output=True, text=True, check=False)
             assert r.returncode == 0, (text, r.stdout + r.stderr)
+
+
+def test_doctor():
+    """It says whether the kubelet listens, and which profile fits into no card."""
+    def doctor(n, **env):
+        r = subprocess.run([os.environ['PENSTOCK'], '--socket', n.daemon.sock, 'doctor', '-o', 'json'], capture_output=True, text=True,
+                           check=False, env={**os.environ, **env})
+        return [(c['status'], c['text']) for c in json.loads(r.stdout)['checks'] if c['id'] == 'kubelet']
+    with Node(profiles=PROFILE + '    - {name: huge, memory: 400G}\n') as n:
+        assert ('warning', f'{R} is not registered: nobody listens to it in {n.kubelet_dir}') in doctor(n), doctor(n)
+        n.kubelet.start()
+        n.kubelet.wait_list(R)
+        n.live()
+        n.live('penstock.io/huge')
+        assert doctor(n) == [('warning', 'no card has a slot of penstock.io/huge'), ('ok', '2 resources are registered with the kubelet')], doctor(n)
+        assert any('种资源' in text for _, text in doctor(n, PENSTOCK_LANG='zh_CN'))
 
 
 def test_watchers():

@@ -2,6 +2,7 @@
 """What the kubelet gives away: Allocate in all the ways in which kubelets call it, tokens, moves, lapses, and whose container it is."""
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import threading
 import uuid
 
 import fake
+import test_audit
 from fake import Client, wait_for
 from kubelet_node import CARDS, PROFILE, R, Node, tenant_dir
 from kubelet_standin import M, grpc
@@ -332,6 +334,43 @@ def test_never_unhealthy_in_use():
         n.daemon.request('DELETE', '/v1/tenants/person')
         n.kubelet.wait_list(R, lambda p: p.healthy() == set(p.devices()), 'all of them')
         c.close()
+
+
+def test_drained():
+    """A card that an operator takes out of use: nobody new is sent, and who is there is not thrown out by the kubelet's next start."""
+    with Node() as n:
+        p = start(n)
+        a = Pod(p.allocate(['g0-s1']))
+        count = len(p.lists)
+        assert n.daemon.request('POST', '/v1/devices/drain', {'device': ONE})[0] == 200
+        n.kubelet.wait_list(R, lambda p: p.healthy() == {'g0-s1', 'g1-s0', 'g1-s1', 'g1-s2', 'g1-s3'}, 'the one in use')
+        assert len(p.lists) == count + 1
+        e = refused(lambda: p.allocate(['g0-s0']))
+        assert 'drained' in e.details(), e.details()
+        assert n.daemon.request('POST', '/v1/devices/undrain', {'device': ONE})[0] == 200
+        n.kubelet.wait_list(R, lambda p: p.healthy() == set(p.devices()), 'all of them')
+        assert len(p.lists) == count + 2
+        a.close()
+
+
+def test_lost():
+    """A card that falls off the bus: all its slots are unhealthy, in one new list, and healthy again when it is back."""
+    probe = test_audit.Probe(mem=4 << 30)
+    with Node(start=False, top='audit: {period: 100ms}\n') as n:
+        n.probe = probe.path
+        n.start()
+        p = start(n)
+        ids = set(p.devices())
+        p.allocate(['g0-s0'])
+        count = len(p.lists)
+        probe.say(lost=True)
+        n.kubelet.wait_list(R, lambda p: set(p.devices()) == ids and not p.healthy(), 'no healthy one')
+        assert len(p.lists) == count + 1
+        assert refused(lambda: p.allocate(['g0-s1'])).code() == grpc.StatusCode.NOT_FOUND
+        probe.say()
+        n.kubelet.wait_list(R, lambda p: p.healthy() == ids, 'all of them')
+        assert len(p.lists) == count + 2
+    shutil.rmtree(probe.dir)
 
 
 def test_ended_by_a_person():
