@@ -10,10 +10,10 @@ import threading
 import uuid
 
 import fake
-import test_audit
 from fake import Client, wait_for
 from kubelet_node import CARDS, PROFILE, R, Node, tenant_dir
 from kubelet_standin import M, grpc
+from test_audit import Probe
 
 ONE, TWO = CARDS[0][0], CARDS[1][0]
 BIG = 'penstock.io/big'
@@ -355,7 +355,7 @@ def test_drained():
 
 def test_lost():
     """A card that falls off the bus: all its slots are unhealthy, in one new list, and healthy again when it is back."""
-    probe = test_audit.Probe(mem=4 << 30)
+    probe = Probe(mem=4 << 30)
     with Node(start=False, top='audit: {period: 100ms}\n') as n:
         n.probe = probe.path
         n.start()
