@@ -140,7 +140,9 @@ static void waited(struct pen_cu_gating *g)
 
 CUresult pen_cuEventSynchronize(CUevent e)
 {
-	struct seen_event n = pen_cu_thread.depth ? (struct seen_event){ 0 } : look(e);
+	struct seen_event n = { 0 };
+	if (!pen_cu_thread.depth)
+		n = look(e);
 	uint64_t token = 0;
 	bool whole = false;
 	struct pen_cu_gating *g = NULL;
@@ -170,7 +172,9 @@ CUresult pen_cuEventSynchronize(CUevent e)
 CUresult pen_cuEventQuery(CUevent e)
 {
 	CUresult r = REAL(cuEventQuery)(e);
-	struct seen_event n = pen_cu_thread.depth ? (struct seen_event){ 0 } : look(e);
+	struct seen_event n = { 0 };
+	if (!pen_cu_thread.depth)
+		n = look(e);
 	if (r != CUDA_SUCCESS || !n.stream || !pen_cu_stream_pin(n.stream, n.use))
 		return r;
 	pen_cu_thread.depth++;

@@ -417,7 +417,17 @@ static CUresult run_host(struct pen_cu_cmd *cmd, const struct pen_piece *p)
 {
 	struct host_cmd *h = (struct host_cmd *)(void *)cmd;
 	(void)p;
-	return h->launch ? h->launch(h->stream, call_fn, h->call) : h->add(h->stream, call_callback, h->call, h->flags);
+	if (h->add)
+		return h->add(h->stream, call_callback, h->call, h->flags);
+	return h->launch ? h->launch(h->stream, call_fn, h->call) : CUDA_ERROR_NOT_FOUND;
+}
+
+/* As the application called it. */
+static CUresult host_as_it_is(const struct host_cmd *h, const struct host_call *call)
+{
+	if (h->add)
+		return h->add(h->stream, call->callback, call->user, h->flags);
+	return h->launch ? h->launch(h->stream, call->fn, call->user) : CUDA_ERROR_NOT_FOUND;
 }
 
 /* A captured one is called once for each launch of the graph: it stays the application's own. */
@@ -430,7 +440,7 @@ static CUresult host(struct host_cmd *h, struct pen_cu_stream *s, const struct h
 	if (!captured)
 		copy = malloc(sizeof(*copy));
 	if (!copy)
-		return h->launch ? h->launch(h->stream, call->fn, call->user) : h->add(h->stream, call->callback, call->user, h->flags);
+		return host_as_it_is(h, call);
 	*copy = *call;
 	h->call = copy;
 	h->cmd.run = run_host;
