@@ -75,8 +75,9 @@ static int give_to_owner(const struct pen_tenant *t, struct pen_err *err)
 	/* In a container the tenant may run as anybody: the token is the key, so the socket itself is open to all who see it. */
 	if (chmod(sock, 0666) < 0)
 		return pen_err_sys(err, -errno, "mode of '%s'", sock);
-	if (geteuid() == 0 && (chown(t->dir, t->owner_uid, t->owner_gid) < 0 ||
-			       lchown(sock, t->owner_uid, t->owner_gid) < 0))
+	/* The directory last: from then on its owner can put another file in the socket's place. */
+	if (geteuid() == 0 && (lchown(sock, t->owner_uid, t->owner_gid) < 0 ||
+			       chown(t->dir, t->owner_uid, t->owner_gid) < 0))
 		return pen_err_sys(err, -errno, "owner of '%s'", t->dir);
 	return 0;
 }
@@ -139,10 +140,11 @@ int pen_tenant_dir_make(struct pen_daemon *d, struct pen_tenant *t, struct pen_e
 	return r;
 }
 
+/* The directory is its owner's, who can put links in the place of what we made: each step is taken without following one. */
 void pen_tenant_dir_remove(struct pen_tenant *t)
 {
-	static const char *const files[] = { "seat/d/" PEN_ATTACH_SOCK, "seat/d/" PEN_TOKEN_FILE, PEN_ATTACH_SOCK, PEN_TOKEN_FILE };
-	static const char *const dirs[] = { "seat/d", "seat", "" };
+	static const char *const within[] = { "seat", "d" };
+	int dir[1 + PEN_ARRAY_LEN(within)], n = 0;
 	if (*t->owner)
 		pen_owner_unrecord(t);
 	if (t->listen_ev)
@@ -151,14 +153,19 @@ void pen_tenant_dir_remove(struct pen_tenant *t)
 	if (t->listen_fd >= 0)
 		close(t->listen_fd);
 	t->listen_fd = -1;
-	for (size_t i = 0; i < PEN_ARRAY_LEN(files); i++) {
-		char path[sizeof(t->dir) + 32];
-		snprintf(path, sizeof(path), "%s/%s", t->dir, files[i]);
-		unlink(path);
+	dir[n] = open(t->dir, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	while (dir[n] >= 0 && n < (int)PEN_ARRAY_LEN(within)) {
+		dir[n + 1] = openat(dir[n], within[n], O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		n++;
 	}
-	for (size_t i = 0; i < PEN_ARRAY_LEN(dirs); i++) {
-		char path[sizeof(t->dir) + 32];
-		snprintf(path, sizeof(path), "%s/%s", t->dir, dirs[i]);
-		rmdir(path);
+	for (; n >= 0; n--) {
+		if (dir[n] >= 0) {
+			unlinkat(dir[n], PEN_ATTACH_SOCK, 0);
+			unlinkat(dir[n], PEN_TOKEN_FILE, 0);
+			close(dir[n]);
+		}
+		if (n > 0 && unlinkat(dir[n - 1], within[n - 1], AT_REMOVEDIR) < 0)
+			unlinkat(dir[n - 1], within[n - 1], 0);   /* a link: else the name could not be used again */
 	}
+	rmdir(t->dir);
 }

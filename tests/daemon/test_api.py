@@ -386,6 +386,26 @@ def ask_port(port):
             return b''
 
 
+def test_links():
+    """A tenant's directory is its owner's: a link that he puts there leads nobody to what is another's when it ends."""
+    with Daemon() as d:
+        mine, his = (d.create(name)[1] for name in ('a', 'b'))
+        assert his['mount_dir'] == his['dir'] + '/seat/d', his
+        before = os.listdir(his['mount_dir'])
+        assert len(before) == 2
+        os.rename(mine['dir'] + '/seat', mine['dir'] + '/away')
+        os.symlink(his['dir'] + '/seat', mine['dir'] + '/seat')
+        assert d.request('DELETE', '/v1/tenants/a')[0] == 200
+        assert os.listdir(his['mount_dir']) == before
+        assert os.listdir(mine['dir']) == ['away']                 # what the daemon has not made it leaves
+        again = d.create('a')
+        assert again[0] == 201 and sorted(os.listdir(again[1]['mount_dir'])) == sorted(before)
+        os.unlink(mine['dir'] + '/seat/d/token')
+        os.symlink(his['mount_dir'] + '/token', mine['dir'] + '/seat/d/token')
+        d.request('DELETE', '/v1/tenants/a')
+        assert os.listdir(his['mount_dir']) == before and os.listdir(mine['dir']) == ['away']
+
+
 def test_lookers():
     """Users who may only look leave room for those who may change things."""
     if os.getuid() != 0:
