@@ -74,8 +74,11 @@ void pen_audit_seat(struct pen_daemon *d, struct pen_place *p)
 	put_in_force(d, p);
 }
 
-/* What one process has beside its allocations, from those that have been learned: the least, so that nobody is charged too much. */
-static void learn_context(struct pen_device *dev)
+/*
+ * What one process has beside its allocations, from those that have been learned: the least, so that nobody is charged too much,
+ * and never more than a process is allowed: a tenant that takes memory unseen, or falsifies its ledger, is charged for itself only.
+ */
+static void learn_context(const struct pen_daemon *d, struct pen_device *dev)
 {
 	uint64_t least = UINT64_MAX;
 	for (unsigned i = 0; i < PEN_TENANT_SLOTS; i++) {
@@ -84,7 +87,7 @@ static void learn_context(struct pen_device *dev)
 			least = PEN_MIN(least, p->audit.overhead.bytes / p->audit.n_processes);
 	}
 	if (least != UINT64_MAX)
-		dev->audit->context_bytes = least;
+		dev->audit->context_bytes = PEN_MIN(least, d->cfg.audit_allowance);
 }
 
 static void tell_much(struct pen_daemon *d, struct pen_place *p)
@@ -269,7 +272,7 @@ static void take_device(struct pen_daemon *d, struct pen_device *dev, const stru
 	for (unsigned i = 0; i < PEN_TENANT_SLOTS; i++)
 		if (dev->slot[i])
 			take_place(d, dev->slot[i]);
-	learn_context(dev);
+	learn_context(d, dev);
 	take_outside(d, dev, r);
 	for (unsigned i = 0; i < PEN_TENANT_SLOTS; i++)
 		if (dev->slot[i])

@@ -241,6 +241,20 @@ def test_estimate():
         wait_for(lambda: overhead(d, 'b') == 0, 'none: its process is dead')
 
 
+def test_estimate_is_bounded():
+    """What one tenant takes unseen, or makes look so by its own ledger, keeps nobody else from what was promised."""
+    with Audited('audit: {period: 100ms, allowance: 128M}\n') as (d, probe, a):
+        attach(d, 'a', memory='400M')
+        d.create('b', memory='400M')
+        probe.say((os.getpid(), 700))
+        wait_for(lambda: overhead(d, 'a') == 704, 'an overhead')
+        pid = client(d, 'b')
+        seen = set()
+        wait_for(lambda: seen.add(overhead(d, 'b')) or (len(seen) > 1 and 0 in seen), 'the estimate to end')
+        assert seen == {0, 128}, seen
+        fake.kill_child(pid)
+
+
 def test_full():
     """More than its limit leaves: nothing below zero, nothing more, and it is told once."""
     with Audited() as (d, probe, a):
