@@ -45,7 +45,7 @@ class Programs(unittest.TestCase):
             with self.subTest(driver):
                 r = self.run_(RUN, '--driver', driver, '--', PENSTOCK, 'run', '--memory', '1G', '--compute', '30%', '--', *CARD)
                 self.assertEqual(self.frames(r), plain)
-                self.assertRegex(r.stderr, r'used \d+ KiB of memory \(limit 1 GiB\), .* of device time .*, [1-9]\d* commands')
+                self.assertRegex(r.stderr, r'used \d+ [KM]iB of memory \(limit 1 GiB\), .* of device time .*, [1-9]\d* commands')
 
     def test_too_little_memory(self):
         """The driver's own code for it, and a summary that says what would have done."""
