@@ -72,10 +72,11 @@ static bool cache_folder(char *buf, size_t n)
 }
 
 /* FNV-1a of what tells one version of a file from another. */
-static void mix(uint64_t *h, const void *data, size_t n)
+static uint64_t mix(uint64_t h, uint64_t v)
 {
-	for (const unsigned char *s = data; n--; s++)
-		*h = (*h ^ *s) * UINT64_C(1099511628211);
+	for (unsigned shift = 0; shift < 64; shift += 8)
+		h = (h ^ (v >> shift & 0xff)) * UINT64_C(1099511628211);
+	return h;
 }
 
 static bool mix_file(uint64_t *h, const char *path)
@@ -85,10 +86,11 @@ static bool mix_file(uint64_t *h, const char *path)
 		return true;
 	if (stat(path, &st) < 0)
 		return false;
-	const uint64_t v[] = { (uint64_t)st.st_dev, st.st_ino, (uint64_t)st.st_size, (uint64_t)st.st_mtim.tv_sec,
-			       (uint64_t)st.st_mtim.tv_nsec };
-	mix(h, v, sizeof(v));
-	mix(h, path, strlen(path) + 1);
+	const uint64_t v[] = { st.st_dev, st.st_ino, (uint64_t)st.st_size, (uint64_t)st.st_mtim.tv_sec, (uint64_t)st.st_mtim.tv_nsec };
+	for (size_t i = 0; i < PEN_ARRAY_LEN(v); i++)
+		*h = mix(*h, v[i]);
+	for (const char *c = path; *c; c++)
+		*h = mix(*h, (unsigned char)*c);
 	return true;
 }
 

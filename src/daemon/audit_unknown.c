@@ -84,17 +84,18 @@ void pen_audit_unknown(struct pen_daemon *d, struct pen_device *dev)
 	if (d->opt.is_private || d->adopt_until_ns > now)   /* of other users; or of clients that come back */
 		return;
 	bool stop = d->cfg.audit_unknown == PEN_UNKNOWN_STOP;
-	const char *not = stop ? why_not() : NULL;
+	const char *obstacle = stop ? why_not() : NULL;
 	for (unsigned i = 0; i < a->n_processes; i++) {
 		struct pen_audit_process *p = &a->process[i];
 		if (p->kind != PEN_AUDIT_UNKNOWN || p->readings < SURE)
 			continue;
 		if (!p->told && told++ < TOLD_MAX)
 			tell(d, dev, p);
-		if (not && !d->told_cannot_stop)
-			pen_event(d, PEN_EVENT_ALERT, NULL, dev, "audit.unknown_processes is stop, but they are only reported: %s", not);
-		d->told_cannot_stop |= not != NULL;
-		if (stop && !not)
+		if (obstacle && !d->told_cannot_stop)
+			pen_event(d, PEN_EVENT_ALERT, NULL, dev, "audit.unknown_processes is stop, but they are only reported: %s",
+				  obstacle);
+		d->told_cannot_stop |= obstacle != NULL;
+		if (stop && !obstacle)
 			end(d, dev, p, now);
 	}
 }

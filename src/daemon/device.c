@@ -388,8 +388,9 @@ struct pen_verdict pen_place_verdict(struct pen_daemon *d, const struct pen_plac
 {
 	const struct pen_table_tenant *t = &p->device->table->tenant[p->slot];
 	pen_lock(&d->table->lock);
+	uint64_t overhead = PEN_MIN(t->mem_overhead_bytes, UINT64_MAX - t->mem_taken);
 	struct pen_verdict v = { .rank = t->rank, .entitled_ppm = t->entitled_ppm, .mem_limit_bytes = pen_lend_shown(t),
-				 .mem_taken_bytes = t->mem_taken + PEN_MIN(t->mem_overhead_bytes, UINT64_MAX - t->mem_taken) };
+				 .mem_taken_bytes = t->mem_taken + overhead };
 	pen_unlock(&d->table->lock);
 	return v;
 }

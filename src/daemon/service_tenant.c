@@ -171,7 +171,7 @@ int pen_service_tenant_label(struct pen_service *s, const char *name, const char
 
 bool pen_service_means(const struct pen_contract *c, const struct pen_service_device *dev)
 {
-	struct pen_device d;   /* only what pen_contract_means() looks at */
+	struct pen_device d = { .index = 0 };   /* only what pen_contract_means() looks at */
 	snprintf(d.key, sizeof(d.key), "%s", dev->key);
 	snprintf(d.model, sizeof(d.model), "%s", dev->model);
 	return pen_contract_means(c, &d);
