@@ -58,6 +58,9 @@ static void *churn(void *arg)
 			pthread_barrier_wait(&all_hold);
 		if (i % 8 == 7) {   /* left to the context */
 			OK(cu.cuCtxDestroy_v2(ctx));
+			while (n-- > 0)   /* the stand-in keeps a few bytes for a handle until then */
+				if (a[n])
+					cu.cuArrayDestroy(a[n]);
 			MUST(cu.cuCtxCreate_v2(&ctx, 0, dev));
 			continue;
 		}
