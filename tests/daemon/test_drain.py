@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 import fake
+from auditing import FLAGS, KEY, STOP, TOTAL, Audited, Probe, end, gone, orphan, started
 from fake import Client, Daemon, kill_child, wait_for
-from test_audit import FLAGS, KEY, STOP, TOTAL, Audited, Probe, end, gone, orphan, started
 
 ENODEV = -19
 DRAIN, UNDRAIN, RELEASE = '/v1/devices/drain', '/v1/devices/undrain', '/v1/devices/release'

@@ -10,10 +10,10 @@ import threading
 import uuid
 
 import fake
+from auditing import Probe
 from fake import Client, wait_for
 from kubelet_node import CARDS, PROFILE, R, Node, tenant_dir
 from kubelet_standin import M, grpc
-from test_audit import Probe
 
 ONE, TWO = CARDS[0][0], CARDS[1][0]
 BIG = 'penstock.io/big'
