@@ -150,15 +150,16 @@ static CUresult destroy(CUresult (*real)(CUcontext), CUcontext id)
 	if (pen_cu_thread.depth)
 		return real(id);
 	struct pen_cu_context *c = close_context(id);
+	struct pen_cu_ending ending;
+	pen_cu_mem_context_ends(id, &ending);
 	pen_cu_thread.depth++;
 	CUresult r = real(id);
 	pen_cu_thread.depth--;
-	if (r != CUDA_SUCCESS) {
+	pen_cu_mem_context_ended(&ending, r == CUDA_SUCCESS);
+	if (r == CUDA_SUCCESS)
+		bury(c);
+	else
 		reopen(c);
-		return r;
-	}
-	bury(c);
-	pen_cu_mem_context_gone(id);
 	return r;
 }
 

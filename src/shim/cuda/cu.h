@@ -116,6 +116,15 @@ bool pen_cu_refused(CUdevice id);   /* a device, and none of this tenant's; what
 
 /* Everything that belongs to a context has gone with it: what was charged for it is released. */
 void pen_cu_mem_context_gone(CUcontext ctx);
+/* The same in two steps around the driver's call, for handles that may be another context's right after it. */
+struct pen_cu_ending {
+	CUcontext ctx;
+	struct pen_cu_block *blocks;
+	struct pen_cu_limits *limits;
+	struct pen_cu_made *made;
+};
+void pen_cu_mem_context_ends(CUcontext ctx, struct pen_cu_ending *ret);
+void pen_cu_mem_context_ended(struct pen_cu_ending *e, bool gone);
 /* Before a launch or upload of @exec: may it have its memory? Else this is the call's code. Cheap for graphs without memory nodes. */
 CUresult pen_cu_mem_graph_runs(CUgraphExec exec);
 /* It was accepted: the driver has found the memory by now. Cheap as well. */

@@ -243,7 +243,7 @@ CUresult pen_cu_block_ended(struct pen_cu_block *b, CUresult r)
 
 /* ---- limits of a context ----------------------------------------------------------------------------------------------- */
 
-struct limits {
+struct pen_cu_limits {
 	struct pen_cu_device *device;
 	uint64_t bytes;
 	uint32_t process;
@@ -252,10 +252,10 @@ struct limits {
 static struct pen_map limits;                              /* by context */
 static struct pen_forklock limits_lock = PEN_FORKLOCK_INIT;   /* their fields */
 
-static struct limits *limits_of(CUcontext ctx, struct pen_cu_device *d)
+static struct pen_cu_limits *limits_of(CUcontext ctx, struct pen_cu_device *d)
 {
 	pen_forklock_take(&limits_lock);
-	struct limits *l = pen_map_find(&limits, ctx);
+	struct pen_cu_limits *l = pen_map_find(&limits, ctx);
 	if (!l) {
 		l = calloc(1, sizeof(*l));
 		if (l && pen_map_put(&limits, ctx, l) < 0) {
@@ -264,14 +264,13 @@ static struct limits *limits_of(CUcontext ctx, struct pen_cu_device *d)
 		}
 	}
 	if (l && l->process != pen_forklock_process())
-		*l = (struct limits){ .device = d, .process = pen_forklock_process() };
+		*l = (struct pen_cu_limits){ .device = d, .process = pen_forklock_process() };
 	pen_forklock_give(&limits_lock);
 	return l;
 }
 
-static void limits_gone(CUcontext ctx)
+static void limits_gone(struct pen_cu_limits *l)
 {
-	struct limits *l = pen_map_take(&limits, ctx);
 	if (l && l->bytes && l->process == pen_forklock_process())
 		pen_gate_mem_refund(l->device->gate, l->bytes, true);
 	free(l);
@@ -288,7 +287,7 @@ CUresult pen_cuCtxSetLimit(CUlimit what, size_t value)
 	CUcontext ctx = NULL;
 	size_t old = 0, now = 0;
 	struct pen_cu_device *d = REAL(cuCtxGetCurrent)(&ctx) == CUDA_SUCCESS && ctx ? pen_cu_device_current() : NULL;
-	struct limits *l = d ? limits_of(ctx, d) : NULL;
+	struct pen_cu_limits *l = d ? limits_of(ctx, d) : NULL;
 	if (!d || PEN_CU_INSIDE(REAL(cuCtxGetLimit)(&old, what)) != CUDA_SUCCESS)
 		return PEN_CU_INSIDE(REAL(cuCtxSetLimit)(what, value));
 	uint64_t more = value > old ? value - old : 0;
@@ -315,28 +314,71 @@ static bool is_of(const void *block, void *ctx)
 	return ((const struct pen_cu_block *)block)->ctx == ctx;
 }
 
-static void end_all(struct pen_map *map, CUcontext ctx)
+/* Blocks that have been taken out of their maps, one behind the other. */
+static struct pen_cu_block *take_all(CUcontext ctx)
 {
-	void *few[64], **v = few;
-	size_t n, room = atomic_load(&map->live);
-	void **many = room > PEN_ARRAY_LEN(few) ? calloc(room, sizeof(*many)) : NULL;
-	room = many ? room : PEN_ARRAY_LEN(few);
-	v = many ? many : few;
-	do {
-		n = pen_map_take_some(map, is_of, ctx, v, room);
-		for (size_t i = 0; i < n; i++)
-			give_back(v[i]);
-	} while (n == room);
-	free(many);
+	struct pen_map *const maps[] = { &pen_cu_blocks, &pen_cu_arrays, &pen_cu_pinned, &pen_cu_foreign };
+	struct pen_cu_block *all = NULL;
+	for (size_t i = 0; i < PEN_ARRAY_LEN(maps); i++) {
+		void *few[64];
+		size_t n, room = atomic_load(&maps[i]->live);
+		pen_auto_free void **many = room > PEN_ARRAY_LEN(few) ? calloc(room, sizeof(*many)) : NULL;
+		void **v = many ? many : few;
+		room = many ? room : PEN_ARRAY_LEN(few);
+		do {
+			n = pen_map_take_some(maps[i], is_of, ctx, v, room);
+			for (size_t k = 0; k < n; k++) {
+				struct pen_cu_block *b = v[k];
+				b->next = all;
+				all = b;
+			}
+		} while (n == room);
+	}
+	return all;
+}
+
+static void end_all(struct pen_cu_block *all)
+{
+	while (all) {
+		struct pen_cu_block *b = all;
+		all = b->next;
+		give_back(b);
+	}
+}
+
+/* Before: as soon as the driver has it back, the handle may be another context's, and have blocks. */
+void pen_cu_mem_context_ends(CUcontext ctx, struct pen_cu_ending *ret)
+{
+	*ret = (struct pen_cu_ending){ .ctx = ctx };
+	if (!ctx)
+		return;
+	ret->blocks = take_all(ctx);
+	ret->limits = pen_map_take(&limits, ctx);
+	ret->made = pen_cu_made_take(ctx);
+}
+
+void pen_cu_mem_context_ended(struct pen_cu_ending *e, bool gone)
+{
+	if (gone) {
+		end_all(e->blocks);
+		limits_gone(e->limits);
+		pen_cu_made_gone(e->made);
+		return;
+	}
+	while (e->blocks) {
+		struct pen_cu_block *b = e->blocks;
+		e->blocks = b->next;
+		pen_map_put(b->map, b->key, b);
+	}
+	if (e->limits)
+		pen_map_put(&limits, e->ctx, e->limits);
+	if (e->made)
+		pen_cu_made_put(e->ctx, e->made);
 }
 
 void pen_cu_mem_context_gone(CUcontext ctx)
 {
-	struct pen_map *const maps[] = { &pen_cu_blocks, &pen_cu_arrays, &pen_cu_pinned, &pen_cu_foreign };
-	if (!ctx)
-		return;
-	for (size_t i = 0; i < PEN_ARRAY_LEN(maps); i++)
-		end_all(maps[i], ctx);
-	limits_gone(ctx);
-	pen_cu_context_ended(ctx);
+	struct pen_cu_ending e;
+	pen_cu_mem_context_ends(ctx, &e);
+	pen_cu_mem_context_ended(&e, true);
 }

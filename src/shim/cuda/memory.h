@@ -27,6 +27,7 @@ struct pen_cu_block {
 	struct pen_map *map;              /* where it is found by the key */
 	const void *key;
 	CUcontext ctx;                    /* that it goes with; NULL: with none */
+	struct pen_cu_block *next;        /* of those that go together */
 	uint32_t process;
 };
 
@@ -103,7 +104,10 @@ void pen_cu_physical_unuse(struct pen_cu_physical *m);                    /* NUL
 
 /* ---- memory_context.c --------------------------------------------------------------------------------------------------- */
 
-void pen_cu_context_ended(CUcontext ctx);
+/* What is known of a context as memory, taken out and, if it has not ended, put back. NULL is fine. */
+struct pen_cu_made *pen_cu_made_take(CUcontext ctx);
+void pen_cu_made_put(CUcontext ctx, struct pen_cu_made *m);
+void pen_cu_made_gone(struct pen_cu_made *m);
 
 /* ---- memory_array.c --------------------------------------------------------------------------------------------------- */
 

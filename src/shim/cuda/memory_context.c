@@ -13,12 +13,12 @@
 
 #include <stdlib.h>
 
-struct made {
+struct pen_cu_made {
 	struct pen_cu_device *device;
 	struct pen_cu_block *block;      /* NULL: not charged */
 };
 
-static struct pen_map contexts;          /* handle -> struct made */
+static struct pen_map contexts;          /* handle -> struct pen_cu_made */
 
 /* What the device has left, by the driver. 0: it does not say, or no context of the device is current. */
 static uint64_t left_on(struct pen_cu_device *d)
@@ -38,7 +38,7 @@ static void learn(struct pen_cu_device *d, uint64_t before, uint64_t after)
 }
 
 struct attempt {
-	struct made *made;
+	struct pen_cu_made *made;
 	bool measure;                    /* not known what one takes */
 	uint64_t before;
 };
@@ -71,7 +71,7 @@ static CUresult begin(CUdevice id, struct attempt *a)
 	return CUDA_ERROR_OUT_OF_MEMORY;
 }
 
-static void forget(struct made *m)
+static void forget(struct pen_cu_made *m)
 {
 	atomic_fetch_sub(&m->device->contexts, 1);
 	pen_cu_block_drop(m->block);
@@ -81,7 +81,7 @@ static void forget(struct made *m)
 /* The driver has made it, or not. @is_current: and it is the thread's current one now. False: it must go again. */
 static bool keep(struct attempt *a, CUcontext ctx)
 {
-	struct made *m = a->made;
+	struct pen_cu_made *m = a->made;
 	if (a->before)
 		learn(m->device, a->before, left_on(m->device));
 	if (a->measure && atomic_load(&m->device->context_bytes)) {
@@ -106,9 +106,18 @@ static CUresult finish(struct attempt *a, CUcontext *ctx, CUresult r)
 	return r;
 }
 
-void pen_cu_context_ended(CUcontext ctx)
+struct pen_cu_made *pen_cu_made_take(CUcontext ctx)
 {
-	struct made *m = pen_map_take(&contexts, ctx);
+	return pen_map_take(&contexts, ctx);
+}
+
+void pen_cu_made_put(CUcontext ctx, struct pen_cu_made *m)
+{
+	pen_map_put(&contexts, ctx, m);
+}
+
+void pen_cu_made_gone(struct pen_cu_made *m)
+{
 	if (m)
 		forget(m);
 }

@@ -622,6 +622,17 @@ void pen_cu_mem_context_gone(CUcontext c)
 	(void)c;
 }
 
+void pen_cu_mem_context_ends(CUcontext c, struct pen_cu_ending *ret)
+{
+	*ret = (struct pen_cu_ending){ .ctx = c };
+}
+
+void pen_cu_mem_context_ended(struct pen_cu_ending *e, bool gone)
+{
+	if (gone)
+		pen_cu_mem_context_gone(e->ctx);
+}
+
 CUresult pen_cu_mem_graph_runs(CUgraphExec exec)
 {
 	(void)exec;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A driver with multicast objects, which the stand-in has not, laid over rowdriver.c: physical memory with handles that are small
- * numbers and are used again at once. Memory lives as long as a handle, a mapping or a binding holds it; mc_live says how many bytes.
+ * A driver laid over rowdriver.c that uses its handles again at once: those of contexts, of which there is but one, and those of physical
+ * memory, which are small numbers; and with multicast objects, which the stand-in has not. Memory lives as long as a handle, a
+ * mapping, a binding or its context holds it; mc_live says how many bytes.
  */
 #include "api/cuda_abi.h"
 
@@ -75,6 +76,71 @@ FN(cuDeviceGet, (CUdevice *d, int i))
 	*d = i;
 	return i ? CUDA_ERROR_INVALID_DEVICE : CUDA_SUCCESS;
 }
+
+/* ---- the context -------------------------------------------------------------------------------------------------- */
+
+EXPORT void (*mc_destroyed)(void);       /* called when the context has gone, before the call returns */
+static _Thread_local CUcontext current;
+static char context;
+static struct { CUdeviceptr at; uint64_t bytes; } plain[OBJECTS];
+
+FN(cuCtxCreate_v2, (CUcontext *ret, unsigned int flags, CUdevice d))
+{
+	(void)flags, (void)d;
+	*ret = current = (CUcontext)(void *)&context;
+	return CUDA_SUCCESS;
+}
+
+FN(cuCtxGetCurrent, (CUcontext *ret))
+{
+	*ret = current;
+	return CUDA_SUCCESS;
+}
+
+FN(cuCtxGetDevice, (CUdevice *ret))
+{
+	*ret = 0;
+	return current ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CONTEXT;
+}
+
+FN(cuCtxDestroy_v2, (CUcontext c))
+{
+	if (c != (CUcontext)(void *)&context)
+		return CUDA_ERROR_INVALID_CONTEXT;
+	current = NULL;
+	for (unsigned i = 0; i < OBJECTS; i++) {
+		atomic_fetch_sub(&mc_live, plain[i].bytes);
+		plain[i].bytes = 0;
+	}
+	if (mc_destroyed)
+		mc_destroyed();
+	return CUDA_SUCCESS;
+}
+
+FN(cuMemAlloc_v2, (CUdeviceptr *ret, size_t bytes))
+{
+	for (unsigned i = 0; i < OBJECTS; i++)
+		if (!plain[i].bytes) {
+			plain[i].bytes = bytes;
+			*ret = plain[i].at = (i + 1) * UINT64_C(0x40000000);
+			atomic_fetch_add(&mc_live, bytes);
+			return CUDA_SUCCESS;
+		}
+	return CUDA_ERROR_OUT_OF_MEMORY;
+}
+
+FN(cuMemFree_v2, (CUdeviceptr at))
+{
+	for (unsigned i = 0; i < OBJECTS; i++)
+		if (plain[i].bytes && plain[i].at == at) {
+			atomic_fetch_sub(&mc_live, plain[i].bytes);
+			plain[i].bytes = 0;
+			return CUDA_SUCCESS;
+		}
+	return CUDA_ERROR_INVALID_VALUE;
+}
+
+/* ---- physical memory ------------------------------------------------------------------------------------------------- */
 
 FN(cuMemCreate, (unsigned long long *h, size_t bytes, const void *prop, unsigned long long flags))
 {

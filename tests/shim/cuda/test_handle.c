@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Multicast objects hold the memory that is bound to them; on mcdriver.c, whose handles are used again at once. After every call
- * what is charged is what lives. FAKEGATE_LIMIT = 64 MiB.
+ * Handles that are used again at once, on handledriver.c: of physical memory, of contexts. And multicast objects, which hold the memory
+ * that is bound to them. After every call what is charged is what lives. FAKEGATE_LIMIT = 64 MiB.
  *
- * test_multicast DRIVER
+ * test_handle DRIVER
  */
 #include "cutest.h"
 
+#include <pthread.h>
 #include <sys/wait.h>
 
 #define MIB (UINT64_C(1) << 20)
@@ -18,6 +19,45 @@ static _Atomic uint64_t *live;
 		CHECK_EQ(*live, bytes);                      \
 		CHECK_EQ(stats->used, bytes);                \
 	} while (0)
+
+static CUdeviceptr of_the_new_one;
+
+static void *make_another(void *arg)
+{
+	CUcontext c;
+	(void)arg;
+	OK(cu.cuCtxCreate_v2(&c, 0, 0));
+	OK(cu.cuMemAlloc_v2(&of_the_new_one, 4 * MIB));
+	return NULL;
+}
+
+/* The handle of a context is another one's, with memory of its own, before the destroying call has returned. */
+static void while_destroyed(void)
+{
+	pthread_t t;
+	pthread_create(&t, NULL, make_another, NULL);
+	pthread_join(t, NULL);
+}
+
+static void contexts(void *driver)
+{
+	void (**destroyed)(void) = dlsym(driver, "mc_destroyed");
+	CUcontext c;
+	CUdeviceptr p;
+	OK(cu.cuCtxCreate_v2(&c, 0, 0));
+	OK(cu.cuMemAlloc_v2(&p, 8 * MIB));
+	LIVE(8 * MIB);
+	CHECK(cu.cuCtxDestroy_v2((CUcontext)(void *)&p) != CUDA_SUCCESS);
+	LIVE(8 * MIB);
+	*destroyed = while_destroyed;
+	OK(cu.cuCtxDestroy_v2(c));
+	*destroyed = NULL;
+	LIVE(4 * MIB);
+	OK(cu.cuMemFree_v2(of_the_new_one));
+	LIVE(0);
+	OK(cu.cuCtxDestroy_v2(c));
+	EXPECT(0, 0);
+}
 
 int main(int argc, char **argv)
 {
@@ -91,10 +131,11 @@ int main(int argc, char **argv)
 	OK(cu.cuMemRelease(h));
 	LIVE(0);
 
+	contexts(driver);
 	CHECK_EQ(cu.cuMemCreate(&h, 66 * MIB, &prop, 0), CUDA_ERROR_OUT_OF_MEMORY);
 	CHECK(cu.cuMulticastBindMem(7, 0, 9, 0, MIB, 0) != CUDA_SUCCESS);
 	CHECK(cu.cuMulticastCreate(&object, NULL) != CUDA_SUCCESS);
 	LIVE(0);
 	EXPECT(0, 0);
-	return finished("multicast");
+	return finished("handle");
 }
