@@ -8,6 +8,7 @@
  * is opened before a context or the process ends, which would wait for what stands there.
  */
 #include "shim/cuda/gating.h"
+#include "shim/cuda/prop.h"
 
 #include <errno.h>
 
@@ -19,6 +20,19 @@ enum { NOT_ASKED, MAKING, READY, NEVER };
 
 static _Atomic bool exported;   /* somebody else may wait for a stream of ours */
 static struct pen_cu_gating *_Atomic gatings;   /* that ever had a word */
+static _Atomic uint32_t props;   /* threads inside a call that may wait for what stands at the gate, and keep the driver to themselves */
+
+/* Under its lock: what the words of its contexts hold. */
+static uint32_t word_of(const struct pen_cu_gating *g)
+{
+	return atomic_load(&props) ? g->gate_number + BEYOND : g->gate_number;
+}
+
+static void write_words(struct pen_cu_gating *g)
+{
+	for (struct pen_cu_context *c = g->gated; c; c = c->gate_next)
+		atomic_store(c->gate_word, word_of(g));
+}
 
 static bool can_wait(struct pen_cu_device *d)
 {
@@ -55,7 +69,7 @@ static bool make_word(struct pen_cu_context *c)
 		while (!atomic_compare_exchange_weak(&gatings, &head, g));
 	}
 	pen_forklock_take(&g->gate_lock);
-	atomic_store(c->gate_word, g->gate_number);
+	atomic_store(c->gate_word, word_of(g));
 	c->gate_next = g->gated;
 	c->gate_link = &g->gated;
 	if (c->gate_next)
@@ -107,9 +121,32 @@ void pen_cu_gate_open(void *device, uint32_t number)
 		return;
 	pen_forklock_take(&g->gate_lock);
 	g->gate_number = number;
-	for (struct pen_cu_context *c = g->gated; c; c = c->gate_next)
-		atomic_store(c->gate_word, number);
+	write_words(g);
 	pen_forklock_give(&g->gate_lock);
+}
+
+static void props_changed(void)
+{
+	for (struct pen_cu_gating *g = atomic_load(&gatings); g; g = g->next_gated) {
+		pen_forklock_take(&g->gate_lock);
+		write_words(g);
+		pen_forklock_give(&g->gate_lock);
+	}
+}
+
+bool pen_cu_gate_prop(void)
+{
+	if (!atomic_load_explicit(&gatings, memory_order_relaxed))
+		return false;
+	if (!atomic_fetch_add(&props, 1))
+		props_changed();
+	return true;
+}
+
+void pen_cu_gate_unprop(bool propped)
+{
+	if (propped && atomic_fetch_sub(&props, 1) == 1)
+		props_changed();
 }
 
 void pen_cu_gate_end(struct pen_cu_context *c)

@@ -7,6 +7,7 @@
  * taken out again the calls do not say.
  */
 #include "shim/cuda/memory.h"
+#include "shim/cuda/prop.h"
 
 #include "base/auto.h"
 
@@ -160,7 +161,7 @@ static CUresult made_array(struct pen_cu_block *b, uint64_t bytes, CUarray *arra
 	if (r == CUDA_SUCCESS && keep(b, bytes, *array))
 		return r;
 	if (r == CUDA_SUCCESS) {
-		(void)PEN_CU_INSIDE(REAL(cuArrayDestroy)(*array));
+		(void)PEN_CU_WAITING(REAL(cuArrayDestroy)(*array));
 		r = CUDA_ERROR_OUT_OF_MEMORY;
 	}
 	pen_cu_block_drop(b);
@@ -230,7 +231,7 @@ CUresult pen_cuMipmappedArrayCreate(CUmipmappedArray *array, const CUDA_ARRAY3D_
 	if (r == CUDA_SUCCESS && keep(b, bytes, *array))
 		return r;
 	if (r == CUDA_SUCCESS) {
-		(void)PEN_CU_INSIDE(REAL(cuMipmappedArrayDestroy)(*array));
+		(void)PEN_CU_WAITING(REAL(cuMipmappedArrayDestroy)(*array));
 		r = CUDA_ERROR_OUT_OF_MEMORY;
 	}
 	pen_cu_block_drop(b);
@@ -241,14 +242,14 @@ CUresult pen_cuArrayDestroy(CUarray array)
 {
 	PEN_CU_NESTED(cuArrayDestroy, array);
 	struct pen_cu_block *b = array ? pen_cu_block_take(&pen_cu_arrays, array) : NULL;
-	return pen_cu_block_ended(b, PEN_CU_INSIDE(REAL(cuArrayDestroy)(array)));
+	return pen_cu_block_ended(b, PEN_CU_WAITING(REAL(cuArrayDestroy)(array)));
 }
 
 CUresult pen_cuMipmappedArrayDestroy(CUmipmappedArray array)
 {
 	PEN_CU_NESTED(cuMipmappedArrayDestroy, array);
 	struct pen_cu_block *b = array ? pen_cu_block_take(&pen_cu_arrays, array) : NULL;
-	return pen_cu_block_ended(b, PEN_CU_INSIDE(REAL(cuMipmappedArrayDestroy)(array)));
+	return pen_cu_block_ended(b, PEN_CU_WAITING(REAL(cuMipmappedArrayDestroy)(array)));
 }
 
 /* ---- sparse arrays ----------------------------------------------------------------------------------------------------------- */

@@ -4,6 +4,7 @@
  * device that shares the host's. Managed memory counts in full: where it resides no call tells.
  */
 #include "shim/cuda/memory.h"
+#include "shim/cuda/prop.h"
 
 #include "base/auto.h"
 
@@ -11,7 +12,7 @@
 
 static CUresult undo(CUdeviceptr ptr)
 {
-	(void)PEN_CU_INSIDE(REAL(cuMemFree_v2) ? REAL(cuMemFree_v2)(ptr) : REAL(cuMemFree)((CUdeviceptr_v1)ptr));
+	(void)PEN_CU_WAITING(REAL(cuMemFree_v2) ? REAL(cuMemFree_v2)(ptr) : REAL(cuMemFree)((CUdeviceptr_v1)ptr));
 	return CUDA_ERROR_OUT_OF_MEMORY;
 }
 
@@ -93,14 +94,14 @@ CUresult pen_cuMemFree_v2(CUdeviceptr ptr)
 {
 	PEN_CU_NESTED(cuMemFree_v2, ptr);
 	struct pen_cu_block *b = ptr ? pen_cu_block_take(&pen_cu_blocks, pen_cu_key(ptr)) : NULL;
-	return pen_cu_block_ended(b, PEN_CU_INSIDE(REAL(cuMemFree_v2)(ptr)));
+	return pen_cu_block_ended(b, PEN_CU_WAITING(REAL(cuMemFree_v2)(ptr)));
 }
 
 CUresult pen_cuMemFree(CUdeviceptr_v1 ptr)
 {
 	PEN_CU_NESTED(cuMemFree, ptr);
 	struct pen_cu_block *b = ptr ? pen_cu_block_take(&pen_cu_blocks, pen_cu_key(ptr)) : NULL;
-	return pen_cu_block_ended(b, PEN_CU_INSIDE(REAL(cuMemFree)(ptr)));
+	return pen_cu_block_ended(b, PEN_CU_WAITING(REAL(cuMemFree)(ptr)));
 }
 
 /* ---- pinned memory of the host ------------------------------------------------------------------------------------------- */
@@ -117,7 +118,7 @@ static CUresult host_made(struct pen_cu_block *b, CUresult r, void *ptr)
 	if (!b || (r == CUDA_SUCCESS && pen_cu_block_keep(b, b->bytes, &pen_cu_pinned, ptr)))
 		return r;
 	if (r == CUDA_SUCCESS) {
-		(void)PEN_CU_INSIDE(REAL(cuMemFreeHost)(ptr));
+		(void)PEN_CU_WAITING(REAL(cuMemFreeHost)(ptr));
 		r = CUDA_ERROR_OUT_OF_MEMORY;
 	}
 	pen_cu_block_drop(b);
@@ -161,7 +162,7 @@ CUresult pen_cuMemFreeHost(void *ptr)
 {
 	PEN_CU_NESTED(cuMemFreeHost, ptr);
 	struct pen_cu_block *b = ptr ? pen_cu_block_take(&pen_cu_pinned, ptr) : NULL;
-	return pen_cu_block_ended(b, PEN_CU_INSIDE(REAL(cuMemFreeHost)(ptr)));
+	return pen_cu_block_ended(b, PEN_CU_WAITING(REAL(cuMemFreeHost)(ptr)));
 }
 
 /* ---- memory of another interface ------------------------------------------------------------------------------------------- */

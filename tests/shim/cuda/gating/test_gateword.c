@@ -2,6 +2,8 @@
 /* The device-side gate: deep queues that stop within a command, and everything that must open it. */
 #include "driver.h"
 
+#include "shim/cuda/prop.h"
+
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -132,6 +134,45 @@ static void test_context_ends_while_shut(void **state)
 	fake_assert_clean();
 }
 
+static _Atomic bool moving;
+
+/* The urgent one makes progress: it is never passed over. */
+static void *move(void *unused)
+{
+	(void)unused;
+	while (atomic_load(&moving)) {
+		atomic_fetch_add(&fake_board_signal(b, 0)->progress, 1);
+		usleep(1000);
+	}
+	return NULL;
+}
+
+/* A call that may wait for the device with the driver's lock, which the watcher would need: open while it lasts, and shut again. */
+static void test_open_while_memory_is_freed(void **state)
+{
+	(void)state;
+	CUstream s = open_outranked(NULL);
+	pthread_t mover;
+	atomic_store(&moving, true);
+	pthread_create(&mover, NULL, move, NULL);
+	stand_at_gate(s);
+	bool propped = pen_cu_gate_prop(), twice = pen_cu_gate_prop();
+	assert_true(propped && twice);
+	pen_cu_gate_unprop(twice);
+	assert_int_equal(pen_cu_real.cuStreamSynchronize(s), 0);   /* though the urgent one is busy, and with nobody's help */
+	pen_cu_gate_unprop(propped);
+	atomic_store(&moving, false);
+	pthread_join(mover, NULL);
+	urgent_says(PEN_BUSY_IDLE);
+	assert_int_equal(pen_cuStreamSynchronize(s), 0);
+	fake_settle();
+	stand_at_gate(s);   /* and it shuts as before */
+	urgent_says(PEN_BUSY_IDLE);
+	assert_int_equal(pen_cuStreamSynchronize(s), 0);
+	fake_settle();
+	fake_assert_clean();
+}
+
 static void in_child_export(void)
 {
 	CUstream s = open_outranked(NULL);
@@ -185,7 +226,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_deep_and_stops), cmocka_unit_test(test_one_wait_for_a_batch), cmocka_unit_test(test_not_in_a_capture),
-		cmocka_unit_test(test_context_ends_while_shut), cmocka_unit_test(test_exported_event_ends_it), cmocka_unit_test(test_none_without_need),
+		cmocka_unit_test(test_context_ends_while_shut), cmocka_unit_test(test_open_while_memory_is_freed),
+		cmocka_unit_test(test_exported_event_ends_it), cmocka_unit_test(test_none_without_need),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
