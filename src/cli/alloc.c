@@ -53,6 +53,7 @@ static void usage(const struct pen_cli *cli)
 	}
 	puts(_("  --format FORMAT       podman (default) or docker: options for its run; cdi: the name of a device for its\n"
 	       "                        --device; env: variables for a program of this machine\n"
+	       "  --contract FILE       read a contract; options given after it change it\n"
 	       "  --once                the contract ends with the last process that has used it\n"
 	       "  --wait                queue until the contract can be kept, instead of being refused"));
 	pen_cli_put_options(stdout, cli->command->takes);

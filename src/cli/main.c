@@ -259,8 +259,8 @@ int main(int argc, char **argv)
 	cli.command = find_command(argv[i]);
 	if (!cli.command)
 		return pen_cli_fail(PEN_EXIT_USAGE, NULL, _("unknown command '%s'"), argv[i]);
-	/* run and set print their own, longer help: the fields of a contract */
-	if (i + 1 < argc && strcmp(argv[i], "run") && strcmp(argv[i], "set") &&
+	/* run, alloc and set print their own, longer help: the fields of a contract */
+	if (i + 1 < argc && strcmp(argv[i], "run") && strcmp(argv[i], "alloc") && strcmp(argv[i], "set") &&
 	    (!strcmp(argv[i + 1], "--help") || !strcmp(argv[i + 1], "-h"))) {
 		pen_cli_usage(stdout, argv[i]);
 		return PEN_EXIT_OK;

@@ -94,7 +94,7 @@ static int print_once(struct pen_cli *cli, void *arg)
 {
 	const struct names *names = arg;
 	int code;
-	json_t *answer = pen_cli_get(cli, "ps", "/v1/tenants", &code);
+	json_t *answer = pen_cli_get(cli, cli->command->name, "/v1/tenants", &code);
 	if (!answer)
 		return code;
 	json_t *kept = json_array(), *tenant;
@@ -112,7 +112,7 @@ static int print_once(struct pen_cli *cli, void *arg)
 	else
 		print_table(cli, kept);
 	json_decref(answer);
-	return missing ? pen_cli_fail(PEN_EXIT_NO_OBJECT, "ps", _("no such tenant")) : PEN_EXIT_OK;
+	return missing ? pen_cli_fail(PEN_EXIT_NO_OBJECT, cli->command->name, _("no such tenant")) : PEN_EXIT_OK;
 }
 
 int pen_cmd_ps(struct pen_cli *cli, int argc, char **argv)
