@@ -14,7 +14,7 @@ static void write_contract(FILE *out)
 	const struct pen_contract_field *f;
 	fputs("## Contracts\n\n"
 	      "A contract file is a YAML mapping of these fields; so is each entry of `contracts:`. As options of\n"
-	      "`penstock run` they are written `--FIELD VALUE`, and `penstock set TENANT FIELD=VALUE` changes those marked live.\n"
+	      "`penstock run` they are written `--FIELD VALUE`, and `penstock set TENANT --FIELD VALUE` changes those marked live.\n"
 	      "A tenant without any is accounted, unlimited and of class `normal`.\n\n"
 	      "| spelling | guaranteed | cap |\n|---|---|---|\n"
 	      "| `X` | X | X |\n| `X..Y` | X | Y |\n| `X..` | X | none: may borrow everything |\n| `..Y` | nothing | Y |\n"
