@@ -60,6 +60,7 @@ void pen_cu_context_pop(bool pushed);
 struct pen_cu_stream {
 	struct pen_gate_queue *queue;    /* what the hot path reads comes first */
 	struct pen_gate *gate;
+	int launch_priority;             /* not 0: of launches in a default stream, which has none of its own */
 	struct pen_cu_node *_Atomic wall; /* stands behind a wait that may never end: what follows is not in flight until it is done */
 	CUstream id;                     /* never NULL: the default streams by their own names */
 	struct pen_cu_context *ctx;
@@ -212,6 +213,8 @@ struct pen_cu_gating {
 	_Atomic uint32_t waiting;        /* threads inside a wait of the driver */
 	_Atomic uint32_t watch, listed;  /* watch.c: its gate is to be looked at; it is in the list */
 	struct pen_cu_gating *next_watched;
+	_Atomic uint32_t range_known, mps;   /* priority.c */
+	int least, greatest;
 	_Atomic uint32_t gate_listed;
 	struct pen_cu_gating *next_gated;
 	struct pen_forklock gate_lock;   /* what follows */
@@ -227,6 +230,14 @@ struct pen_cu_gating *pen_cu_gating(struct pen_cu_device *d);   /* NULL: out of 
 
 void pen_cu_watch(void *device);   /* adapter slot: looks at the marks of this device until nothing is in flight */
 bool pen_cu_watched(void);         /* the thread is there */
+
+/* ---- priority.c ------------------------------------------------------------------------------------------------ */
+
+#define PEN_CU_ATTRIBUTES 32   /* of a launch; with more it goes as it is */
+int pen_cu_priority(struct pen_cu_context *c, int asked);   /* to be given to the driver in place of @asked */
+bool pen_cu_priority_acts(struct pen_cu_context *c);
+void pen_cu_priority_seen(struct pen_cu_stream *s);         /* a stream that no hook has made */
+bool pen_cu_priority_launch(struct pen_cu_stream *s, const CUlaunchConfig *c, CUlaunchConfig *copy, CUlaunchAttribute *room);
 
 /* ---- gateword.c ------------------------------------------------------------------------------------------------ */
 

@@ -167,6 +167,10 @@ static inline bool fast(struct pen_cu_stream *s, uint64_t est_ns)
 	       !atomic_load_explicit(&s->wall, memory_order_relaxed) && pen_gate_fast(s->queue, est_ns);
 }
 
+static __attribute__((noinline)) CUresult kernel_with_priority(int priority, bool per_thread, CUfunction f, unsigned int gx, unsigned int gy,
+							       unsigned int gz, unsigned int bx, unsigned int by, unsigned int bz,
+							       unsigned int shared, CUstream stream, void **params, void **extra);
+
 static inline __attribute__((always_inline)) CUresult launch_kernel(kernel_fn real, bool per_thread, CUfunction f, unsigned int gx,
 								    unsigned int gy, unsigned int gz, unsigned int bx,
 								    unsigned int by, unsigned int bz, unsigned int shared,
@@ -178,6 +182,8 @@ static inline __attribute__((always_inline)) CUresult launch_kernel(kernel_fn re
 	struct pen_cu_stream *s = pen_cu_stream_fast(l, stream, per_thread);
 	if (__builtin_expect(!s, 0))
 		return real(f, gx, gy, gz, bx, by, bz, shared, stream, params, extra);
+	if (__builtin_expect(s->launch_priority, 0))
+		return kernel_with_priority(s->launch_priority, per_thread, f, gx, gy, gz, bx, by, bz, shared, stream, params, extra);
 	if (LIKELY(l)) {
 		struct pen_cu_cost_slot *c = slot_of(l, f, gx, gy);
 		if (LIKELY(slot_is(c, s->gate, f, gx, gy, gz, bx, by, bz)) && fast(s, pen_cost_est_ns(c->cost))) {
@@ -231,6 +237,10 @@ static inline __attribute__((always_inline)) CUresult launch_ex(ex_fn real, bool
 	struct pen_cu_stream *s = pen_cu_stream_fast(l, c->hStream, per_thread);
 	if (!s)
 		return real(c, f, params, extra);
+	CUlaunchConfig copy;
+	CUlaunchAttribute room[PEN_CU_ATTRIBUTES];
+	if (c->numAttrs && pen_cu_priority_launch(s, c, &copy, room))
+		c = &copy;
 	if (LIKELY(l)) {
 		struct pen_cu_cost_slot *k = slot_of(l, f, c->gridDimX, c->gridDimY);
 		if (slot_is(k, s->gate, f, c->gridDimX, c->gridDimY, c->gridDimZ, c->blockDimX, c->blockDimY, c->blockDimZ) &&
@@ -253,6 +263,32 @@ CUresult pen_cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction f, void *
 CUresult pen_cuLaunchKernelEx_ptsz(const CUlaunchConfig *config, CUfunction f, void **params, void **extra)
 {
 	return launch_ex(REAL(cuLaunchKernelEx_ptsz), true, config, f, params, extra);
+}
+
+/* As launch_kernel(), in a default stream where priorities act. What the application asks for itself goes its own way. */
+static CUresult kernel_with_priority(int priority, bool per_thread, CUfunction f, unsigned int gx, unsigned int gy, unsigned int gz,
+				     unsigned int bx, unsigned int by, unsigned int bz, unsigned int shared, CUstream stream,
+				     void **params, void **extra)
+{
+	CUlaunchAttribute attr = { .id = CU_LAUNCH_ATTRIBUTE_PRIORITY };
+	attr.value.priority = priority;
+	CUlaunchConfig c = { .gridDimX = gx, .gridDimY = gy, .gridDimZ = gz, .blockDimX = bx, .blockDimY = by, .blockDimZ = bz,
+			     .sharedMemBytes = shared, .hStream = stream, .attrs = &attr, .numAttrs = 1 };
+	struct pen_cu_stream *s = pen_cu_stream(stream, per_thread);
+	ex_fn real = per_thread && REAL(cuLaunchKernelEx_ptsz) ? REAL(cuLaunchKernelEx_ptsz) : REAL(cuLaunchKernelEx);
+	if (!s)
+		return real(&c, f, params, extra);
+	c.hStream = s->id;   /* the same in both forms of the call */
+	struct launch l = { .cmd.run = run_ex, .real.ex = real, .function = f, .config = &c, .params = params, .extra = extra,
+			    .shape = { { gx, gy, gz }, { bx, by, bz } } };
+	struct pen_cost *cost = find_cost(pen_cu_local(), s, f, &l.shape);
+	if (!fast(s, pen_cost_est_ns(cost)))
+		return submit(&l, s);
+	pen_cu_stream_used(s);
+	pen_cu_thread.depth++;
+	CUresult r = real(&c, f, params, extra);
+	pen_cu_thread.depth--;
+	return r;
 }
 
 /* ---- cooperative launches ---------------------------------------------------------------------------------------- */

@@ -98,6 +98,7 @@ static struct pen_cu_stream *make(struct pen_cu_context *c, CUstream id)
 	s->blocking = !s->legacy && is_blocking(id);
 	s->owner = &pen_cu_thread;
 	s->has_priority = false;
+	s->launch_priority = 0;
 	atomic_store(&s->shared, false);
 	atomic_store(&s->capture_began, false);
 	atomic_store(&s->slow, 0);
@@ -224,6 +225,7 @@ static struct pen_cu_stream *make_legacy(struct pen_cu_context *c)
 	struct pen_cu_stream *s = make(c, CU_STREAM_LEGACY);
 	if (!s)
 		return NULL;
+	pen_cu_priority_seen(s);
 	pen_forklock_take(&c->lock);
 	struct pen_cu_stream *there = atomic_load(&c->legacy);
 	if (!there) {
@@ -259,6 +261,7 @@ static struct pen_cu_stream *own_stream(struct pen_cu_local *l, struct pen_cu_co
 	pen_forklock_take(&c->lock);
 	link_stream(s);
 	pen_forklock_give(&c->lock);
+	pen_cu_priority_seen(s);
 	*o = (struct pen_cu_own){ .next = l->mine, .rec = s, .use = atomic_load(&s->use) };
 	l->mine = o;
 	return s;
@@ -284,8 +287,8 @@ struct pen_cu_stream *pen_cu_stream_slow(CUstream id)
 	pen_cu_thread.depth++;
 	if ((uintptr_t)id > (uintptr_t)CU_STREAM_PER_THREAD) {
 		s = pen_map_find(&created, id);
-		if (!s)
-			s = make_created(context_of(id), id);
+		if (!s && (s = make_created(context_of(id), id)) != NULL)
+			pen_cu_priority_seen(s);
 		if (s && l) {
 			l->stream = id;
 			l->rec = s;
@@ -340,17 +343,22 @@ bool pen_cu_stream_walled(struct pen_cu_stream *s)
 
 /* ---- making and ending ----------------------------------------------------------------------------------------- */
 
-static void note_created(CUstream *out, int priority, bool has_priority)
+static void note_created_in(struct pen_cu_context *c, const CUstream *out, int priority)
 {
 	/* An old handle of that name went by a way that we do not see. */
 	struct pen_cu_stream *s = pen_map_take(&created, *out);
 	if (s)
 		stream_gone(s, false);
-	s = make_created(pen_cu_context_current(), *out);
+	s = make_created(c, *out);
 	if (s) {
 		s->priority = priority;
-		s->has_priority = has_priority;
+		s->has_priority = true;
 	}
+}
+
+static void note_created(const CUstream *out, int priority)
+{
+	note_created_in(pen_cu_context_current(), out, priority);
 }
 
 CUresult pen_cuStreamCreate(CUstream *out, unsigned int flags)
@@ -358,9 +366,11 @@ CUresult pen_cuStreamCreate(CUstream *out, unsigned int flags)
 	if (pen_cu_thread.depth)
 		return REAL(cuStreamCreate)(out, flags);
 	pen_cu_thread.depth++;
-	CUresult r = REAL(cuStreamCreate)(out, flags);
+	int priority = pen_cu_priority(pen_cu_context_current(), 0);
+	CUresult r = priority && REAL(cuStreamCreateWithPriority) ? REAL(cuStreamCreateWithPriority)(out, flags, priority)
+								  : REAL(cuStreamCreate)(out, flags);
 	if (r == CUDA_SUCCESS)
-		note_created(out, 0, false);
+		note_created(out, 0);
 	pen_cu_thread.depth--;
 	return r;
 }
@@ -370,9 +380,23 @@ CUresult pen_cuStreamCreateWithPriority(CUstream *out, unsigned int flags, int p
 	if (pen_cu_thread.depth)
 		return REAL(cuStreamCreateWithPriority)(out, flags, priority);
 	pen_cu_thread.depth++;
-	CUresult r = REAL(cuStreamCreateWithPriority)(out, flags, priority);
+	CUresult r = REAL(cuStreamCreateWithPriority)(out, flags, pen_cu_priority(pen_cu_context_current(), priority));
 	if (r == CUDA_SUCCESS)
-		note_created(out, priority, true);
+		note_created(out, priority);
+	pen_cu_thread.depth--;
+	return r;
+}
+
+CUresult pen_cuGreenCtxStreamCreate(CUstream *out, CUgreenCtx green, unsigned int flags, int priority)
+{
+	if (pen_cu_thread.depth)
+		return REAL(cuGreenCtxStreamCreate)(out, green, flags, priority);
+	pen_cu_thread.depth++;
+	CUcontext id = NULL;
+	struct pen_cu_context *c = green && REAL(cuCtxFromGreenCtx)(&id, green) == CUDA_SUCCESS ? pen_cu_context(id) : NULL;
+	CUresult r = REAL(cuGreenCtxStreamCreate)(out, green, flags, pen_cu_priority(c, priority));
+	if (r == CUDA_SUCCESS)
+		note_created_in(c, out, priority);
 	pen_cu_thread.depth--;
 	return r;
 }

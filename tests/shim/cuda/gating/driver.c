@@ -127,6 +127,11 @@ static CUresult enqueue(struct fstream *s, uint64_t dur_ns, struct fevent *e)
 	return CUDA_SUCCESS;
 }
 
+int fake_priority(CUstream s)
+{
+	return resolve(s, false)->priority;
+}
+
 void fake_hold(CUstream id)
 {
 	pthread_mutex_lock(&lock);
@@ -495,6 +500,33 @@ static CUresult f_cuLaunchKernel_ptsz KERNEL_PARAMS
 	return launch(f, s, true);
 }
 
+static CUresult f_cuLaunchKernelEx(const CUlaunchConfig *c, CUfunction f, void **params, void **extra)
+{
+	(void)params, (void)extra;
+	COUNT(cuLaunchKernelEx);
+	fake.launch_priority = 99;
+	for (unsigned i = 0; i < c->numAttrs; i++)
+		if (c->attrs[i].id == CU_LAUNCH_ATTRIBUTE_PRIORITY)
+			fake.launch_priority = c->attrs[i].value.priority;
+	return f ? launch(f, c->hStream, false) : CUDA_SUCCESS;
+}
+
+static CUresult f_cuStreamSetAttribute(CUstream s, CUstreamAttrID id, const CUstreamAttrValue_v1 *v)
+{
+	COUNT(cuStreamSetAttribute);
+	if (id == CU_LAUNCH_ATTRIBUTE_PRIORITY)
+		resolve(s, false)->priority = v->priority;
+	return CUDA_SUCCESS;
+}
+
+static CUresult f_cuStreamGetAttribute(CUstream s, CUstreamAttrID id, CUstreamAttrValue_v1 *v)
+{
+	COUNT(cuStreamGetAttribute);
+	if (id == CU_LAUNCH_ATTRIBUTE_PRIORITY)
+		v->priority = resolve(s, false)->priority;
+	return CUDA_SUCCESS;
+}
+
 static CUresult f_cuGraphLaunch(CUgraphExec exec, CUstream s)
 {
 	COUNT(cuGraphLaunch);
@@ -571,8 +603,8 @@ static CUresult f_cuPointerGetAttribute(void *value, CUpointer_attribute what, C
 
 static CUresult f_cuDeviceGetAttribute(int *value, CUdevice_attribute what, CUdevice dev)
 {
-	(void)what, (void)dev;
-	*value = 1024;
+	(void)dev;
+	*value = what == CU_DEVICE_ATTRIBUTE_MPS_ENABLED ? 0 : 1024;
 	return CUDA_SUCCESS;
 }
 
@@ -597,6 +629,7 @@ static void table_fill(void)
 	IS(cuStreamSynchronize), IS(cuStreamSynchronize_ptsz), IS(cuStreamQuery), IS(cuCtxSynchronize), IS(cuStreamWaitEvent);
 	IS(cuStreamWaitValue32), IS(cuLaunchKernel), IS(cuLaunchKernel_ptsz), IS(cuGraphLaunch), IS(cuLaunchHostFunc);
 	IS(cuMemcpyHtoDAsync_v2), IS(cuMemcpyDtoHAsync_v2), IS(cuMemcpyDtoH_v2), IS(cuMemsetD32Async), IS(cuPointerGetAttribute);
+	IS(cuLaunchKernelEx), IS(cuStreamSetAttribute), IS(cuStreamGetAttribute);
 	IS(cuDeviceGetAttribute), IS(cuGraphGetNodes), IS(cuStreamWaitValue32_v2), IS(cuMemHostAlloc), IS(cuMemHostGetDevicePointer_v2);
 }
 

@@ -42,6 +42,7 @@ struct fake {
 	_Atomic uint64_t busy_ns;            /* device time of all that was submitted */
 	_Atomic uint64_t longest_ahead_ns;   /* most work that was ever queued */
 	uint64_t h2d_ns_mib;                 /* copies: time of a MiB */
+	int launch_priority;                 /* attribute of the last cuLaunchKernelEx; 99: none */
 };
 extern struct fake fake;
 
@@ -54,6 +55,7 @@ CUstream fake_stream(unsigned int flags);/* by the hook */
 CUevent fake_event(void);                /* an event of the application's */
 CUresult fake_launch(CUfunction f, unsigned int grid, CUstream s);   /* by the hook, blocks of 256 */
 void fake_uses(CUstream s);              /* this thread's next call is for it */
+int fake_priority(CUstream s);           /* as the driver has it */
 void fake_hold(CUstream s);              /* nothing in it begins */
 void fake_unblock(CUstream s);           /* what its wait-value waited for has come */
 bool fake_is_shut(void);                 /* the device-side gate */
