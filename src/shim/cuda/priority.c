@@ -10,7 +10,7 @@
 #include <string.h>
 
 /* Parts of the range, in sixteenths from the least urgent end: where the class's band begins, and how wide it is. */
-static const struct { int base, width; } bands[] = { { 10, 6 }, { 4, 6 }, { 0, 4 } };   /* urgent, normal, last */
+static const struct { int base, width; } bands[] = { { 10, 6 }, { 7, 4 }, { 0, 4 } };   /* urgent, normal, last */
 
 static struct pen_cu_gating *range_of(struct pen_cu_context *c)
 {

@@ -40,7 +40,7 @@ static int shown(CUstream s)
 static void test_bands(void **state)
 {
 	(void)state;
-	static const struct { enum place place; int lowest, highest; } rows[] = { { LATENCY, -4, -5 }, { NORMAL, -1, -3 }, { LAST, 0, -1 } };
+	static const struct { enum place place; int lowest, highest; } rows[] = { { LATENCY, -4, -5 }, { NORMAL, -2, -3 }, { LAST, 0, -1 } };
 	int above = -99;
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 		open_as(rows[i].place, PEN_MODE_CORUN);
