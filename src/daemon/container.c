@@ -6,6 +6,7 @@
  * follow. Reading is enough to connect. Device nodes are those of the one device.
  */
 #include "base/auto.h"
+#include "base/clock.h"
 #include "board/proto.h"
 #include "daemon/service_internal.h"
 
@@ -81,6 +82,19 @@ static bool shim_dir(const struct pen_daemon *d, char *buf, size_t n)
 	return true;
 }
 
+/* Looked for once a second at most: a list of all tenants asks for each of them. NULL: nowhere. */
+static const char *shims_of(const struct pen_daemon *d)
+{
+	struct pen_services *all = d->services;
+	uint64_t now = pen_mono_ns();
+	if (!all->shims_ns || now - all->shims_ns > PEN_S) {
+		if (!shim_dir(d, all->shims, sizeof(all->shims)))
+			all->shims[0] = 0;
+		all->shims_ns = now;
+	}
+	return all->shims[0] ? all->shims : NULL;
+}
+
 static bool has_api(const struct pen_device *dev, const char *name)
 {
 	for (unsigned i = 0; i < dev->n_apis; i++)
@@ -91,8 +105,8 @@ static bool has_api(const struct pen_device *dev, const char *name)
 
 static void put_shims(struct pen_daemon *d, const struct pen_device *dev, struct edits *e)
 {
-	char dir[PEN_CONFIG_PATH_MAX + 1];
-	if (!shim_dir(d, dir, sizeof(dir)))
+	const char *dir = shims_of(d);
+	if (!dir)
 		return;
 	put(e, PEN_EDIT_MOUNT, SHIMS_MOUNT, dir);
 	put(e, PEN_EDIT_ENV, "OPENCL_LAYERS", SHIMS_MOUNT "/" OPENCL_LAYER);

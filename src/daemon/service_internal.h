@@ -21,6 +21,8 @@ struct pen_services {
 	struct event *poke_ev;
 	unsigned what;           /* has changed and was not told yet */
 	struct pen_work *work;   /* NULL until somebody has some */
+	char shims[PEN_CONFIG_PATH_MAX + 1];   /* container.c: where they are, as it was found last; "" = nowhere */
+	uint64_t shims_ns;       /* and when; 0 = never */
 };
 
 /* service_work.c. Waits for what runs, 2 s at most; what waits is dropped. */

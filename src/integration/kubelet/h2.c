@@ -8,6 +8,7 @@
 #include <event2/bufferevent.h>
 #include <event2/event.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #define OUT_MAX (256 * 1024)    /* bytes that wait for the socket; above, no more is taken from the session */
 #define STREAMS_MAX 64
@@ -82,16 +83,30 @@ static bool leave(struct pen_h2 *h2, bool over)
 	return !over;
 }
 
+/*
+ * Straight into the socket where it has room: an answer that waited for the loop to turn would wait for whatever else
+ * the loop does first. Return: 0; negative errno.
+ */
+static int put_out(struct pen_h2 *h2, struct evbuffer *out, const uint8_t *data, size_t len)
+{
+	ssize_t n = evbuffer_get_length(out) ? 0 : send(bufferevent_getfd(h2->bev), data, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+	if (n < 0 && errno != EAGAIN && errno != EINTR)
+		return -errno;
+	size_t sent = n > 0 ? (size_t)n : 0;
+	return sent == len || evbuffer_add(out, data + sent, len - sent) == 0 ? 0 : -ENOMEM;
+}
+
 static void pump(struct pen_h2 *h2)
 {
 	struct evbuffer *out = bufferevent_get_output(h2->bev);
 	const uint8_t *data;
 	ssize_t n = 0;
+	int rc = 0;
 	h2->busy = true;
-	while (!h2->closed && evbuffer_get_length(out) < OUT_MAX && (n = nghttp2_session_mem_send(h2->session, &data)) > 0)
-		if (evbuffer_add(out, data, (size_t)n) < 0)
-			n = -1;
-	bool over = n < 0 || (!nghttp2_session_want_read(h2->session) && !nghttp2_session_want_write(h2->session) &&
+	while (rc == 0 && !h2->closed && evbuffer_get_length(out) < OUT_MAX &&
+	       (n = nghttp2_session_mem_send(h2->session, &data)) > 0)
+		rc = put_out(h2, out, data, (size_t)n);
+	bool over = rc < 0 || n < 0 || (!nghttp2_session_want_read(h2->session) && !nghttp2_session_want_write(h2->session) &&
 			      !evbuffer_get_length(out));
 	leave(h2, over);
 }
