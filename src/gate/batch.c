@@ -377,27 +377,37 @@ static uint64_t next_look(struct pen_gate *g, uint64_t now)
 {
 	uint64_t ends = g->st.last_progress_ns + g->st.oldest_est_ns;
 	uint64_t ns = now < ends ? ends - now : (now - ends) / 8;
+	if (g->devgate.shut)   /* the bell tells */
+		return PEN_GATE_WATCH_NS;
 	return pen_clamp(ns, somebody_wants(g) ? PEN_GATE_POLL_NS : PEN_GATE_WATCH_NS, PEN_GATE_WATCH_NS);
 }
 
-uint64_t pen_gate_watch(struct pen_gate *g)
+/* Lock held, and free meanwhile. */
+static void look_for_ends(struct pen_gate *g, uint64_t now)
 {
-	if (!pen_gate_attached(g))
-		return 0;
-	uint64_t now = pen_gate_now(g);
-	pen_gate_lock(g);
-	pen_gate_refresh(g);
-	pen_gate_dev_look(g, now);   /* first: somebody waits for nothing else */
 	pen_gate_unlock_only(g);
 	look_at_all(g, true);
-	pen_gate_connection(g, now);
 	pen_gate_lock(g);
 	give_up_old_tails(g, now);
 	pen_gate_unlock_only(g);
 	atomic_store(&g->pending, 1);
 	pen_gate_drain(g);
 	pen_gate_lock(g);
-	uint64_t next = 0;
+}
+
+uint64_t pen_gate_watch(struct pen_gate *g)
+{
+	if (!pen_gate_attached(g))
+		return 0;
+	uint64_t now = pen_gate_now(g), next = 0;
+	pen_gate_connection(g, now);
+	pen_gate_lock(g);
+	pen_gate_refresh(g);
+	if (g->devgate.shut && !pen_gate_dev_leave_alone(g, now))
+		look_for_ends(g, now);       /* what was let through last has ended? */
+	pen_gate_dev_look(g, now);
+	if (!g->devgate.shut)
+		look_for_ends(g, now);
 	g->watched = PEN_GATE_UNWATCHED;
 	if (g->nothers && g->nflight) {
 		g->watched = PEN_GATE_WATCHED;
@@ -406,7 +416,10 @@ uint64_t pen_gate_watch(struct pen_gate *g)
 		g->watched = PEN_GATE_LINGERS;
 		next = PEN_GATE_WATCH_NS;
 	}
-	pen_gate_unlock(g);
+	if (g->devgate.shut)
+		pen_gate_unlock_only(g);
+	else
+		pen_gate_unlock(g);
 	return next;
 }
 

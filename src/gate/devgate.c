@@ -104,12 +104,23 @@ static bool passed_over(struct pen_gate_dev *d, const struct pen_signal_page *p,
 }
 
 /* All that was booked is due by the guarantee or the floor: one more batch may go against the rank. */
-static void pulse(struct pen_gate *g, uint64_t now)
+static bool is_due(struct pen_gate *g, uint64_t now)
 {
 	struct pen_gate_dev *d = &g->devgate;
 	uint64_t due = atomic_load_explicit(&g->dev->ledger->guar_tat_ns, memory_order_relaxed);
 	bool kept = g->lim.guaranteed_ppm || g->lim.floor_ppm;
-	if (!kept || now < due || now - PEN_MIN(now, d->pulse_ns) < PULSE_NS || !d->standing)
+	return kept && d->standing && now >= due && now - PEN_MIN(now, d->pulse_ns) >= PULSE_NS;
+}
+
+bool pen_gate_dev_leave_alone(struct pen_gate *g, uint64_t now)
+{
+	return g->devgate.shut && !is_due(g, now);
+}
+
+static void pulse(struct pen_gate *g, uint64_t now)
+{
+	struct pen_gate_dev *d = &g->devgate;
+	if (!is_due(g, now))
 		return;
 	uint32_t next = ended(g) + 1;
 	if ((int32_t)(d->word - next) >= 0)   /* the one that was let through has not ended */

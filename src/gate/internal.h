@@ -263,6 +263,8 @@ bool pen_gate_dev_wanted(struct pen_gate *g);                          /* somebo
 void pen_gate_dev_put(struct pen_gate *g, struct pen_gate_batch *b);   /* @b gets a number, and passes unless it is shut */
 void pen_gate_dev_retired(struct pen_gate *g, const struct pen_gate_batch *b);
 void pen_gate_dev_look(struct pen_gate *g, uint64_t now_ns);           /* shuts or opens it by what the outranking seats say */
+/* Shut: a call of the driver's may stand behind one that waits for what stands at the gate, and who opens it must not. */
+bool pen_gate_dev_leave_alone(struct pen_gate *g, uint64_t now_ns);
 void pen_gate_ring(struct pen_gate *g);                                /* own busy word has left or reached IDLE */
 
 /* ---- batches (batch.c, retire.c); lock held unless said ---- */

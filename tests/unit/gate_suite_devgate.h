@@ -54,6 +54,30 @@ static void deep_close(struct deep *d)
 	rig_close(&d->r);
 }
 
+static _Atomic uint32_t polls;
+static int (*real_poll)(struct pen_mark *);
+
+static int counting_poll(struct pen_mark *m)
+{
+	atomic_fetch_add(&polls, 1);
+	return real_poll(m);
+}
+
+/*
+ * A call of the driver's that the application makes may wait, with a lock, for what stands at the gate: whoever opens it stays out of
+ * the driver while it is shut.
+ */
+static void watch_while_shut(struct deep *d)
+{
+	real_poll = d->r.dev->adapter.mark_poll;
+	d->r.dev->adapter.mark_poll = counting_poll;
+	atomic_store(&polls, 0);
+	for (int i = 0; i < 5; i++)
+		pen_gate_watch(d->r.gate);
+	d->r.dev->adapter.mark_poll = real_poll;
+	assert_int_equal(atomic_load(&polls), 0);
+}
+
 static void test_devgate_shuts_and_opens(void **state)
 {
 	(void)state;
@@ -68,6 +92,7 @@ static void test_devgate_shuts_and_opens(void **state)
 	atomic_store(&d.go, 1);
 	usleep(20000);   /* it could run if the gate let it */
 	assert_int_equal(d.r.dev->executed, 0);
+	watch_while_shut(&d);
 	urgent_says(d.b, PEN_BUSY_IDLE);
 	pen_gate_watch(d.r.gate);
 	deep_close(&d);
