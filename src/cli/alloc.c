@@ -152,7 +152,8 @@ static int put_engine(const json_t *tenant)
 	static const char *const where[] = { "../lib/penstock/libpenstock-opencl.so", "../shim/opencl/libpenstock-opencl.so", NULL };
 	if (pen_install_path(where, shims, sizeof(shims)) < 0)
 		return pen_cli_fail(PEN_EXIT_FAILURE, "alloc", _("the OpenCL layer was not found beside penstock"));
-	snprintf(value, sizeof(value), "%s:" MOUNT_TENANT ":ro", pen_json_str(tenant, "mount_dir"));
+	/* Who is not root cannot reach what is made for root's engines, and maps himself to a user that may read his own token. */
+	snprintf(value, sizeof(value), "%s:" MOUNT_TENANT ":ro", pen_json_str(tenant, geteuid() == 0 ? "mount_dir" : "dir"));
 	put_option("-v", value);
 	snprintf(value, sizeof(value), "%s:" MOUNT_SHIMS "/libpenstock-opencl.so:ro", shims);
 	put_option("-v", value);

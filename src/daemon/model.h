@@ -132,6 +132,7 @@ struct pen_absent {
 #define PEN_NOTE_KEY_MAX 160      /* of a note of an integration, with its end */
 #define PEN_NOTE_TEXT_MAX 2048
 #define PEN_TENANTS_DIR "tenants"         /* in the runtime directory */
+#define PEN_SEATS_DIR "seats"             /* likewise; the same for containers */
 #define PEN_CONTAINERS_DIR "containers"   /* likewise; of those that an integration made */
 #define PEN_CLIENT_ADOPTS 16
 struct pen_adopt {

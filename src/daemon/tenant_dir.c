@@ -2,8 +2,9 @@
 /*
  * Tenant directories: <runtime>/tenants/NAME with the attach socket and the token; they are what makes a process managed.
  *
- * NAME/seat/d has both once more, for containers: there a program may run as anybody, so the token is for all to read, and only the
- * owner and root can reach the directory, to mount it. Mounted is the directory, since a restarted daemon makes new files in it.
+ * <runtime>/seats/NAME has both once more, for containers: there a program may run as anybody, so the token is for all to read, and only
+ * who runs the daemon can reach the directory, to mount it. Mounted is the directory, since a restarted daemon makes new files in it. It
+ * does not lie below NAME: that is its owner's, who could put a link there for root's container engine to follow.
  */
 #include "base/auto.h"
 #include "board/attach.h"
@@ -84,34 +85,43 @@ static int give_to_owner(const struct pen_tenant *t, struct pen_err *err)
 
 void pen_tenant_seat_dir(const struct pen_tenant *t, char *buf, size_t n)
 {
-	snprintf(buf, n, *t->owner ? "%s" : "%s/seat/d", t->dir);
+	if (*t->owner)   /* its own directory is made for containers */
+		snprintf(buf, n, "%s", t->dir);
+	else
+		snprintf(buf, n, "%s/" PEN_SEATS_DIR "/%s", t->daemon->cfg.runtime_dir, t->name);
 }
 
-/* After the socket is there. Each folder is ours before anything is made in it. */
+/* After the socket is there: the same one once more, so whoever connects here is served by the same listener. */
 static int make_seat(const struct pen_tenant *t, struct pen_err *err)
 {
-	char gate[sizeof(t->dir) + 16], dir[sizeof(t->dir) + 32], from[sizeof(t->dir) + 32], to[sizeof(t->dir) + 64];
-	snprintf(gate, sizeof(gate), "%s/seat", t->dir);
-	pen_tenant_seat_dir(t, dir, sizeof(dir));   /* that of a tenant without integration */
+	char above[PEN_CONFIG_PATH_MAX + 16], dir[sizeof(t->dir) + 32], from[sizeof(t->dir) + 32], to[sizeof(t->dir) + 64];
+	snprintf(above, sizeof(above), "%s/" PEN_SEATS_DIR, t->daemon->cfg.runtime_dir);
+	pen_tenant_seat_dir(t, dir, sizeof(dir));
 	snprintf(from, sizeof(from), "%s/" PEN_ATTACH_SOCK, t->dir);
 	snprintf(to, sizeof(to), "%s/" PEN_ATTACH_SOCK, dir);
-	int r = make_dir(gate, 0700, err);
-	if (r == 0)
-		r = take_back(gate, 0700, err);
+	int r = make_dir(above, 0700, err);
+	if (r == 0 && chmod(above, 0700) < 0)
+		r = pen_err_sys(err, -errno, "mode of '%s'", above);
 	if (r == 0)
 		r = make_dir(dir, 0755, err);
-	if (r == 0)
-		r = take_back(dir, 0755, err);
 	if (r == 0)
 		r = write_token(t, dir, 0444, err);
 	if (r < 0)
 		return r;
 	unlink(to);
-	if (link(from, to) < 0)   /* the same socket: whoever connects here is served by the same listener */
-		return pen_err_sys(err, -errno, "'%s'", to);
-	if (chmod(gate, 0700) < 0 || (geteuid() == 0 && lchown(gate, t->owner_uid, t->owner_gid) < 0))
-		return pen_err_sys(err, -errno, "owner of '%s'", gate);
-	return 0;
+	return link(from, to) < 0 ? pen_err_sys(err, -errno, "'%s'", to) : 0;
+}
+
+static void remove_seat(const struct pen_tenant *t)
+{
+	static const char *const files[] = { "/" PEN_ATTACH_SOCK, "/" PEN_TOKEN_FILE, "" };
+	char dir[sizeof(t->dir) + 32], path[sizeof(t->dir) + 64];
+	pen_tenant_seat_dir(t, dir, sizeof(dir));
+	for (size_t i = 0; i < PEN_ARRAY_LEN(files); i++) {
+		snprintf(path, sizeof(path), "%s%s", dir, files[i]);
+		if (unlink(path) < 0 && !*files[i])
+			rmdir(path);
+	}
 }
 
 int pen_tenant_dir_make(struct pen_daemon *d, struct pen_tenant *t, struct pen_err *err)
@@ -140,32 +150,24 @@ int pen_tenant_dir_make(struct pen_daemon *d, struct pen_tenant *t, struct pen_e
 	return r;
 }
 
-/* The directory is its owner's, who can put links in the place of what we made: each step is taken without following one. */
+/* The directory is its owner's, who can put a link in its place of what we made: no step follows one. */
 void pen_tenant_dir_remove(struct pen_tenant *t)
 {
-	static const char *const within[] = { "seat", "d" };
-	int dir[1 + PEN_ARRAY_LEN(within)], n = 0;
 	if (*t->owner)
 		pen_owner_unrecord(t);
+	else
+		remove_seat(t);
 	if (t->listen_ev)
 		event_free(t->listen_ev);
 	t->listen_ev = NULL;
 	if (t->listen_fd >= 0)
 		close(t->listen_fd);
 	t->listen_fd = -1;
-	dir[n] = open(t->dir, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	while (dir[n] >= 0 && n < (int)PEN_ARRAY_LEN(within)) {
-		dir[n + 1] = openat(dir[n], within[n], O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-		n++;
-	}
-	for (; n >= 0; n--) {
-		if (dir[n] >= 0) {
-			unlinkat(dir[n], PEN_ATTACH_SOCK, 0);
-			unlinkat(dir[n], PEN_TOKEN_FILE, 0);
-			close(dir[n]);
-		}
-		if (n > 0 && unlinkat(dir[n - 1], within[n - 1], AT_REMOVEDIR) < 0)
-			unlinkat(dir[n - 1], within[n - 1], 0);   /* a link: else the name could not be used again */
+	int dir = open(t->dir, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (dir >= 0) {
+		unlinkat(dir, PEN_ATTACH_SOCK, 0);
+		unlinkat(dir, PEN_TOKEN_FILE, 0);
+		close(dir);
 	}
 	rmdir(t->dir);
 }
