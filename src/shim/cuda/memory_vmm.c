@@ -4,8 +4,9 @@
  * objects that it is bound to, sparse arrays; so does its charge. Releasing the last handle while it is mapped frees nothing.
  *
  * What holds it is counted before a call that may add to it and after one that takes away, so that of two threads neither can
- * see it free while the other is just getting hold of it. An import is no charge: the exporter pays. But an import may be of
- * our own export, which no call tells: while this process holds any import, what it has exported is not given back.
+ * see it free while the other is just getting hold of it. An import is no charge: the exporter pays. What was exported lives for
+ * as long as anybody anywhere holds the descriptor or an import of it, which no call tells: its charge ends with the process. It was
+ * given back before, and a loop of create, export and release took a whole device so.
  * One lock for all of it, never held across a call of the driver: these calls are rare and slow.
  */
 #include "shim/cuda/memory.h"
@@ -21,7 +22,7 @@ struct pen_cu_physical {
 	unsigned long long id;
 	uint32_t process;
 	uint32_t handles, uses;          /* uses: mappings, bindings, arrays */
-	bool exported, import;
+	bool exported;
 	bool idle;                       /* in the list of those that wait */
 	struct pen_cu_physical *next;    /* of that list */
 	struct binding *bindings;        /* of a multicast object: what is bound to it */
@@ -44,7 +45,6 @@ static struct pen_forklock lock = PEN_FORKLOCK_INIT;   /* all of the following *
 static struct pen_map handles;          /* handle -> pen_cu_physical */
 static struct pen_map mappings;         /* address -> mapping */
 static struct pen_cu_physical *idle;    /* held by nothing that we know, and not given back yet */
-static uint32_t imports;                /* live, of this process */
 static uint32_t retaining;              /* threads inside cuMemRetainAllocationHandle */
 
 /* ---- what holds it ---------------------------------------------------------------------------------------------------- */
@@ -56,7 +56,7 @@ static struct pen_cu_physical *find(unsigned long long id)
 
 static bool may_go(const struct pen_cu_physical *m)
 {
-	return !m->handles && !m->uses && !(m->exported && imports) && !retaining;
+	return !m->handles && !m->uses && !m->exported && !retaining;
 }
 
 static void release(struct pen_cu_physical *m, struct pen_cu_physical **gone);
@@ -86,8 +86,6 @@ static void release(struct pen_cu_physical *m, struct pen_cu_physical **gone)
 	}
 	if (find(m->id) == m)
 		pen_map_take(&handles, pen_cu_key(m->id));
-	if (m->import)
-		imports--;
 	m->next = *gone;
 	*gone = m;
 	unbind_all(m, gone);
@@ -163,7 +161,6 @@ static bool add_handle(unsigned long long id, struct pen_cu_physical *fresh, boo
 			pen_forklock_give(&lock);
 			return false;
 		}
-		imports += fresh->import;
 	}
 	pen_forklock_give(&lock);
 	if (m)
@@ -260,11 +257,6 @@ CUresult pen_cuMemImportFromShareableHandle(CUmemGenericAllocationHandle_v1 *han
 	struct pen_cu_physical *fresh = calloc(1, sizeof(*fresh));
 	if (!fresh)
 		return CUDA_ERROR_OUT_OF_MEMORY;
-	fresh->import = true;
-	/* Counted before: what it is an import of may be released meanwhile. */
-	pen_forklock_take(&lock);
-	imports++;
-	pen_forklock_give(&lock);
 	CUresult r = PEN_CU_INSIDE(REAL(cuMemImportFromShareableHandle)(handle, shared, type));
 	if (r != CUDA_SUCCESS) {
 		free(fresh);
@@ -273,9 +265,6 @@ CUresult pen_cuMemImportFromShareableHandle(CUmemGenericAllocationHandle_v1 *han
 		free(fresh);
 		r = CUDA_ERROR_OUT_OF_MEMORY;
 	}
-	pen_forklock_take(&lock);
-	imports--;
-	give_back(NULL);
 	return r;
 }
 
