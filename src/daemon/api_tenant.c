@@ -75,6 +75,10 @@ static int create(struct pen_api_call *call)
 	if (number < 0 || number > INT32_MAX)
 		return pen_api_error(call, 400, "field-invalid", "pid: no process number");
 	n.watch_pid = (pid_t)number;
+	/* What descends from it is taken to be the tenant's: nobody names a process that is not his. */
+	uid_t owner;
+	if (number && call->uid != 0 && pen_process_uid(n.watch_pid, &owner) == 0 && owner != call->uid)
+		return pen_api_error(call, 403, "denied", "pid: process %d is not yours", (int)number);
 	struct pen_tenant *t;
 	int r = pen_tenant_create(call->d, &n, &t, &err);
 	if (r < 0)

@@ -186,6 +186,7 @@ struct pen_absent *pen_absent_of(const struct pen_client *c, const struct pen_de
 /* Would a new ledger let the tenant over its limit, because the one that there was is with a process that is not back? */
 bool pen_absent_matters(const struct pen_place *p);
 
+int pen_process_uid(pid_t pid, uid_t *ret_uid);                             /* who started it; -ESRCH */
 int pen_process_open(pid_t pid);                                            /* pidfd, close-on-exec; negative errno */
 
 /* ---- tick.c: a thread of its own ----------------------------------------------------------------------------------------- */

@@ -403,6 +403,31 @@ def test_links():
         assert not os.path.exists(mine['mount_dir'])
 
 
+def test_pid_of_another_user():
+    """Descendants of the watched process count as the tenant's, so nobody names one that is not his."""
+    if os.getuid() != 0:
+        print('   not root: nobody else to be')
+        return
+    with Daemon(config='group: nogroup\n') as d:
+        os.chmod(d.dir, 0o755)
+        os.chmod(d.run, 0o755)
+        os.chmod(d.sock, 0o666)
+
+        def member(say):
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            for pid in (1, os.getpid()):
+                say(str(d.request('POST', '/v1/tenants', {'contract': {'name': f'p{pid}'}, 'pid': pid, 'ephemeral': True})[0]))
+            signal.pause()
+        pid, out = fake.child(member)
+        try:
+            assert [out.readline().strip(), out.readline().strip()] == ['403', '201'], d.log()
+        finally:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
 def test_lookers():
     """Users who may only look leave room for those who may change things."""
     if os.getuid() != 0:
