@@ -23,10 +23,19 @@
 _Static_assert(PEN_CU_ROWS < SLOTS / 2, "the table of names is half empty");
 
 static uint16_t first_row[SLOTS];          /* of a family, by hash; NONE: no family */
-static uint16_t address_row[SLOTS];        /* of an entry point of the driver, by its address; NONE: no such address */
 static uint16_t next_row[PEN_CU_ROWS];     /* of the same family */
-static bool shared_address[PEN_CU_ROWS];   /* the driver has one entry point for several names */
 static _Atomic uint64_t unhooked;
+
+/*
+ * Entry points of the driver by their address, and what a caller gets for one: its hook, or itself. NULL: it has several names. A
+ * program asks for hundreds of names once, with cold caches: so this is all that is looked at for most of them.
+ */
+struct known {
+	pen_cu_any_fn address, to;
+};
+#define KNOWN_BITS 10
+static struct known known[1u << KNOWN_BITS];
+_Static_assert(PEN_CU_ROWS < (1u << KNOWN_BITS) * 3 / 4, "the table of addresses has room");
 
 static uint32_t hash(const char *name)
 {
@@ -45,31 +54,28 @@ static uint32_t slot_of(const char *family)
 	return at;
 }
 
-/* The slot of an address, or the empty one where it would be. */
-static uint32_t slot_at(pen_cu_any_fn address)
+/* The place of an address, or the empty one where it would be. */
+static struct known *known_at(pen_cu_any_fn address)
 {
-	uint32_t at = (uint32_t)((uint64_t)(uintptr_t)address * UINT64_C(0x9e3779b97f4a7c15) >> 32) % SLOTS;
-	while (address_row[at] != NONE && pen_cu_real_row(address_row[at]) != address)
-		at = (at + 1) % SLOTS;
-	return at;
+	uint32_t at = (uint32_t)((uint64_t)(uintptr_t)address * UINT64_C(0x9e3779b97f4a7c15) >> (64 - KNOWN_BITS));
+	while (known[at].address && known[at].address != address)
+		at = (at + 1) % (1u << KNOWN_BITS);
+	return &known[at];
 }
 
 void pen_cu_resolve_prepare(void)
 {
 	memset(first_row, 0xff, sizeof(first_row));
-	memset(address_row, 0xff, sizeof(address_row));
 	for (uint32_t i = 0; i < PEN_CU_ROWS; i++) {
 		uint32_t at = slot_of(pen_cu_rows[i].family);
 		next_row[i] = first_row[at];
 		first_row[at] = (uint16_t)i;
-		if (!pen_cu_real_row(i))
-			continue;
-		at = slot_at(pen_cu_real_row(i));
-		shared_address[i] = address_row[at] != NONE;
-		if (shared_address[i])
-			shared_address[address_row[at]] = true;
-		else
-			address_row[at] = (uint16_t)i;
+		pen_cu_any_fn real = pen_cu_real_row(i);
+		struct known *k = real ? known_at(real) : NULL;
+		if (k && !k->address)
+			*k = (struct known){ real, pen_cu_rows[i].hook ? pen_cu_rows[i].hook : real };
+		else if (k)
+			k->to = NULL;
 	}
 }
 
@@ -92,16 +98,18 @@ static uint32_t by_table(uint32_t first, int version, uint64_t flags)
 	return row != NONE ? row : newest(first, version, PEN_CU_THREAD_LEGACY);
 }
 
-/* The row whose exported address this is, of the family if it has several. */
+/* The row whose exported address this is; of the family if it is that of several. */
 static uint32_t by_address(uint32_t first, pen_cu_any_fn address)
 {
-	uint32_t row = address_row[slot_at(address)];
-	if (row == NONE || !shared_address[row])
-		return row;
+	if (!known_at(address)->address)
+		return NONE;
 	for (uint32_t i = first; i != NONE; i = next_row[i])
 		if (pen_cu_real_row(i) == address)
 			return i;
-	return row;
+	for (uint32_t i = 0; i < PEN_CU_ROWS; i++)
+		if (pen_cu_real_row(i) == address)
+			return i;
+	return NONE;
 }
 
 /* The driver has an ABI of the family after all that the table has: the n-th has the n-th suffix. */
@@ -137,13 +145,13 @@ static pen_cu_any_fn hook_of(uint32_t row, pen_cu_any_fn real)
 static pen_cu_any_fn ours_for(const char *name, int version, uint64_t flags, pen_cu_any_fn real)
 {
 	/* Nearly always: the address of one exported name, which tells all. */
-	uint32_t row = address_row[slot_at(real)];
-	if (row != NONE && !shared_address[row])
-		return hook_of(row, real);
+	const struct known *k = known_at(real);
+	if (k->address && k->to)
+		return k->to;
 	uint32_t first = first_row[slot_of(name)];
 	if (first == NONE)
 		return real;
-	row = by_table(first, version, flags);
+	uint32_t row = by_table(first, version, flags);
 	if (row == NONE || pen_cu_real_row(row) != real) {
 		uint32_t exact = by_address(first, real);
 		/* In cuda.h this name is a macro for another entry point since 12.0: by its address or not at all. */
