@@ -16,8 +16,8 @@ static json_t *store_json(struct pen_daemon *d)
 	if (!d->store)
 		return json_null();
 	pen_store_stats(d->store, &s);
-	return json_pack("{s:o, s:o, s:o, s:o, s:i, s:b}", "written", pen_json_u64(s.written), "dropped",
-			 pen_json_u64(s.dropped), "errors", pen_json_u64(s.errors), "bytes", pen_json_u64(s.bytes), "queued",
+	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:i, s:b}", "written", pen_json_u64(s.written), "dropped",
+			 pen_json_u64(s.dropped), "left_out", pen_json_u64(s.left_out), "errors", pen_json_u64(s.errors), "bytes", pen_json_u64(s.bytes), "queued",
 			 (int)s.queued, "stalled", s.stalled);
 }
 

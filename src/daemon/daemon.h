@@ -19,6 +19,7 @@ struct pen_tenant_new {
 	gid_t gid;
 	pid_t watch_pid;                /* 0 = none */
 	bool wait, ephemeral, from_config;
+	bool waited;                    /* restored, and was waiting: admitted when the devices are known */
 	uint64_t exclusive_ns;          /* how long it has its device for itself; 0 = it shares */
 	double created;                 /* 0 = now */
 	const uint8_t *token;           /* NULL = a new one */

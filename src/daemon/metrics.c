@@ -229,6 +229,7 @@ static void put_daemon(const struct out *o)
 		  pen_watch_status(o->d, &w) ? (double)w.restarts : 0 },
 		{ "store_rows_written_total", "counter", "rows written to the database", (double)s.written },
 		{ "store_rows_dropped_total", "counter", "rows dropped because the disk did not follow", (double)s.dropped },
+		{ "store_events_left_out_total", "counter", "events of a flood that were not written to the database", (double)s.left_out },
 		{ "store_errors_total", "counter", "failed transactions", (double)s.errors },
 		{ "store_bytes", "gauge", "size of the database with its log", (double)s.bytes },
 	};

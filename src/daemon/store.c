@@ -21,6 +21,8 @@
 #define FLUSH_EVERY_S 2         /* rows of events and usage may wait so long, to be written together */
 #define SEAT_EVERY_S 10         /* a seat may be written at once so often */
 #define TRIM_EVERY_S 60
+#define EVENT_BURST 512         /* of events that tenants can cause at will; the rest of a flood is told, and not written */
+#define EVENT_EVERY_S 1         /* and one each so often */
 #define CLOSE_LIMIT_S 2
 
 struct pen_store {
@@ -35,6 +37,7 @@ struct pen_store {
 	uint64_t max_bytes;
 	struct pen_store_stats stats;
 	uint64_t seat_written_ns;       /* a seat was urgent */
+	uint64_t events_ns;             /* when the events written so far are paid off */
 	uint64_t busy_since_ns;         /* of the transaction under way, 0 = none */
 	uint32_t writing;               /* in it */
 	/* the thread's own */
@@ -158,7 +161,7 @@ void pen_store_tenant(struct pen_store *s, const struct pen_tenant *t)
 	op->u.tenant.gid = t->owner_gid;
 	op->u.tenant.ephemeral = t->ephemeral;
 	op->u.tenant.from_config = t->from_config;
-	op->u.tenant.waiting = t->state == PEN_TENANT_WAITING;
+	op->u.tenant.waiting = t->state == PEN_TENANT_WAITING ? t->queue_nr : 0;
 	op->u.tenant.watch_pid = t->watch_pid;
 	op->u.tenant.watch_start = t->watch_start;
 	op->u.tenant.created = t->created;
@@ -265,8 +268,27 @@ void pen_store_undrain(struct pen_store *s, const char *key)
 	put_drain(s, key, 0, false, true);
 }
 
+/* Programs that come and go a thousand times a second, or are refused: a flash device would be worn out by what nobody reads. */
+static bool is_flood(struct pen_store *s, const struct pen_event_row *row)
+{
+	if (strncmp(row->kind, "client-", 7) && strncmp(row->kind, "tenant-", 7) && strcmp(row->kind, "refused"))
+		return false;
+	uint64_t now = pen_mono_ns();
+	pthread_mutex_lock(&s->lock);
+	uint64_t paid = PEN_MAX(s->events_ns, now) + EVENT_EVERY_S * PEN_S;
+	bool flood = paid > now + EVENT_BURST * EVENT_EVERY_S * PEN_S;
+	if (flood)
+		s->stats.left_out++;
+	else
+		s->events_ns = paid;
+	pthread_mutex_unlock(&s->lock);
+	return flood;
+}
+
 void pen_store_event(struct pen_store *s, const struct pen_event_row *row)
 {
+	if (is_flood(s, row))
+		return;
 	struct pen_store_op *op = new_op(PEN_OP_EVENT, row->tenant, row->device);
 	if (!op)
 		return;

@@ -6,7 +6,8 @@
  *
  * One helper thread writes; everybody else puts rows into a queue and goes on. The queue is bounded: of usage and events
  * the oldest are dropped and counted when the disk does not follow; of contracts, places and seats only the newest
- * state of each is kept, so they are never dropped. Reading happens once, at the start. Threads: main calls everything here.
+ * state of each is kept, so they are never dropped. What a day writes is bounded too (tests/daemon/test_writes.py): a minute's usage is
+ * one transaction, rows wait two seconds for others, and events that tenants can cause at will are left out when they come in a flood. Reading happens once, at the start. Threads: main calls everything here.
  */
 #include "base/err.h"
 #include "daemon/daemon.h"
@@ -29,6 +30,7 @@ struct pen_seat_row {
 
 struct pen_store_stats {
 	uint64_t written, dropped, errors, errors_now, bytes;   /* errors_now: in a row; bytes: of the database file with its log */
+	uint64_t left_out;                          /* events of a flood, which were told and are not written */
 	unsigned queued;
 	bool stalled;                               /* the thread has been in one transaction for over a second */
 };

@@ -34,14 +34,18 @@ static const char schema[] =
 	"CREATE TABLE IF NOT EXISTS usage(tenant TEXT, device TEXT, minute INT, device_ns INT, mem_peak_bytes INT, commands INT,"
 	" held_ns INT, bytes INT, PRIMARY KEY(minute, tenant, device)) WITHOUT ROWID;"
 	"CREATE TABLE IF NOT EXISTS note(owner TEXT, key TEXT, tenant TEXT, text TEXT, PRIMARY KEY(owner, key)) WITHOUT ROWID;"
-	"CREATE TABLE IF NOT EXISTS drain(device TEXT PRIMARY KEY, since REAL, released INT) WITHOUT ROWID;"
-	"PRAGMA user_version=1;";
+	"CREATE TABLE IF NOT EXISTS drain(device TEXT PRIMARY KEY, since REAL, released INT) WITHOUT ROWID;";
+
+static const char set_version[] = "PRAGMA user_version=1";   /* SCHEMA_VERSION */
 
 static int sql_error(struct pen_db *db, int rc, struct pen_err *err, const char *what)
 {
-	int code = rc & 0xff;
+	int code = rc & 0xff, more = db->sql ? sqlite3_extended_errcode(db->sql) : rc;
 	int r = code == SQLITE_FULL ? -ENOSPC : code == SQLITE_CORRUPT || code == SQLITE_NOTADB ? -EUCLEAN :
 		code == SQLITE_CANTOPEN ? -EACCES : code == SQLITE_NOMEM ? -ENOMEM : -EIO;
+	/* What cannot be read is damaged; what cannot be written, the index of its log included, is on a disk that is full, or fails. */
+	if (code == SQLITE_IOERR && more != SQLITE_IOERR_READ && more != SQLITE_IOERR_SHORT_READ && more != SQLITE_IOERR_CORRUPTFS)
+		r = -ENOSPC;
 	return pen_err_x(err, r, "%s: %s", what, db->sql ? sqlite3_errmsg(db->sql) : sqlite3_errstr(rc));
 }
 
@@ -70,28 +74,57 @@ static bool is_whole(struct pen_db *db)
 	return ok;
 }
 
-static int open_once(struct pen_db *db, struct pen_err *err)
+/* Writes nothing where everything is there already: it may be a full disk, or flash. */
+static int prepare(struct pen_db *db, struct pen_err *err)
+{
+	int r = run(db, "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA journal_size_limit=4194304;", err);
+	if (r < 0)
+		return r;
+	int64_t version = get_number(db, "PRAGMA user_version");
+	if (version > SCHEMA_VERSION)
+		return pen_err_x(err, -EUCLEAN, "%s: of a newer version (%" PRId64 ")", db->path, version);
+	r = run(db, schema, err);
+	if (r == 0 && version != SCHEMA_VERSION)
+		r = run(db, set_version, err);
+	db->prepared = r == 0;
+	return r;
+}
+
+/* @alone: nobody else may look into the file, and its log needs no index in a file, which a full disk has no room for. */
+static int open_once(struct pen_db *db, bool alone, struct pen_err *err)
 {
 	int rc = sqlite3_open_v2(db->path, &db->sql, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
 	if (rc != SQLITE_OK)
 		return sql_error(db, rc, err, db->path);
 	sqlite3_busy_timeout(db->sql, BUSY_MS);
 	chmod(db->path, 0600);   /* tokens lie in it */
-	int r = run(db, "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA journal_size_limit=4194304;", err);
-	if (r < 0)
+	int r = alone ? run(db, "PRAGMA locking_mode=EXCLUSIVE", err) : 0;
+	if (r == 0)
+		r = prepare(db, err);
+	if (r == 0 && !is_whole(db))
+		r = pen_err_x(err, -EUCLEAN, "%s: damaged", db->path);
+	return r;
+}
+
+/* Return: 0 also on a disk that is full. */
+static int open_file(struct pen_db *db, struct pen_err *err)
+{
+	int r = open_once(db, false, err);
+	if (r != -ENOSPC)
 		return r;
-	if (!is_whole(db))
-		return pen_err_x(err, -EUCLEAN, "%s: damaged", db->path);
-	int64_t version = get_number(db, "PRAGMA user_version");
-	if (version > SCHEMA_VERSION)
-		return pen_err_x(err, -EUCLEAN, "%s: of a newer version (%" PRId64 ")", db->path, version);
-	return run(db, schema, err);
+	pen_db_close(db);
+	r = open_once(db, true, err);
+	if (r != -ENOSPC)
+		return r;
+	pen_log(PEN_LOG_WARN, "store: %s", err ? err->text : "the disk is full");
+	return 0;
 }
 
 void pen_db_close(struct pen_db *db)
 {
 	sqlite3_close(db->sql);
 	db->sql = NULL;
+	db->prepared = false;
 }
 
 static void put_aside(struct pen_db *db, char *aside, size_t n)
@@ -112,14 +145,14 @@ int pen_db_open(struct pen_db *db, const char *path, char *ret_aside, size_t n, 
 {
 	snprintf(db->path, sizeof(db->path), "%s", path);
 	ret_aside[0] = 0;
-	int r = open_once(db, err);
+	int r = open_file(db, err);
 	if (r == 0)
 		return 0;
 	pen_db_close(db);
 	if (r != -EUCLEAN && r != -EIO)
 		return r;
 	put_aside(db, ret_aside, n);
-	r = open_once(db, err);
+	r = open_file(db, err);
 	if (r < 0)
 		pen_db_close(db);
 	return r;
@@ -257,6 +290,12 @@ static int write_drain(struct pen_db *db, const struct pen_store_op *op, struct 
 			  I(op->u.drain.released));
 }
 
+/* A minute may come twice: the clock was set back, or the daemon was started again within it. */
+static const char add_usage[] =
+	"INSERT INTO usage VALUES(?,?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET device_ns=device_ns+excluded.device_ns,"
+	" mem_peak_bytes=max(mem_peak_bytes,excluded.mem_peak_bytes), commands=commands+excluded.commands,"
+	" held_ns=held_ns+excluded.held_ns, bytes=bytes+excluded.bytes";
+
 static int write_op(struct pen_db *db, const struct pen_store_op *op, struct pen_err *err)
 {
 	const struct pen_event_row *e = &op->u.event;
@@ -281,9 +320,8 @@ static int write_op(struct pen_db *db, const struct pen_store_op *op, struct pen
 		return exec_bound(db, err, "INSERT OR REPLACE INTO event VALUES(?,?,?,?,?,?)", "idssss", I(e->id), e->time,
 				  e->kind, e->tenant, e->device, e->text);
 	default:
-		return exec_bound(db, err, "INSERT OR REPLACE INTO usage VALUES(?,?,?,?,?,?,?,?)", "ssiiiiii", u->tenant,
-				  u->device, I(u->minute), I(u->device_ns), I(u->mem_peak_bytes), I(u->commands),
-				  I(u->held_ns), I(u->bytes));
+		return exec_bound(db, err, add_usage, "ssiiiiii", u->tenant, u->device, I(u->minute), I(u->device_ns),
+				  I(u->mem_peak_bytes), I(u->commands), I(u->held_ns), I(u->bytes));
 	}
 }
 
@@ -293,7 +331,9 @@ int pen_db_write(struct pen_db *db, const struct pen_store_op *batch, struct pen
 	bool durable = false;
 	for (const struct pen_store_op *op = batch; op; op = op->next)
 		durable |= op->kind == PEN_OP_TENANT || op->kind == PEN_OP_GONE || op->kind == PEN_OP_DRAIN;
-	int r = run(db, durable ? "PRAGMA synchronous=FULL" : "PRAGMA synchronous=NORMAL", err);
+	int r = db->prepared ? 0 : prepare(db, err);
+	if (r == 0)
+		r = run(db, durable ? "PRAGMA synchronous=FULL" : "PRAGMA synchronous=NORMAL", err);
 	if (r == 0)
 		r = run(db, "BEGIN IMMEDIATE", err);
 	if (r < 0)
@@ -378,6 +418,10 @@ static void restore_tenant(struct pen_daemon *d, sqlite3_stmt *st)
 	n.watch_pid = still_there(watched, (uint64_t)sqlite3_column_int64(st, 9));
 	/* Its watched process is gone, but clients may live: it ends when none has come back. */
 	n.ephemeral |= watched && !n.watch_pid;
+	uint64_t queue_nr = (uint64_t)sqlite3_column_int64(st, 7);
+	n.waited = queue_nr;
+	if (queue_nr)   /* the same number again, and those that come later are behind it */
+		d->queue_nr = PEN_MAX(d->queue_nr, queue_nr - 1);
 	pen_owner_restore(d, column_text(st, 0), &n);
 	if (r == 0)
 		r = pen_tenant_create(d, &n, &t, &err);

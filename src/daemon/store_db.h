@@ -12,6 +12,7 @@ struct sqlite3;
 struct pen_db {
 	struct sqlite3 *sql;
 	uint8_t boot[16];   /* processes of another boot are no processes */
+	bool prepared;      /* its tables are there; false: the disk was full when it was opened */
 	char path[PEN_CONFIG_PATH_MAX + 32];
 };
 
@@ -27,7 +28,8 @@ struct pen_store_op {
 			uint8_t token[PEN_TOKEN_BYTES];
 			uid_t uid;
 			gid_t gid;
-			bool ephemeral, from_config, waiting;
+			bool ephemeral, from_config;
+			uint64_t waiting;   /* its number in the queue: wall clocks are set back; 0 = in force */
 			pid_t watch_pid;
 			uint64_t watch_start;
 			double created;
@@ -57,7 +59,10 @@ struct pen_store_op {
 	struct pen_store_op *prev, *next;
 };
 
-/* @ret_aside: name under which a damaged file was kept, "" if none was. */
+/*
+ * A file that was damaged is put aside, as @ret_aside ("" if none was). On a full disk it is opened all the same, what it holds is there,
+ * and writes are tried again by whoever writes. Return: 0; negative errno.
+ */
 int pen_db_open(struct pen_db *db, const char *path, char *ret_aside, size_t n, struct pen_err *err);
 void pen_db_close(struct pen_db *db);
 void pen_db_restore(struct pen_db *db, struct pen_daemon *d);

@@ -279,10 +279,10 @@ int pen_tenant_create(struct pen_daemon *d, const struct pen_tenant_new *n, stru
 	if (HASH_COUNT(d->tenants) >= TENANTS_MAX)
 		return pen_err_x(err, -ENOSPC, "there are %d tenants, which is the most", TENANTS_MAX);
 	uint64_t covers = 0;
-	int r = n->lapsed ? 0 : admit_everywhere(d, &c, n->exclusive_ns, NULL, &covers, err);
+	int r = n->lapsed || n->waited ? 0 : admit_everywhere(d, &c, n->exclusive_ns, NULL, &covers, err);
 	uint64_t queued;
 	unsigned waiting = count_waiting(d, &queued);
-	bool may_wait = n->wait && !n->lapsed && waiting < WAITING_MAX, wait = r == -EAGAIN && may_wait;
+	bool may_wait = n->wait && !n->lapsed && waiting < WAITING_MAX, wait = n->waited || (r == -EAGAIN && may_wait);
 	if (r == 0 && may_wait && (queued & wanted(d, &c))) {   /* who would wait does not overtake */
 		wait = true;
 		pen_err_x(err, -EAGAIN, "others wait already");
@@ -317,7 +317,7 @@ int pen_tenant_create(struct pen_daemon *d, const struct pen_tenant_new *n, stru
 	pen_owner_keep(d, t);   /* before the contract: without it, it would come back as nobody's */
 	if (d->store)
 		pen_store_tenant(d->store, t);
-	if (wait)
+	if (wait && !n->waited)
 		pen_event(d, PEN_EVENT_TENANT_WAITING, t, NULL, "waits: %s", err ? err->text : "");
 	else if (!n->token)
 		pen_event(d, PEN_EVENT_TENANT_CREATED, t, NULL, "contract begins");

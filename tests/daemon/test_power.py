@@ -2,17 +2,52 @@
 """
 A power cut: of what was written last, any part may be missing, be zeros or be rubbish. The daemon starts, calls nothing
 damaged, and has the contracts up to some moment before the cut: never one without those that were made before it.
+
+And a daemon that is killed in the middle of any single thing that it does to a disk, and a disk that is full.
 """
+import errno
 import glob
+import json
+import mmap
 import os
 import shutil
+import sqlite3
+import struct
+import subprocess
 import sys
 import tempfile
 
 import fake
-from fake import Daemon, wait_for
+from fake import Client, Daemon, wait_for
 
 N = 12
+OPS, BYTES, DIE_AT, FULL = range(4)    # words of disk.c
+
+
+class Disk:
+    """A directory for a daemon whose every operation on it is counted, and can be its last."""
+
+    def __init__(self):
+        self.dir = tempfile.mkdtemp(prefix='pd-')
+        with open(self.dir + '/disk', 'wb') as f:
+            f.write(bytes(32))
+        with open(self.dir + '/disk', 'r+b') as f:
+            self.words = mmap.mmap(f.fileno(), 32)
+        asan = os.environ.get('ASAN_OPTIONS', '') + ':verify_asan_link_order=0'
+        self.env = {'LD_PRELOAD': os.environ['DISK'], 'PENSTOCK_DISK': self.dir, 'ASAN_OPTIONS': asan}
+
+    def get(self, word):
+        return struct.unpack_from('<Q', self.words, 8 * word)[0]
+
+    def put(self, word, value):
+        struct.pack_into('<Q', self.words, 8 * word, value)
+
+    def remove(self):
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+
+def settled(d):
+    wait_for(lambda: d.get('/v1/version')['store']['queued'] == 0, 'the store')
 
 
 def wal_of(state):
@@ -72,5 +107,176 @@ def test_power_cut():
         assert counts[0] == 0 and any(0 < n < N for n in counts) and counts[-1] >= N - 1, counts
 
 
+KEY = 'test:p/d#0'
+STEPS = [
+    lambda d: d.create('a', memory='64M'),
+    lambda d: d.create('b', memory='64M', **{'class': 'latency'}),
+    lambda d: d.request('PATCH', '/v1/tenants/a', {'set': {'memory': '80M'}}),
+    lambda d: d.request('DELETE', '/v1/tenants/a'),
+    lambda d: d.create('a', memory='16M'),
+]
+# Contracts after none of them, one, ...
+STATES = [{}, {'a': '64M'}, {'a': '64M', 'b': '64M'}, {'a': '80M', 'b': '64M'}, {'b': '64M'}, {'a': '16M', 'b': '64M'}]
+
+
+def stored(d):
+    """Contracts that the database has."""
+    try:
+        db = sqlite3.connect(f'file:{d.state}/penstock.db?mode=ro', uri=True)
+        rows = db.execute('SELECT name, contract FROM tenant').fetchall()
+        db.close()
+        return {name: json.loads(text)['memory'] for name, text in rows}
+    except sqlite3.Error:
+        return None
+
+
+class Mortal(Daemon):
+    """One that may be dead before it answers."""
+
+    def start(self):
+        try:
+            super().start()
+        except AssertionError:
+            assert self.proc.poll() == -9, self.log()
+
+
+def until_death(disk, at):
+    """Runs all steps, an end and another start; it may end in any of them. Returns how many steps were seen to be written, or None: it lived."""
+    disk.put(OPS, 0)
+    disk.put(DIE_AT, at)
+    done = 0
+    for steps in (STEPS, []):
+        d = Mortal(directory=disk.dir, env=disk.env)
+        try:
+            for step in steps:
+                assert step(d)[0] in (200, 201, 204)
+                wait_for(lambda: stored(d) == STATES[done + 1] or d.proc.poll() is not None, 'it to be written')
+                done += stored(d) == STATES[done + 1]
+            d.stop()
+        except (OSError, fake.http.client.HTTPException):
+            d.proc.wait(fake.BOUND)
+        if d.proc.returncode == -9:
+            return done
+        assert d.proc.returncode == 0, d.log()
+    return None
+
+
+def check_alive(disk, done):
+    """What is there after the end in the middle of something: all that was written, and nothing that hinders."""
+    disk.put(DIE_AT, 0)
+    with Daemon(directory=disk.dir, env=disk.env) as d:
+        assert not glob.glob(d.state + '/*damaged*'), d.log()
+        known = {t['name']: t['contract']['memory'] for t in d.get('/v1/tenants')['tenants']}
+        assert known in STATES[done:done + 2], (done, known)
+        for name in ('a', 'b', 'new'):
+            if name not in known:
+                assert d.create(name, memory='1M')[0] == 201
+            c = Client(d.tenant(name)['dir'])
+            assert c.greet() == 0
+            c.close()
+
+
+def test_killed_in_every_write():
+    """Each point at which a file of the daemon changes, the write that was under way half done. All points: that takes a while."""
+    point, ends = 0, []
+    while True:
+        point += 1
+        disk = Disk()
+        try:
+            done = until_death(disk, point)
+            if done is None:
+                break
+            ends.append(done)
+            check_alive(disk, done)
+        finally:
+            disk.remove()
+    assert point > 100 and set(ends) == set(range(len(STEPS) + 1)), (point, ends)
+    print(f'   {point - 1} points')
+
+
+def fill(path):
+    """Until nothing more fits there."""
+    with open(path, 'wb', buffering=0) as f:
+        for size in (65536, 4096, 1):
+            try:
+                while True:
+                    f.write(bytes(size))
+            except OSError as e:
+                assert e.errno == errno.ENOSPC, e
+
+
+def check_full(d, make_full, make_room):
+    """On a disk that fills up: everything is served, nothing that was written is lost, and what was not is written once there is room."""
+    c = Client(d.create('before', memory='64M')[1]['dir']).attach()
+    settled(d)
+    make_full()
+    for i in range(20):
+        assert d.create(f'full{i:02}', memory='1M')[0] == 201
+    assert d.request('PATCH', '/v1/tenants/before', {'set': {'memory': '80M'}})[0] == 200
+    wait_for(lambda: d.get('/v1/version')['store']['errors'] > 2, 'attempts that fail')
+    lease = c.lease()
+    wait_for(lambda: c.lease() > lease, 'a lease')
+    Client(d.tenant('full00')['dir']).attach()
+    assert d.log().count('it is tried again') == 1, d.log()
+    assert 'penstock_store_errors_total 0' not in d.request('GET', '/metrics')[1]
+    d.kill()
+    d.start()                                                   # still full
+    assert not glob.glob(d.state + '/*damaged*'), d.log()
+    assert d.tenant('before') and d.create('later')[0] == 201, d.log()
+    make_room()
+    settled(d)
+    assert d.create('after')[0] == 201
+    settled(d)
+    d.kill()
+    d.start()
+    assert not glob.glob(d.state + '/*damaged*'), d.log()
+    assert {'before', 'later', 'after'} <= {t['name'] for t in d.get('/v1/tenants')['tenants']}, d.log()
+
+
+def test_full_disk():
+    """Writes fail with ENOSPC."""
+    disk = Disk()
+    try:
+        with Daemon(directory=disk.dir, env=disk.env) as d:
+            check_full(d, lambda: disk.put(FULL, 1), lambda: disk.put(FULL, 0))
+    finally:
+        disk.remove()
+
+
+def mount(path, size):
+    os.makedirs(path)
+    return subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={size}', 'tmpfs', path], check=False, capture_output=True).returncode == 0
+
+
+def test_full_file_system():
+    """A megabyte for the database, and one for sockets and tokens: each fills up."""
+    where = tempfile.mkdtemp(prefix='pd-')
+    try:
+        if not os.environ.get('PENSTOCK_OWN_MOUNTS') or not mount(where + '/s', '1m') or not mount(where + '/r', '1m'):
+            print('   left out: nothing may be mounted here')
+            return
+        with Daemon(directory=where) as d:
+            check_full(d, lambda: fill(d.state + '/filler'), lambda: os.unlink(d.state + '/filler'))
+            fill(d.run + '/filler')
+            status, e = d.create('no-room')
+            assert status == 409 and 'No space left' in e['error']['message'], e
+            assert not os.path.exists(d.run + '/tenants/no-room') and d.tenant('no-room') is None
+            os.unlink(d.run + '/filler')
+            assert d.create('no-room')[0] == 201
+    finally:
+        for part in 'sr':
+            subprocess.run(['umount', '-l', f'{where}/{part}'], check=False, capture_output=True)
+        shutil.rmtree(where, ignore_errors=True)
+
+
+def own_mounts():
+    """What is mounted here must be gone with this process, however it ends: a namespace of its own, where that is permitted."""
+    if not os.environ.get('PENSTOCK_OWN_MOUNTS') and shutil.which('unshare') and \
+            subprocess.run(['unshare', '-m', 'true'], check=False, capture_output=True).returncode == 0:
+        os.environ['PENSTOCK_OWN_MOUNTS'] = '1'
+        os.execvp('unshare', ['unshare', '-m', sys.executable, *sys.argv])
+
+
 if __name__ == '__main__':
+    own_mounts()
     fake.run(sys.modules[__name__])
