@@ -365,6 +365,7 @@ const struct pen_adapter pen_cu_adapter = {
 	.mark_time = mark_time,
 	.capturing = capturing,
 	.in_callback = in_callback,
+	.set_units = pen_cu_set_units,
 	.oom_code = oom_code,
 	.watch = pen_cu_watch,
 	.gate_ready = pen_cu_gate_ready,

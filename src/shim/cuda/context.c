@@ -195,6 +195,15 @@ static CUresult end_primary(CUresult (*real)(CUdevice), CUdevice dev, bool reset
 	if (pen_cu_thread.depth)
 		return real(dev);
 	pen_cu_thread.depth++;
+	/* The part of it that the application was given holds it: that goes first. */
+	CUcontext part = pen_cu_units_released(dev, reset);
+	struct pen_cu_context *p = close_context(part);
+	struct pen_cu_ending ending;
+	if (part) {
+		pen_cu_mem_context_ends(part, &ending);
+		pen_cu_units_end(dev);
+		bury(p);
+	}
 	CUcontext id = primary(dev);
 	struct pen_cu_context *c = close_context(id);
 	CUresult r = real(dev);
@@ -203,6 +212,10 @@ static CUresult end_primary(CUresult (*real)(CUdevice), CUdevice dev, bool reset
 	bool gone = r == CUDA_SUCCESS && id;
 	if (gone && !reset && REAL(cuDevicePrimaryCtxGetState)(dev, &flags, &active) == CUDA_SUCCESS)
 		gone = !active;
+	if (part)
+		pen_cu_mem_context_ended(&ending, gone);   /* memory is the primary context's */
+	if (gone && !part)
+		pen_cu_units_end(dev);
 	pen_cu_thread.depth--;
 	if (!gone) {
 		reopen(c);

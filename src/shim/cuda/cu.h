@@ -100,7 +100,9 @@ struct pen_cu_device *pen_cu_device_nth(uint32_t ordinal);
 /* The gate of a device, attaching on first use; NULL: this tenant may not use it (fail closed: CUDA_ERROR_NO_DEVICE at cuInit, OOM later). */
 struct pen_gate *pen_cu_gate(struct pen_cu_device *d);
 
-uint32_t pen_cu_units(struct pen_cu_device *d) __attribute__((weak));   /* units.c: multiprocessors as shown to the program; 0 = all */
+uint32_t pen_cu_units(struct pen_cu_device *d);   /* units.c: multiprocessors as shown to the program; 0 = all */
+/* cuDevicePrimaryCtxRetain has given out *@ctx: it becomes the part that is the tenant's. */
+void pen_cu_units_retained(CUdevice dev, CUcontext *ctx);
 
 /* ---- info.c ---------------------------------------------------------------------------------------------------- */
 

@@ -213,6 +213,11 @@ struct pen_cu_gating {
 	_Atomic uint32_t waiting;        /* threads inside a wait of the driver */
 	_Atomic uint32_t watch, listed;  /* watch.c: its gate is to be looked at; it is in the list */
 	struct pen_cu_gating *next_watched;
+	_Atomic uint64_t units_known;    /* units.c: asked for, and below it granted */
+	_Atomic uint32_t part_state;
+	_Atomic uint32_t retained;       /* primary context, by the application */
+	CUgreenCtx green;                /* made, and the context that stands for it */
+	CUcontext part;
 	_Atomic uint32_t range_known, mps;   /* priority.c */
 	int least, greatest;
 	_Atomic uint32_t gate_listed;
@@ -230,6 +235,13 @@ struct pen_cu_gating *pen_cu_gating(struct pen_cu_device *d);   /* NULL: out of 
 
 void pen_cu_watch(void *device);   /* adapter slot: looks at the marks of this device until nothing is in flight */
 bool pen_cu_watched(void);         /* the thread is there */
+
+/* ---- units.c --------------------------------------------------------------------------------------------------- */
+
+int pen_cu_set_units(void *device, uint32_t units);   /* adapter slot */
+/* Before a release or reset: the context that goes with it, if any; pen_cu_units_end() then takes it away. */
+CUcontext pen_cu_units_released(CUdevice dev, bool reset);
+void pen_cu_units_end(CUdevice dev);
 
 /* ---- priority.c ------------------------------------------------------------------------------------------------ */
 

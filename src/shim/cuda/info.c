@@ -155,7 +155,7 @@ CUresult pen_cuDeviceGetAttribute(int *value, CUdevice_attribute what, CUdevice 
 	if (what != CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT || r != CUDA_SUCCESS || !value || pen_cu_thread.depth)
 		return r;
 	struct pen_cu_device *d = pen_cu_device(id);
-	uint32_t units = d && pen_cu_gate(d) && pen_cu_units ? pen_cu_units(d) : 0;
+	uint32_t units = d && pen_cu_gate(d) ? pen_cu_units(d) : 0;
 	if (units && units < (uint32_t)*value)
 		*value = (int)units;
 	return r;

@@ -155,14 +155,11 @@ CUresult pen_cuCtxCreate_v4(CUcontext *ctx, CUctxCreateParams *params, unsigned 
 }
 
 /* There is one for each device; the first to retain it makes it. */
-CUresult pen_cuDevicePrimaryCtxRetain(CUcontext *ctx, CUdevice id)
+static CUresult retain_primary(CUcontext *ctx, CUdevice id)
 {
 	struct attempt a;
 	unsigned int flags = 0;
 	int active = 0;
-	PEN_CU_NESTED(cuDevicePrimaryCtxRetain, ctx, id);
-	if (pen_cu_refused(id))
-		return CUDA_ERROR_INVALID_DEVICE;
 	bool there = !ctx || !REAL(cuDevicePrimaryCtxGetState) ||
 		     PEN_CU_INSIDE(REAL(cuDevicePrimaryCtxGetState)(id, &flags, &active)) != CUDA_SUCCESS || active;
 	CUresult r = there ? CUDA_SUCCESS : begin(id, &a);
@@ -181,6 +178,17 @@ CUresult pen_cuDevicePrimaryCtxRetain(CUcontext *ctx, CUdevice id)
 		r = CUDA_ERROR_OUT_OF_MEMORY;
 	}
 	forget(a.made);
+	return r;
+}
+
+CUresult pen_cuDevicePrimaryCtxRetain(CUcontext *ctx, CUdevice id)
+{
+	PEN_CU_NESTED(cuDevicePrimaryCtxRetain, ctx, id);
+	if (pen_cu_refused(id))
+		return CUDA_ERROR_INVALID_DEVICE;
+	CUresult r = retain_primary(ctx, id);
+	if (r == CUDA_SUCCESS)
+		pen_cu_units_retained(id, ctx);   /* units.c */
 	return r;
 }
 
