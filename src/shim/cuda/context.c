@@ -173,6 +173,47 @@ CUresult pen_cuCtxDestroy_v2(CUcontext id)
 	return destroy(REAL(cuCtxDestroy_v2), id);
 }
 
+/* CUDA 2's count of uses: the last of them ends it. */
+CUresult pen_cuCtxAttach(CUcontext *id, unsigned int flags)
+{
+	CUresult r = REAL(cuCtxAttach)(id, flags);
+	struct pen_cu_context *c = r == CUDA_SUCCESS && !pen_cu_thread.depth && id ? pen_cu_context(*id) : NULL;
+	if (c)
+		atomic_fetch_add(&c->attached, 1);
+	return r;
+}
+
+CUresult pen_cuCtxDetach(CUcontext id)
+{
+	struct pen_cu_context *c = pen_cu_thread.depth || !id ? NULL : pen_map_find(&contexts, id);
+	uint32_t n = c ? atomic_load(&c->attached) : 0;
+	if (!n)
+		return destroy(REAL(cuCtxDetach), id);
+	CUresult r = REAL(cuCtxDetach)(id);
+	if (r == CUDA_SUCCESS)
+		atomic_fetch_sub(&c->attached, 1);
+	return r;
+}
+
+/* One of the application's own: its streams go with it, and memory is the primary context's. */
+CUresult pen_cuGreenCtxDestroy(CUgreenCtx green)
+{
+	CUcontext id = NULL;
+	if (pen_cu_thread.depth || !green)
+		return REAL(cuGreenCtxDestroy)(green);
+	pen_cu_thread.depth++;
+	if (!REAL(cuCtxFromGreenCtx) || REAL(cuCtxFromGreenCtx)(&id, green) != CUDA_SUCCESS)
+		id = NULL;
+	struct pen_cu_context *c = close_context(id);
+	CUresult r = REAL(cuGreenCtxDestroy)(green);
+	if (r == CUDA_SUCCESS)
+		bury(c);
+	else
+		reopen(c);
+	pen_cu_thread.depth--;
+	return r;
+}
+
 /*
  * The primary context of a device ends by a reset, or by the last of its releases, of which there may be more than we have
  * seen. Its handle is learned by holding it for a moment.

@@ -32,6 +32,7 @@ struct pen_cu_context {
 	_Atomic uint32_t life;           /* enum pen_cu_life */
 	_Atomic uint32_t users;          /* calls that touch its events; futex word */
 	_Atomic uint32_t refs;           /* the map, streams, marks */
+	_Atomic uint32_t attached;       /* cuCtxAttach, not yet detached */
 	_Atomic uint32_t blocking;       /* streams that wait for its legacy stream and are waited for by it */
 	_Atomic uint32_t gate_state;     /* gateword.c: its word of the device-side gate */
 	_Atomic uint32_t *gate_word;     /* host memory that the device sees at gate_address; goes with the context */
