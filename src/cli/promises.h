@@ -65,8 +65,9 @@
 	  N_("at the borders of commands"), PEN_ON_SIMGPU)                                                                   \
 	X("units", 0, 12040, NONE, N_("this driver has no green contexts (CUDA 12.4 and newer have)"),                       \
 	  N_("the share of time holds all the same"), PEN_ON_SIMGPU)                                                         \
-	X("units", 12040, 0, NONE, N_("green contexts are not used yet"),                                                    \
-	  N_("the share of time holds all the same"), PEN_ON_SIMGPU)                                                         \
+	X("units", 12040, 0, ADVISORY, N_("a program that asks for the primary context gets a green context that has the granted ones"), \
+	  N_("in the device's own steps, from the next context on; contexts that a program makes by cuCtxCreate run on all units"), \
+	  PEN_ON_SIMGPU)                                                                                                     \
 	X("isolation", 0, 0, ADVISORY, N_("co-operative: our libcuda.so.1 runs in the tenant's own process"),                \
 	  N_("a program that opens the driver by its path, or is linked statically, goes past it; the audit then charges or reports it"), \
 	  N_("docs/THREATS.md"))
