@@ -3,13 +3,18 @@
  * A CUDA program that does as it is told: one command a line on stdin, one answer a line on stdout. It knows nothing of Penstock,
  * and opens the driver and NVML by name, as the runtime and monitoring programs do.
  *
- *   open            cuInit, a context on the first device      -> CODE
+ *   open [1]        cuInit, a context on the first device; 1: the primary one   -> CODE
  *   alloc BYTES     one block more                             -> CODE
  *   free            all of them                                -> 0
  *   memory          cuMemGetInfo                               -> FREE TOTAL
  *   nvml            nvmlDeviceGetMemoryInfo of the first one   -> FREE TOTAL USED, or -CODE
  *   spin N US       N kernels of one block, then awaited       -> CODE
- *   load US         a thread that does that for ever           -> 0
+ *   give N US       N kernels, not awaited                     -> CODE
+ *   graph N US      N kernels, captured as a graph, run        -> CODE
+ *   there BYTES     to the device and back                     -> bytes that differ, or -CODE
+ *   wide            a kernel of many blocks, one on each multiprocessor   -> microseconds by events, or -CODE
+ *   units           multiprocessors of the device              -> N
+ *   load US         a thread that spins for ever               -> 0
  *   rounds          of that thread                             -> N
  *   exit
  */
@@ -19,6 +24,7 @@
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,7 +39,7 @@ static struct {
 } cu;
 static CUdevice device;
 static CUcontext context;
-static CUfunction spin;
+static CUfunction spin, wide;
 static CUdeviceptr block[BLOCKS];
 static unsigned n_blocks;
 static _Atomic uint64_t rounds;
@@ -41,14 +47,16 @@ static _Atomic uint64_t rounds;
 static const char ptx[] =
 	".version 6.0\n.target sm_50\n.address_size 64\n"
 	"// simgpu: spin block_ns=arg0*1000\n"
+	"// simgpu: wide block_ns=1000000 blocks_per_unit=1\n"
 	".visible .entry spin(.param .u32 us)\n"
 	"{\n"
 	"	.reg .pred %p<2>;\n	.reg .b32 %r<2>;\n	.reg .b64 %rd<6>;\n"
 	"	ld.param.u32 %r1, [us];\n	mul.wide.u32 %rd1, %r1, 1000;\n	mov.u64 %rd2, %globaltimer;\n"
 	"again:\n	mov.u64 %rd3, %globaltimer;\n	sub.s64 %rd4, %rd3, %rd2;\n	setp.lt.u64 %p1, %rd4, %rd1;\n	@%p1 bra again;\n	ret;\n"
-	"}\n";
+	"}\n"
+	".visible .entry wide(.param .u32 unused)\n{\n	ret;\n}\n";
 
-static int open_device(void)
+static int open_device(bool primary)
 {
 	void *lib = dlopen("libcuda.so.1", RTLD_NOW);
 	CUmodule module;
@@ -60,10 +68,14 @@ static int open_device(void)
 	if (!r)
 		r = cu.cuDeviceGet(&device, 0);
 	if (!r)
-		r = cu.cuCtxCreate_v2(&context, 0, device);
+		r = primary ? cu.cuDevicePrimaryCtxRetain(&context, device) : cu.cuCtxCreate_v2(&context, 0, device);
+	if (!r)
+		r = cu.cuCtxSetCurrent(context);
 	if (!r)
 		r = cu.cuModuleLoadData(&module, ptx);
-	return r ? (int)r : (int)cu.cuModuleGetFunction(&spin, module, "spin");
+	if (!r)
+		r = cu.cuModuleGetFunction(&spin, module, "spin");
+	return r ? (int)r : (int)cu.cuModuleGetFunction(&wide, module, "wide");
 }
 
 static int alloc_one(unsigned long long bytes)
@@ -73,13 +85,95 @@ static int alloc_one(unsigned long long bytes)
 	return (int)r;
 }
 
-static int run(unsigned n, unsigned us)
+static CUresult give(CUstream stream, unsigned n, unsigned us)
 {
 	void *args[] = { &us };
 	CUresult r = CUDA_SUCCESS;
 	while (!r && n--)
-		r = cu.cuLaunchKernel(spin, 1, 1, 1, 1, 1, 1, 0, NULL, args, NULL);
+		r = cu.cuLaunchKernel(spin, 1, 1, 1, 1, 1, 1, 0, stream, args, NULL);
+	return r;
+}
+
+static int run(unsigned n, unsigned us)
+{
+	CUresult r = give(NULL, n, us);
 	return r ? (int)r : (int)cu.cuCtxSynchronize();
+}
+
+static int run_graph(unsigned n, unsigned us)
+{
+	CUstream stream;
+	CUgraph graph;
+	CUgraphExec exec;
+	CUresult r = cu.cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING);
+	if (!r)
+		r = cu.cuStreamBeginCapture_v2(stream, CU_STREAM_CAPTURE_MODE_GLOBAL);
+	if (!r)
+		r = give(stream, n, us);
+	if (!r)
+		r = cu.cuStreamEndCapture(stream, &graph);
+	if (!r)
+		r = cu.cuGraphInstantiateWithFlags(&exec, graph, 0);
+	if (!r)
+		r = cu.cuGraphLaunch(exec, stream);
+	if (!r)
+		r = cu.cuStreamSynchronize(stream);
+	if (!r) {
+		cu.cuGraphExecDestroy(exec);
+		cu.cuGraphDestroy(graph);
+		cu.cuStreamDestroy_v2(stream);
+	}
+	return (int)r;
+}
+
+static long there_and_back(size_t bytes)
+{
+	unsigned char *out = NULL, *back = NULL;
+	CUdeviceptr p;
+	CUresult r = cu.cuMemAlloc_v2(&p, bytes);
+	if (!r)
+		r = cu.cuMemHostAlloc((void **)&out, bytes, 0);
+	if (!r)
+		r = cu.cuMemHostAlloc((void **)&back, bytes, 0);
+	if (r)
+		return -(long)r;
+	for (size_t i = 0; i < bytes; i++)
+		out[i] = (unsigned char)(i * 2654435761U >> 13);
+	memset(back, 0, bytes);
+	r = cu.cuMemcpyHtoDAsync_v2(p, out, bytes, NULL);
+	if (!r)
+		r = cu.cuMemcpyDtoHAsync_v2(back, p, bytes, NULL);
+	if (!r)
+		r = cu.cuStreamSynchronize(NULL);
+	long wrong = 0;
+	for (size_t i = 0; i < bytes; i++)
+		wrong += out[i] != back[i];
+	cu.cuMemFreeHost(out);
+	cu.cuMemFreeHost(back);
+	cu.cuMemFree_v2(p);
+	return r ? -(long)r : wrong;
+}
+
+static long run_wide(void)
+{
+	unsigned unused = 0;
+	void *args[] = { &unused };
+	CUevent before, after;
+	float ms = 0;
+	CUresult r = cu.cuEventCreate(&before, 0);
+	if (!r)
+		r = cu.cuEventCreate(&after, 0);
+	if (!r)
+		r = cu.cuEventRecord(before, NULL);
+	if (!r)
+		r = cu.cuLaunchKernel(wide, 40, 1, 1, 32, 1, 1, 0, NULL, args, NULL);
+	if (!r)
+		r = cu.cuEventRecord(after, NULL);
+	if (!r)
+		r = cu.cuEventSynchronize(after);
+	if (!r)
+		r = cu.cuEventElapsedTime(&ms, before, after);
+	return r ? -(long)r : (long)(ms * 1000);
 }
 
 static void *load(void *arg)
@@ -129,7 +223,7 @@ static void obey(const char *line)
 	pthread_t thread;
 	sscanf(line, "%15s %llu %llu", word, &a, &b);
 	if (!strcmp(word, "open")) {
-		printf("%d\n", open_device());
+		printf("%d\n", open_device(a));
 	} else if (!strcmp(word, "alloc")) {
 		printf("%d\n", alloc_one(a));
 	} else if (!strcmp(word, "free")) {
@@ -142,6 +236,18 @@ static void obey(const char *line)
 		say_nvml();
 	} else if (!strcmp(word, "spin")) {
 		printf("%d\n", run((unsigned)a, (unsigned)b));
+	} else if (!strcmp(word, "give")) {
+		printf("%d\n", (int)give(NULL, (unsigned)a, (unsigned)b));
+	} else if (!strcmp(word, "graph")) {
+		printf("%d\n", run_graph((unsigned)a, (unsigned)b));
+	} else if (!strcmp(word, "there")) {
+		printf("%ld\n", there_and_back(a));
+	} else if (!strcmp(word, "wide")) {
+		printf("%ld\n", run_wide());
+	} else if (!strcmp(word, "units")) {
+		int n = -1;
+		cu.cuDeviceGetAttribute(&n, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, device);
+		printf("%d\n", n);
 	} else if (!strcmp(word, "load")) {
 		printf("%d\n", pthread_create(&thread, NULL, load, (void *)(uintptr_t)a));
 	} else if (!strcmp(word, "rounds")) {
