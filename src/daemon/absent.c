@@ -75,7 +75,7 @@ void pen_absent_charge(struct pen_place *p)
 		a->index = pen_account_find(p->ledger, a->seat, a->generation, &known);
 		if (a->index < 0)
 			continue;   /* as many live clients as accounts: none of them can be new */
-		p->clients_used |= PEN_LEDGER_BIT(a->index);
+		pen_place_accounts(p, PEN_LEDGER_BIT(a->index), 0);
 		if (!known)
 			pen_mem_charge(p->ledger, (uint32_t)a->index, a->bytes, UINT64_MAX, PEN_MEM_FORCE);
 	}

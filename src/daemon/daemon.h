@@ -107,6 +107,8 @@ int pen_place_ledger(struct pen_daemon *d, struct pen_place *p);              /*
 int pen_place_take_ledger(struct pen_daemon *d, struct pen_place *p, int *fd); /* adopts one; takes *@fd on success */
 void pen_place_free(struct pen_daemon *d, struct pen_place *p);
 void pen_place_publish(struct pen_daemon *d, struct pen_place *p);          /* copies to the table */
+/* Accounts of its ledger (bit per index) that are a client's from now on, and those that are nobody's any more. */
+void pen_place_accounts(struct pen_place *p, uint64_t come, uint64_t gone);
 void pen_place_totals(const struct pen_place *p, struct pen_totals *ret);
 void pen_place_square(struct pen_daemon *d, struct pen_place *p);            /* seat.c: after a death */
 void pen_account_add(const struct pen_ledger_client *c, struct pen_totals *sum);

@@ -277,6 +277,22 @@ int pen_place_take_ledger(struct pen_daemon *d, struct pen_place *p, int *fd)
 	return 0;
 }
 
+static uint64_t tagged(const struct pen_place *p)
+{
+	uint64_t set = 0;
+	for (unsigned i = 0; p->ledger && i < PEN_LEDGER_CLIENTS; i++)
+		if (atomic_load_explicit(&p->ledger->client[i].tag, memory_order_relaxed))
+			set |= PEN_LEDGER_BIT(i);
+	return set;
+}
+
+void pen_place_accounts(struct pen_place *p, uint64_t come, uint64_t gone)
+{
+	struct pen_table_tenant *v = &p->device->table->tenant[p->slot];
+	p->clients_used = (p->clients_used | come) & ~gone;
+	atomic_store(&v->accounts, (atomic_load(&v->accounts) | come) & ~gone);
+}
+
 void pen_place_publish(struct pen_daemon *d, struct pen_place *p)
 {
 	const struct pen_tenant *t = p->tenant;
@@ -286,6 +302,8 @@ void pen_place_publish(struct pen_daemon *d, struct pen_place *p)
 	v->stop_flags = (t->state == PEN_TENANT_ENDED ? PEN_TERMS_STOP : 0) | (t->stop_alloc ? PEN_TERMS_STOP_ALLOC : 0);
 	v->exclusive_until_ns = t->state == PEN_TENANT_ENDED ? 0 : t->exclusive_until_ns;
 	v->terms = p->terms;
+	if (v->ledger != p->ledger)
+		atomic_store(&v->accounts, tagged(p));
 	v->ledger = p->ledger;
 	v->mem_absent_bytes = p->ledger ? 0 : pen_place_mem_held(p);
 	v->mem_overhead_bytes = p->overhead_bytes;

@@ -43,7 +43,7 @@ static void seat_into(struct pen_client *c, struct pen_place *p, struct pen_seat
 	s->sibling = c->seats;
 	c->seats = s;
 	p->device->seat[s->seat] = s;
-	p->clients_used |= PEN_LEDGER_BIT(s->index);
+	pen_place_accounts(p, PEN_LEDGER_BIT(s->index), 0);
 	pen_audit_seat(p->tenant->daemon, p);
 }
 
@@ -343,7 +343,7 @@ void pen_place_square(struct pen_daemon *d, struct pen_place *p)
 
 void pen_accounts_leave(struct pen_daemon *d, struct pen_place *p, pen_ledger_set gone, bool were_active)
 {
-	p->clients_used &= ~gone;
+	pen_place_accounts(p, 0, gone);
 	if (!p->ledger || !gone)
 		return;
 	for (uint32_t i = 0; i < PEN_LEDGER_CLIENTS; i++) {

@@ -26,6 +26,7 @@ struct pen_table_tenant {
 	struct pen_contract contract;
 	struct pen_terms_page *terms;
 	struct pen_ledger_page *ledger;      /* NULL: known from before a restart, not back yet */
+	_Atomic uint64_t accounts;           /* bit per account of it that is somebody's: to look for them would cost more than all the rest */
 	uint64_t mem_absent_bytes;           /* without a ledger: charged to those that are not back */
 	uint64_t mem_overhead_bytes;         /* on the device beside its charges; below, what is not said otherwise has it taken off */
 	/* out */

@@ -91,13 +91,11 @@ static void look_at_seats(struct pen_table_device *dev, struct pen_policy_in *in
 }
 
 /* Sum of what the clients say they used, and whether one of them is held by the tenant's own limits. */
-static uint64_t look_at_ledger(const struct pen_ledger_page *l, bool *held)
+static uint64_t look_at_ledger(const struct pen_table_tenant *t, bool *held)
 {
-	uint64_t sum = 0;
-	for (unsigned i = 0; l && i < PEN_LEDGER_CLIENTS; i++) {
-		const struct pen_ledger_client *c = &l->client[i];
-		if (!atomic_load_explicit(&c->tag, memory_order_relaxed))
-			continue;
+	uint64_t sum = 0, left = atomic_load_explicit(&t->accounts, memory_order_relaxed);
+	for (; t->ledger && left; left &= left - 1) {
+		const struct pen_ledger_client *c = &t->ledger->client[__builtin_ctzll(left)];
 		sum += atomic_load_explicit(&c->device_ns, memory_order_relaxed);
 		*held |= atomic_load_explicit(&c->hold_reason, memory_order_relaxed) != 0;
 	}
@@ -112,7 +110,7 @@ static void look_at_tenants(struct pen_table_device *dev, struct pen_policy_in *
 			continue;
 		const struct pen_contract *c = &t->contract;
 		bool held = false;
-		uint64_t used = look_at_ledger(t->ledger, &held);
+		uint64_t used = look_at_ledger(t, &held);
 		struct pen_policy_tenant *p = &in->tenant[in->ntenants++];
 		*p = (struct pen_policy_tenant){
 			.slot = (uint16_t)i,
