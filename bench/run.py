@@ -9,11 +9,13 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
+import container
 import cuda_escapes
 import cuda_interference
 import cuda_memory
 import cuda_overhead
 import cuda_share
+import daemon
 import handoff
 import interference
 import kubelet
@@ -38,6 +40,8 @@ BENCHES |= {
     'handoff': (handoff.run, 0.5, 2, 'PoCL, 2 cores, Penstock'),
     'memory': (memory.run, 0.4, 2, 'null driver'),
     'kubelet': (kubelet.run, 0.1, 0.4, 'penstockd with the device plugin'),
+    'daemon': (daemon.run, 2.5, 12, 'penstockd'),
+    'container-start': (container.run, 0.5, 4, 'podman, as root'),
     'cuda-overhead': (cuda_overhead.run, 1, 6, 'stand-in CUDA driver'),
     'cuda-memory': (cuda_memory.run, 0.6, 3, 'stand-in CUDA driver'),
     'cuda-share': (cuda_share.run, 0.6, 8, 'simulated accelerator, Penstock'),
