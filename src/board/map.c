@@ -112,25 +112,6 @@ static struct pen_map_table *roomy(struct pen_map *m)
 	return n;
 }
 
-int pen_map_put(struct pen_map *m, const void *key, void *value)
-{
-	pen_forklock_take(&m->lock);
-	struct pen_map_table *t = atomic_load_explicit(&m->table, memory_order_relaxed);
-	struct slot *s = t ? find_slot(t, (uintptr_t)key) : NULL;
-	if (s) {
-		atomic_store_explicit(&s->value, value, memory_order_release);
-		pen_forklock_give(&m->lock);
-		return 0;
-	}
-	t = roomy(m);
-	if (t) {
-		insert(t, (uintptr_t)key, value);
-		atomic_fetch_add_explicit(&m->live, 1, memory_order_relaxed);
-	}
-	pen_forklock_give(&m->lock);
-	return t ? 0 : -ENOMEM;
-}
-
 /*
  * A slot that is followed by an empty one can be empty itself, and so can the tombstones before it: what stays are only
  * those inside a run of live keys, so that churn at a constant number of objects never makes the table grow.
@@ -178,6 +159,40 @@ static void wait_readers(struct pen_map *m)
 	uint32_t n;
 	for (int i = 0; i < WAIT_STEPS && !reading && (n = atomic_load(readers)) != 0; i++)
 		pen_futex_wait(readers, n, WAIT_STEP_NS);
+}
+
+static int put(struct pen_map *m, const void *key, void *value, void **ret_old)
+{
+	pen_forklock_take(&m->lock);
+	struct pen_map_table *t = atomic_load_explicit(&m->table, memory_order_relaxed);
+	struct slot *s = t ? find_slot(t, (uintptr_t)key) : NULL;
+	if (s) {
+		void *old = atomic_exchange_explicit(&s->value, value, memory_order_acq_rel);
+		if (ret_old) {
+			wait_readers(m);
+			*ret_old = old;
+		}
+		pen_forklock_give(&m->lock);
+		return 0;
+	}
+	t = roomy(m);
+	if (t) {
+		insert(t, (uintptr_t)key, value);
+		atomic_fetch_add_explicit(&m->live, 1, memory_order_relaxed);
+	}
+	pen_forklock_give(&m->lock);
+	return t ? 0 : -ENOMEM;
+}
+
+int pen_map_put(struct pen_map *m, const void *key, void *value)
+{
+	return put(m, key, value, NULL);
+}
+
+int pen_map_swap(struct pen_map *m, const void *key, void *value, void **ret_old)
+{
+	*ret_old = NULL;
+	return put(m, key, value, ret_old);
 }
 
 void *pen_map_take(struct pen_map *m, const void *key)

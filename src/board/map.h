@@ -22,6 +22,7 @@ struct pen_map {
 
 void *pen_map_find(struct pen_map *m, const void *key);           /* NULL: not there */
 int pen_map_put(struct pen_map *m, const void *key, void *value); /* replaces; 0 or -ENOMEM */
+int pen_map_swap(struct pen_map *m, const void *key, void *value, void **ret_old); /* the same; what was there is as if taken */
 /* Removes; what was there. Returns when nobody who could have found it is between enter and leave any more. */
 void *pen_map_take(struct pen_map *m, const void *key);
 /*

@@ -40,6 +40,12 @@ static void test_one_by_one(void **state)
 	assert_null(pen_map_find(&m, key(N)));
 	assert_int_equal(pen_map_put(&m, key(7), &value[8]), 0);   /* replaces */
 	assert_ptr_equal(pen_map_find(&m, key(7)), &value[8]);
+	void *old = &m;
+	assert_int_equal(pen_map_swap(&m, key(7), &value[7], &old), 0);
+	assert_ptr_equal(old, &value[8]);
+	assert_int_equal(pen_map_swap(&m, key(N), &value[0], &old), 0);
+	assert_null(old);
+	assert_ptr_equal(pen_map_take(&m, key(N)), &value[0]);
 	for (unsigned i = 0; i < N; i += 2)
 		assert_non_null(pen_map_take(&m, key(i)));
 	for (unsigned i = 0; i < N; i++)

@@ -195,75 +195,103 @@ CUresult pen_cuCtxDetach(CUcontext id)
 	return r;
 }
 
-/* One of the application's own: its streams go with it, and memory is the primary context's. */
+/*
+ * The primary context of a device ends by a reset, or by the last of those who hold it, of whom there may be more than we have
+ * seen. Its handle is learned by holding it for a moment.
+ */
+struct primary {
+	CUdevice dev;
+	struct pen_cu_context *c;
+	struct pen_cu_ending ending;
+};
+
+static bool primary_is_there(CUdevice dev)
+{
+	unsigned int flags;
+	int active = 0;
+	return REAL(cuDevicePrimaryCtxGetState) && REAL(cuDevicePrimaryCtxGetState)(dev, &flags, &active) == CUDA_SUCCESS && active;
+}
+
+static void primary_ends(CUdevice dev, struct primary *ret)
+{
+	CUcontext id = NULL;
+	if (primary_is_there(dev) && REAL(cuDevicePrimaryCtxRetain)(&id, dev) == CUDA_SUCCESS)
+		(void)(REAL(cuDevicePrimaryCtxRelease_v2) ? REAL(cuDevicePrimaryCtxRelease_v2)(dev) :
+							    REAL(cuDevicePrimaryCtxRelease)(dev));
+	ret->dev = dev;
+	ret->c = close_context(id);
+	pen_cu_mem_primary_ends(pen_cu_device(dev), id, &ret->ending);
+}
+
+/* @reset: it has ended if @r says so. Return: it has. */
+static bool primary_ended(struct primary *p, CUresult r, bool reset)
+{
+	bool gone = r == CUDA_SUCCESS && p->ending.ctx && (reset || !primary_is_there(p->dev));
+	if (gone)
+		bury(p->c);
+	else
+		reopen(p->c);
+	pen_cu_mem_context_ended(&p->ending, gone);
+	return gone;
+}
+
+/* The device of a context that need not be current. False: not one of ours. */
+static bool device_of(CUcontext id, CUdevice *ret)
+{
+	CUcontext gone;
+	if (!id || REAL(cuCtxPushCurrent_v2)(id) != CUDA_SUCCESS)
+		return false;
+	struct pen_cu_device *d = pen_cu_device_current();
+	REAL(cuCtxPopCurrent_v2)(&gone);
+	if (d)
+		*ret = d->id;
+	return d != NULL;
+}
+
+/* One of the application's own: its streams go with it. Memory is the primary context's, which it may have been the last to hold. */
 CUresult pen_cuGreenCtxDestroy(CUgreenCtx green)
 {
 	CUcontext id = NULL;
+	CUdevice dev;
+	struct primary p;
 	if (pen_cu_thread.depth || !green)
 		return REAL(cuGreenCtxDestroy)(green);
 	pen_cu_thread.depth++;
 	if (!REAL(cuCtxFromGreenCtx) || REAL(cuCtxFromGreenCtx)(&id, green) != CUDA_SUCCESS)
 		id = NULL;
 	struct pen_cu_context *c = close_context(id);
+	bool known = device_of(id, &dev);
+	if (known)
+		primary_ends(dev, &p);
 	CUresult r = REAL(cuGreenCtxDestroy)(green);
 	if (r == CUDA_SUCCESS)
 		bury(c);
 	else
 		reopen(c);
+	if (known)
+		primary_ended(&p, r, false);
 	pen_cu_thread.depth--;
 	return r;
 }
 
-/*
- * The primary context of a device ends by a reset, or by the last of its releases, of which there may be more than we have
- * seen. Its handle is learned by holding it for a moment.
- */
-static CUcontext primary(CUdevice dev)
-{
-	CUcontext id = NULL;
-	unsigned int flags;
-	int active = 0;
-	if (!REAL(cuDevicePrimaryCtxGetState) || REAL(cuDevicePrimaryCtxGetState)(dev, &flags, &active) != CUDA_SUCCESS || !active)
-		return NULL;
-	if (REAL(cuDevicePrimaryCtxRetain)(&id, dev) != CUDA_SUCCESS)
-		return NULL;
-	(void)(REAL(cuDevicePrimaryCtxRelease_v2) ? REAL(cuDevicePrimaryCtxRelease_v2)(dev) : REAL(cuDevicePrimaryCtxRelease)(dev));
-	return id;
-}
-
 static CUresult end_primary(CUresult (*real)(CUdevice), CUdevice dev, bool reset)
 {
+	struct primary p;
 	if (pen_cu_thread.depth)
 		return real(dev);
 	pen_cu_thread.depth++;
 	/* The part of it that the application was given holds it: that goes first. */
 	CUcontext part = pen_cu_units_released(dev, reset);
-	struct pen_cu_context *p = close_context(part);
-	struct pen_cu_ending ending;
+	struct pen_cu_context *c = close_context(part);
 	if (part) {
-		pen_cu_mem_context_ends(part, &ending);
 		pen_cu_units_end(dev);
-		bury(p);
+		bury(c);
 	}
-	CUcontext id = primary(dev);
-	struct pen_cu_context *c = close_context(id);
+	primary_ends(dev, &p);
 	CUresult r = real(dev);
-	unsigned int flags;
-	int active = 0;
-	bool gone = r == CUDA_SUCCESS && id;
-	if (gone && !reset && REAL(cuDevicePrimaryCtxGetState)(dev, &flags, &active) == CUDA_SUCCESS)
-		gone = !active;
-	if (part)
-		pen_cu_mem_context_ended(&ending, gone);   /* memory is the primary context's */
-	if (gone && !part)
+	if (primary_ended(&p, r, reset) && !part)
 		pen_cu_units_end(dev);
 	pen_cu_thread.depth--;
-	if (!gone) {
-		reopen(c);
-		return r;
-	}
-	bury(c);
-	pen_cu_mem_context_gone(id);
 	return r;
 }
 

@@ -116,16 +116,21 @@ bool pen_cu_refused(CUdevice id);   /* a device, and none of this tenant's; what
 
 /* ---- memory*.c ------------------------------------------------------------------------------------------------- */
 
-/* Everything that belongs to a context has gone with it: what was charged for it is released. */
-void pen_cu_mem_context_gone(CUcontext ctx);
-/* The same in two steps around the driver's call, for handles that may be another context's right after it. */
+/*
+ * Everything that belongs to a context goes with it, and what was charged for it is released: in two steps around the driver's
+ * call, since the handle may be another context's right after it.
+ */
 struct pen_cu_ending {
 	CUcontext ctx;
+	struct pen_cu_device *device;    /* NULL: not its primary context */
+	uint32_t before;
 	struct pen_cu_block *blocks;
 	struct pen_cu_limits *limits;
 	struct pen_cu_made *made;
 };
 void pen_cu_mem_context_ends(CUcontext ctx, struct pen_cu_ending *ret);
+/* For the primary context of a device: what green contexts have allocated is its. NULL is fine for both. */
+void pen_cu_mem_primary_ends(struct pen_cu_device *d, CUcontext ctx, struct pen_cu_ending *ret);
 void pen_cu_mem_context_ended(struct pen_cu_ending *e, bool gone);
 /* Before a launch or upload of @exec: may it have its memory? Else this is the call's code. Cheap for graphs without memory nodes. */
 CUresult pen_cu_mem_graph_runs(CUgraphExec exec);

@@ -92,12 +92,17 @@ uint64_t pen_cu_mem_limit(struct pen_cu_device *d)
 	return PEN_MIN(v.limit_bytes, d->mem_bytes ? d->mem_bytes : UINT64_MAX);
 }
 
+static _Atomic uint32_t time_now;   /* counts ends of primary contexts */
+
 /* Not calloc(): it is slower by half the whole cost of a block. */
 static struct pen_cu_block *block_on(struct pen_cu_device *d, CUcontext ctx)
 {
 	struct pen_cu_block *b = pen_cu_gate(d) ? malloc(sizeof(*b)) : NULL;
 	if (b)
-		*b = (struct pen_cu_block){ .device = d, .ctx = ctx, .process = pen_forklock_process() };
+		*b = (struct pen_cu_block){ .device = d,
+					    .ctx = ctx,
+					    .process = pen_forklock_process(),
+					    .time = atomic_load_explicit(&time_now, memory_order_relaxed) };
 	return b;
 }
 
@@ -171,11 +176,32 @@ static bool settle(struct pen_cu_block *b, uint64_t bytes)
 	return true;
 }
 
+/* Gives back what is charged for it, and the record. */
+static void give_back(struct pen_cu_block *b)
+{
+	uint64_t bytes = b->small ? pen_cu_pages_leave(b->small, b->bytes) : b->bytes;
+	if (b->pool)
+		pen_cu_pool_freed(b->pool, b->bytes);
+	else if (b->charged && b->process == pen_forklock_process())
+		pen_gate_mem_release(b->device->gate, bytes);
+	if (b->device && atomic_load_explicit(&b->device->tight, memory_order_relaxed))
+		atomic_store_explicit(&b->device->tight, false, memory_order_relaxed);
+	if (b->held)
+		pen_cu_held_drop(b->held);
+	free(b);
+}
+
+/* What has the same key has ended in a way that we have not seen. */
 static bool publish(struct pen_cu_block *b, struct pen_map *map, const void *key)
 {
+	void *old;
 	b->map = map;
 	b->key = key;
-	return pen_map_put(map, key, b) == 0;
+	if (pen_map_swap(map, key, b, &old) < 0)
+		return false;
+	if (old)
+		give_back(old);
+	return true;
 }
 
 bool pen_cu_block_keep(struct pen_cu_block *b, uint64_t bytes, struct pen_map *map, const void *key)
@@ -200,21 +226,6 @@ bool pen_cu_block_keep_paged(struct pen_cu_block *b, CUdeviceptr ptr, uint64_t b
 	b->small = ptr;
 	b->bytes = bytes;
 	return publish(b, map, key);
-}
-
-/* Gives back what is charged for it, and the record. */
-static void give_back(struct pen_cu_block *b)
-{
-	uint64_t bytes = b->small ? pen_cu_pages_leave(b->small, b->bytes) : b->bytes;
-	if (b->pool)
-		pen_cu_pool_freed(b->pool, b->bytes);
-	else if (b->charged && b->process == pen_forklock_process())
-		pen_gate_mem_release(b->device->gate, bytes);
-	if (b->device && atomic_load_explicit(&b->device->tight, memory_order_relaxed))
-		atomic_store_explicit(&b->device->tight, false, memory_order_relaxed);
-	if (b->held)
-		pen_cu_held_drop(b->held);
-	free(b);
 }
 
 void pen_cu_block_drop(struct pen_cu_block *b)
@@ -245,8 +256,10 @@ CUresult pen_cu_block_ended(struct pen_cu_block *b, CUresult r)
 
 struct pen_cu_limits {
 	struct pen_cu_device *device;
+	CUcontext ctx;
 	uint64_t bytes;
 	uint32_t process;
+	uint32_t time;                   /* as of a block */
 };
 
 static struct pen_map limits;                              /* by context */
@@ -264,7 +277,7 @@ static struct pen_cu_limits *limits_of(CUcontext ctx, struct pen_cu_device *d)
 		}
 	}
 	if (l && l->process != pen_forklock_process())
-		*l = (struct pen_cu_limits){ .device = d, .process = pen_forklock_process() };
+		*l = (struct pen_cu_limits){ .device = d, .ctx = ctx, .process = pen_forklock_process(), .time = atomic_load(&time_now) };
 	pen_forklock_give(&limits_lock);
 	return l;
 }
@@ -309,13 +322,27 @@ CUresult pen_cuCtxSetLimit(CUlimit what, size_t value)
 
 /* ---- the end of a context ------------------------------------------------------------------------------------------- */
 
-static bool is_of(const void *block, void *ctx)
+static bool owns(const struct pen_cu_ending *e, CUcontext ctx, const struct pen_cu_device *d, uint32_t time)
 {
-	return ((const struct pen_cu_block *)block)->ctx == ctx;
+	if (!e->device)
+		return ctx == e->ctx;
+	return d == e->device && ctx && (ctx == e->ctx || !pen_cu_made_known(ctx)) && (int32_t)(time - e->before) < 0;
+}
+
+static bool owns_block(const void *block, void *ending)
+{
+	const struct pen_cu_block *b = block;
+	return owns(ending, b->ctx, b->device, b->time);
+}
+
+static bool owns_limits(const void *limits_, void *ending)
+{
+	const struct pen_cu_limits *l = limits_;
+	return owns(ending, l->ctx, l->device, l->time);
 }
 
 /* Blocks that have been taken out of their maps, one behind the other. */
-static struct pen_cu_block *take_all(CUcontext ctx)
+static struct pen_cu_block *take_all(struct pen_cu_ending *e)
 {
 	struct pen_map *const maps[] = { &pen_cu_blocks, &pen_cu_arrays, &pen_cu_pinned, &pen_cu_foreign };
 	struct pen_cu_block *all = NULL;
@@ -326,7 +353,7 @@ static struct pen_cu_block *take_all(CUcontext ctx)
 		void **v = many ? many : few;
 		room = many ? room : PEN_ARRAY_LEN(few);
 		do {
-			n = pen_map_take_some(maps[i], is_of, ctx, v, room);
+			n = pen_map_take_some(maps[i], owns_block, e, v, room);
 			for (size_t k = 0; k < n; k++) {
 				struct pen_cu_block *b = v[k];
 				b->next = all;
@@ -352,13 +379,33 @@ void pen_cu_mem_context_ends(CUcontext ctx, struct pen_cu_ending *ret)
 	*ret = (struct pen_cu_ending){ .ctx = ctx };
 	if (!ctx)
 		return;
-	ret->blocks = take_all(ctx);
+	ret->blocks = take_all(ret);
 	ret->limits = pen_map_take(&limits, ctx);
+	ret->made = pen_cu_made_take(ctx);
+}
+
+/*
+ * Nearly always others hold it, and it does not end: so its blocks stay where they are, and may be freed meanwhile. Those that
+ * come from now on are told apart by their time.
+ */
+void pen_cu_mem_primary_ends(struct pen_cu_device *d, CUcontext ctx, struct pen_cu_ending *ret)
+{
+	*ret = (struct pen_cu_ending){ .ctx = ctx };
+	if (!d || !ctx)
+		return;
+	ret->device = d;
+	ret->before = atomic_fetch_add(&time_now, 1) + 1;
 	ret->made = pen_cu_made_take(ctx);
 }
 
 void pen_cu_mem_context_ended(struct pen_cu_ending *e, bool gone)
 {
+	void *l;
+	if (gone && e->device) {
+		e->blocks = take_all(e);
+		while (pen_map_take_some(&limits, owns_limits, e, &l, 1))
+			limits_gone(l);
+	}
 	if (gone) {
 		end_all(e->blocks);
 		limits_gone(e->limits);
@@ -374,11 +421,4 @@ void pen_cu_mem_context_ended(struct pen_cu_ending *e, bool gone)
 		pen_map_put(&limits, e->ctx, e->limits);
 	if (e->made)
 		pen_cu_made_put(e->ctx, e->made);
-}
-
-void pen_cu_mem_context_gone(CUcontext ctx)
-{
-	struct pen_cu_ending e;
-	pen_cu_mem_context_ends(ctx, &e);
-	pen_cu_mem_context_ended(&e, true);
 }

@@ -29,6 +29,7 @@ struct pen_cu_block {
 	CUcontext ctx;                    /* that it goes with; NULL: with none */
 	struct pen_cu_block *next;        /* of those that go together */
 	uint32_t process;
+	uint32_t time;                    /* ends of primary contexts that had begun before */
 };
 
 /* Maps of blocks: whoever takes one out gives its charge back. All are looked at when a context ends. */
@@ -108,6 +109,7 @@ void pen_cu_physical_unuse(struct pen_cu_physical *m);                    /* NUL
 struct pen_cu_made *pen_cu_made_take(CUcontext ctx);
 void pen_cu_made_put(CUcontext ctx, struct pen_cu_made *m);
 void pen_cu_made_gone(struct pen_cu_made *m);
+bool pen_cu_made_known(CUcontext ctx);   /* one of its own; else a primary context or a part of one */
 
 /* ---- memory_array.c --------------------------------------------------------------------------------------------------- */
 

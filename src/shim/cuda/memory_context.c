@@ -116,6 +116,11 @@ void pen_cu_made_put(CUcontext ctx, struct pen_cu_made *m)
 	pen_map_put(&contexts, ctx, m);
 }
 
+bool pen_cu_made_known(CUcontext ctx)
+{
+	return pen_map_find(&contexts, ctx) != NULL;
+}
+
 void pen_cu_made_gone(struct pen_cu_made *m)
 {
 	if (m)
@@ -154,31 +159,46 @@ CUresult pen_cuCtxCreate_v4(CUcontext *ctx, CUctxCreateParams *params, unsigned 
 	return r != CUDA_SUCCESS ? r : finish(&a, ctx, PEN_CU_INSIDE(REAL(cuCtxCreate_v4)(ctx, params, flags, id)));
 }
 
-/* There is one for each device; the first to retain it makes it. */
+/* There is one primary context for each device; the first call to hold it makes it. */
+static CUresult primary_begin(CUdevice id, struct attempt *a)
+{
+	unsigned int flags = 0;
+	int active = 0;
+	*a = (struct attempt){ .made = NULL };
+	if (!REAL(cuDevicePrimaryCtxGetState) || PEN_CU_INSIDE(REAL(cuDevicePrimaryCtxGetState)(id, &flags, &active)) != CUDA_SUCCESS || active)
+		return CUDA_SUCCESS;
+	return begin(id, a);
+}
+
+/* CUDA_SUCCESS, or the call is to be undone. NULL: it has not come to one. */
+static CUresult primary_made(struct attempt *a, CUcontext ctx)
+{
+	if (!a->made)
+		return CUDA_SUCCESS;
+	bool known = !ctx || pen_cu_made_known(ctx);   /* another thread has made it at the same time */
+	if (!known && keep(a, ctx))
+		return CUDA_SUCCESS;
+	forget(a->made);
+	return known ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+}
+
+static void primary_release(CUdevice id)
+{
+	(void)PEN_CU_INSIDE(REAL(cuDevicePrimaryCtxRelease_v2) ? REAL(cuDevicePrimaryCtxRelease_v2)(id) : REAL(cuDevicePrimaryCtxRelease)(id));
+}
+
 static CUresult retain_primary(CUcontext *ctx, CUdevice id)
 {
 	struct attempt a;
-	unsigned int flags = 0;
-	int active = 0;
-	bool there = !ctx || !REAL(cuDevicePrimaryCtxGetState) ||
-		     PEN_CU_INSIDE(REAL(cuDevicePrimaryCtxGetState)(id, &flags, &active)) != CUDA_SUCCESS || active;
-	CUresult r = there ? CUDA_SUCCESS : begin(id, &a);
+	CUresult r = primary_begin(id, &a);
 	if (r != CUDA_SUCCESS)
 		return r;
 	r = PEN_CU_INSIDE(REAL(cuDevicePrimaryCtxRetain)(ctx, id));
-	if (there || !a.made)
+	CUresult made = primary_made(&a, r == CUDA_SUCCESS ? *ctx : NULL);
+	if (made == CUDA_SUCCESS)
 		return r;
-	/* Another thread has retained it at the same time. */
-	if (r == CUDA_SUCCESS && !pen_map_find(&contexts, *ctx) && keep(&a, *ctx))
-		return r;
-	bool too_much = r == CUDA_SUCCESS && !pen_map_find(&contexts, *ctx);
-	if (too_much) {
-		(void)PEN_CU_INSIDE(REAL(cuDevicePrimaryCtxRelease_v2) ? REAL(cuDevicePrimaryCtxRelease_v2)(id) :
-									   REAL(cuDevicePrimaryCtxRelease)(id));
-		r = CUDA_ERROR_OUT_OF_MEMORY;
-	}
-	forget(a.made);
-	return r;
+	primary_release(id);
+	return made;
 }
 
 CUresult pen_cuDevicePrimaryCtxRetain(CUcontext *ctx, CUdevice id)
@@ -192,9 +212,23 @@ CUresult pen_cuDevicePrimaryCtxRetain(CUcontext *ctx, CUdevice id)
 	return r;
 }
 
-/* A part of its device's primary context. */
+/* A part of its device's primary context, which it holds. */
 CUresult pen_cuGreenCtxCreate(CUgreenCtx *ctx, CUdevResourceDesc desc, CUdevice id, unsigned int flags)
 {
+	struct attempt a;
+	CUcontext primary = NULL;
 	PEN_CU_NESTED(cuGreenCtxCreate, ctx, desc, id, flags);
-	return pen_cu_refused(id) ? CUDA_ERROR_INVALID_DEVICE : PEN_CU_INSIDE(REAL(cuGreenCtxCreate)(ctx, desc, id, flags));
+	if (pen_cu_refused(id))
+		return CUDA_ERROR_INVALID_DEVICE;
+	CUresult r = primary_begin(id, &a);
+	if (r != CUDA_SUCCESS)
+		return r;
+	r = PEN_CU_INSIDE(REAL(cuGreenCtxCreate)(ctx, desc, id, flags));
+	if (r == CUDA_SUCCESS && a.made && PEN_CU_INSIDE(REAL(cuDevicePrimaryCtxRetain)(&primary, id)) == CUDA_SUCCESS)
+		primary_release(id);
+	CUresult made = primary_made(&a, primary);
+	if (made == CUDA_SUCCESS)
+		return r;
+	(void)PEN_CU_INSIDE(REAL(cuGreenCtxDestroy)(*ctx));
+	return made;
 }

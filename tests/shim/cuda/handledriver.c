@@ -103,6 +103,12 @@ FN(cuCtxGetDevice, (CUdevice *ret))
 	return current ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CONTEXT;
 }
 
+FN(cuCtxSetCurrent, (CUcontext c))
+{
+	current = c;
+	return CUDA_SUCCESS;
+}
+
 FN(cuCtxDestroy_v2, (CUcontext c))
 {
 	if (c != (CUcontext)(void *)&context)
@@ -115,6 +121,37 @@ FN(cuCtxDestroy_v2, (CUcontext c))
 	if (mc_destroyed)
 		mc_destroyed();
 	return CUDA_SUCCESS;
+}
+
+static int holders;   /* of the primary context, which is the same */
+
+FN(cuDevicePrimaryCtxGetState, (CUdevice d, unsigned int *flags, int *active))
+{
+	*flags = 0;
+	*active = holders > 0;
+	return d ? CUDA_ERROR_INVALID_DEVICE : CUDA_SUCCESS;
+}
+
+FN(cuDevicePrimaryCtxRetain, (CUcontext *ret, CUdevice d))
+{
+	if (d)
+		return CUDA_ERROR_INVALID_DEVICE;
+	*ret = (CUcontext)(void *)&context;
+	holders++;
+	return CUDA_SUCCESS;
+}
+
+FN(cuDevicePrimaryCtxRelease_v2, (CUdevice d))
+{
+	if (d || !holders)
+		return CUDA_ERROR_INVALID_CONTEXT;
+	return --holders ? CUDA_SUCCESS : cuCtxDestroy_v2((CUcontext)(void *)&context);
+}
+
+FN(cuDevicePrimaryCtxReset_v2, (CUdevice d))
+{
+	holders = 0;
+	return d ? CUDA_ERROR_INVALID_DEVICE : cuCtxDestroy_v2((CUcontext)(void *)&context);
 }
 
 FN(cuMemAlloc_v2, (CUdeviceptr *ret, size_t bytes))

@@ -58,6 +58,74 @@ static void contexts(void)
 	CHECK_EQ(truth(), 0);
 }
 
+/* CUDA 2's count of uses. */
+static void counted(void)
+{
+	CUcontext c, same;
+	CUdeviceptr p;
+	OK(cu.cuCtxCreate_v2(&c, 0, dev));
+	OK(cu.cuMemAlloc_v2(&p, 5 * MIB));
+	OK(cu.cuCtxAttach(&same, 0));
+	CHECK(same == c);
+	OK(cu.cuCtxDetach(c));
+	CHECK_EQ(stats->used, truth());
+	CHECK(stats->used > 5 * MIB);
+	OK(cu.cuCtxDetach(c));
+	EXPECT(0, 0);
+	CHECK_EQ(truth(), 0);
+}
+
+/* Parts of the primary context: who makes the first of them makes that, what they allocate is its, and goes with the last of them. */
+static void green(void)
+{
+	enum { MOST = 64 };
+	CUdevResource all, half;
+	CUdevResourceDesc desc;
+	CUgreenCtx g, h;
+	CUcontext of_g, of_h, own[MOST];
+	CUdeviceptr p;
+	unsigned int n = 1;
+	OK(cu.cuDeviceGetDevResource(dev, &all, CU_DEV_RESOURCE_TYPE_SM));
+	OK(cu.cuDevSmResourceSplitByCount(&half, &n, &all, NULL, 0, all.sm.smCount / 2));
+	OK(cu.cuDevResourceGenerateDesc(&desc, &half, 1));
+	OK(cu.cuCtxSetCurrent(first));
+	OK(cu.cuGreenCtxCreate(&g, desc, dev, CU_GREEN_CTX_DEFAULT_STREAM));
+	EXPECT(truth(), 1);
+	CHECK(stats->used > 0);
+	OK(cu.cuGreenCtxCreate(&h, desc, dev, CU_GREEN_CTX_DEFAULT_STREAM));
+	EXPECT(truth(), 1);
+	OK(cu.cuCtxFromGreenCtx(&of_g, g));
+	OK(cu.cuCtxFromGreenCtx(&of_h, h));
+	OK(cu.cuCtxSetCurrent(of_g));
+	OK(cu.cuMemAlloc_v2(&p, 5 * MIB));
+	OK(cu.cuCtxSetCurrent(of_h));
+	OK(cu.cuMemAlloc_v2(&p, 3 * MIB));
+	OK(cu.cuMemAlloc_v2(&p, 1000));
+	OK(cu.cuCtxCreate_v2(&own[0], 0, dev));
+	OK(cu.cuMemAlloc_v2(&p, 7 * MIB));
+	OK(cu.cuCtxSetCurrent(first));
+	EXPECT(truth(), 6);
+	OK(cu.cuGreenCtxDestroy(g));
+	EXPECT(truth(), 6);
+	OK(cu.cuGreenCtxDestroy(h));
+	EXPECT(truth(), 2);
+	CHECK(stats->used > 8 * MIB);
+	OK(cu.cuCtxDestroy_v2(own[0]));
+	EXPECT(0, 0);
+	CHECK_EQ(truth(), 0);
+	/* And it may be too much. */
+	n = 0;
+	while (n < MOST && cu.cuCtxCreate_v2(&own[n], 0, dev) == CUDA_SUCCESS)
+		n++;
+	CHECK(n > 2 && n < MOST);
+	EXPECT(truth(), n);
+	CHECK_EQ(cu.cuGreenCtxCreate(&g, desc, dev, CU_GREEN_CTX_DEFAULT_STREAM), CUDA_ERROR_OUT_OF_MEMORY);
+	EXPECT(truth(), n);
+	while (n--)
+		OK(cu.cuCtxDestroy_v2(own[n]));
+	EXPECT(0, 0);
+}
+
 /* Blocks of all sizes: what is charged is what the device has taken, to the byte, at every moment. */
 static void blocks(void)
 {
@@ -103,6 +171,9 @@ int main(int argc, char **argv)
 	EXPECT(0, 0);
 	base = truth();
 	contexts();
+	OK(cu.cuCtxSetCurrent(first));
+	counted();
+	green();
 	OK(cu.cuCtxSetCurrent(first));
 	blocks();
 	return finished("context");

@@ -25,8 +25,12 @@ static CUdeviceptr of_the_new_one;
 static void *make_another(void *arg)
 {
 	CUcontext c;
-	(void)arg;
-	OK(cu.cuCtxCreate_v2(&c, 0, 0));
+	if (arg) {
+		OK(cu.cuDevicePrimaryCtxRetain(&c, 0));
+		OK(cu.cuCtxSetCurrent(c));
+	} else {
+		OK(cu.cuCtxCreate_v2(&c, 0, 0));
+	}
 	OK(cu.cuMemAlloc_v2(&of_the_new_one, 4 * MIB));
 	return NULL;
 }
@@ -36,6 +40,13 @@ static void while_destroyed(void)
 {
 	pthread_t t;
 	pthread_create(&t, NULL, make_another, NULL);
+	pthread_join(t, NULL);
+}
+
+static void while_reset(void)
+{
+	pthread_t t;
+	pthread_create(&t, NULL, make_another, (void *)1);
 	pthread_join(t, NULL);
 }
 
@@ -56,6 +67,20 @@ static void contexts(void *driver)
 	OK(cu.cuMemFree_v2(of_the_new_one));
 	LIVE(0);
 	OK(cu.cuCtxDestroy_v2(c));
+	EXPECT(0, 0);
+
+	/* The primary one has the same handle again anyway. */
+	OK(cu.cuDevicePrimaryCtxRetain(&c, 0));
+	OK(cu.cuDevicePrimaryCtxRetain(&c, 0));
+	OK(cu.cuCtxSetCurrent(c));
+	OK(cu.cuMemAlloc_v2(&p, 8 * MIB));
+	OK(cu.cuDevicePrimaryCtxRelease_v2(0));
+	LIVE(8 * MIB);
+	*destroyed = while_reset;
+	OK(cu.cuDevicePrimaryCtxReset_v2(0));
+	*destroyed = NULL;
+	LIVE(4 * MIB);
+	OK(cu.cuDevicePrimaryCtxRelease_v2(0));
 	EXPECT(0, 0);
 }
 

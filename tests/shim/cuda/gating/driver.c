@@ -655,20 +655,20 @@ struct pen_gate *pen_cu_gate(struct pen_cu_device *d)
 	return d->gate;
 }
 
-void pen_cu_mem_context_gone(CUcontext c)
-{
-	(void)c;
-}
-
 void pen_cu_mem_context_ends(CUcontext c, struct pen_cu_ending *ret)
 {
 	*ret = (struct pen_cu_ending){ .ctx = c };
 }
 
+void pen_cu_mem_primary_ends(struct pen_cu_device *d, CUcontext c, struct pen_cu_ending *ret)
+{
+	*ret = (struct pen_cu_ending){ .ctx = c, .device = d };
+}
+
 void pen_cu_mem_context_ended(struct pen_cu_ending *e, bool gone)
 {
-	if (gone)
-		pen_cu_mem_context_gone(e->ctx);
+	(void)e;
+	(void)gone;
 }
 
 CUresult pen_cu_mem_graph_runs(CUgraphExec exec)
