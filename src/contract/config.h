@@ -123,7 +123,7 @@ struct pen_config {
 	char state_dir[PEN_CONFIG_PATH_MAX + 1];
 	char runtime_dir[PEN_CONFIG_PATH_MAX + 1];
 	char socket[PEN_CONFIG_PATH_MAX + 1];   /* follows runtime_dir while it is not set itself */
-	char group[32];                         /* Unix group that may use the control socket; "" = only the owner */
+	char group[32];                         /* Unix group that may change anything; "" = only the owner; "auto" */
 	enum pen_log_level log_level;
 	uint64_t tick_ns;
 	char http_listen[64];                   /* "ADDRESS:PORT"; "" = no HTTP */
@@ -167,8 +167,8 @@ struct pen_config {
 	X(socket, "socket", path, socket, true, "/run/penstock/penstock.sock", \
 	  N_("an absolute path of at most 107 bytes"), \
 	  N_("control socket; by default penstock.sock in runtime_dir")) \
-	X(group, "group", unix_group, group, true, "none", N_("none, or the name of a Unix group"), \
-	  N_("group whose members may use the control socket")) \
+	X(group, "group", unix_group, group, true, "auto", N_("auto, none, or the name of a Unix group"), \
+	  N_("group whose members may make, change and end contracts; auto: penstock, if there is such a group, for the system's daemon")) \
 	X(log_level, "log_level", level, log_level, false, "info", N_("error, warn, info or debug"), \
 	  N_("least important message that is logged")) \
 	X(tick, "tick", tick, tick_ns, false, "5ms", N_("a time from 1ms to 100ms"), \

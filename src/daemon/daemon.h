@@ -271,6 +271,7 @@ void pen_place_recent(const struct pen_place *p, struct pen_recent *ret);   /* r
 
 #define PEN_PROBE_LIMIT_MS 20000
 int pen_probe_start(struct pen_daemon *d);        /* calls pen_daemon_probed() in the end, whatever comes */
+void pen_probe_second(struct pen_daemon *d);      /* once more, where it found less than there may be */
 bool pen_probe_running(const struct pen_daemon *d);
 /* Path of the program. Return: 0; -ENOENT, -ENAMETOOLONG. */
 int pen_probe_find(const struct pen_daemon *d, char *buf, size_t n);

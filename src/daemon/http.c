@@ -496,9 +496,10 @@ static int open_control(struct pen_daemon *d, struct pen_err *err)
 	if (!l)
 		return pen_err_sys(err, -e, "socket '%s'", path);
 	struct pen_http *h = d->http;
-	if (d->cfg.group[0]) {
-		struct group *g = getgrnam(d->cfg.group);
-		if (!g)
+	bool is_auto = !strcmp(d->cfg.group, "auto");
+	if (d->cfg.group[0] && !(is_auto && d->opt.is_private)) {
+		struct group *g = getgrnam(is_auto ? "penstock" : d->cfg.group);
+		if (!g && !is_auto)
 			pen_log(PEN_LOG_WARN, "group '%s' does not exist", d->cfg.group);
 		h->has_group = g != NULL;
 		h->group = g ? g->gr_gid : 0;

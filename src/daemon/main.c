@@ -82,6 +82,8 @@ static void on_second(evutil_socket_t fd, short what, void *arg)
 	(void)fd, (void)what;
 	pen_meter_second(d);
 	pen_watch_second(d);
+	if (!d->opt.is_private)
+		pen_probe_second(d);
 	if (d->opt.is_private && !d->had_tenant && pen_mono_ns() - d->started_ns > PRIVATE_UNUSED_NS)
 		pen_daemon_quit(d, "nobody needed it");
 }

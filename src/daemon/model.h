@@ -235,6 +235,7 @@ struct pen_daemon {
 	struct pen_store *store;
 	struct pen_http *http;
 	struct pen_probe *probe;
+	uint64_t probe_again_ns, probe_wait_ns;   /* when discovery is tried again, 0 = not; how long it waited for that */
 	struct pen_watch *watch;
 	pid_t dying[8];                        /* helpers that were killed and are not gone yet */
 	struct pen_services *services;         /* integrations; NULL = none are served */

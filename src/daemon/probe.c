@@ -2,8 +2,12 @@
 /*
  * Runs penstock-probe and reads the devices that it prints. It may crash, hang or print rubbish: it is killed after
  * PEN_PROBE_LIMIT_MS, at most PROBE_MAX bytes are read, and the daemon goes on with what it knows.
+ *
+ * At boot a driver may be loaded after us. So where nothing was found, or a vendor's library was there and its driver was not, it
+ * is run again, ever more rarely.
  */
 #include "base/auto.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "daemon/child.h"
 #include "daemon/daemon.h"
@@ -16,6 +20,8 @@
 #include <unistd.h>
 
 #define PROBE_MAX 65536
+#define AGAIN_NS (2 * PEN_S)
+#define AGAIN_MAX_NS (600 * PEN_S)
 
 struct pen_probe {
 	struct pen_child child;
@@ -74,12 +80,21 @@ static void take_answer(struct pen_daemon *d, const struct pen_probe *p)
 	}
 	size_t i;
 	json_t *v;
+	bool none = !json_array_size(json_object_get(o, "devices")), wanting = none;
 	json_array_foreach(json_object_get(o, "devices"), i, v)
 		learn(d, v);
-	json_array_foreach(json_object_get(o, "backends"), i, v)
-		if (*text_of(v, "error"))
-			pen_log(PEN_LOG_INFO, "%s: %s", text_of(v, "api"), text_of(v, "error"));
+	json_array_foreach(json_object_get(o, "backends"), i, v) {
+		if (!*text_of(v, "error"))
+			continue;
+		wanting = true;
+		pen_log(d->probe_again_ns ? PEN_LOG_DEBUG : PEN_LOG_INFO, "%s: %s", text_of(v, "api"), text_of(v, "error"));
+	}
 	json_decref(o);
+	if (!none && d->probe_wait_ns == AGAIN_MAX_NS)   /* a library that is not there is no news for ever */
+		wanting = false;
+	uint64_t wait = PEN_MAX(2 * d->probe_wait_ns, AGAIN_NS);
+	d->probe_wait_ns = wanting ? PEN_MIN(wait, AGAIN_MAX_NS) : 0;
+	d->probe_again_ns = wanting ? pen_mono_ns() + d->probe_wait_ns : 0;
 }
 
 static void finish(struct pen_daemon *d)
@@ -134,6 +149,16 @@ int pen_probe_find(const struct pen_daemon *d, char *buf, size_t n)
 			return 0;
 	}
 	return -ENOENT;
+}
+
+void pen_probe_second(struct pen_daemon *d)
+{
+	if (!d->probe_again_ns || pen_mono_ns() < d->probe_again_ns)
+		return;
+	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++)
+		if (d->device[i] && d->device[i]->released)   /* its driver is being changed at this moment */
+			return;
+	pen_probe_start(d);
 }
 
 int pen_probe_start(struct pen_daemon *d)

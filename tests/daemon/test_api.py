@@ -79,6 +79,22 @@ def test_probe_failures():
         assert d.create('a')[0] == 201
 
 
+def test_driver_comes_later():
+    """At boot the daemon may be there before a driver: looked for again, and who waits for devices has one."""
+    count = fake.tempfile.mktemp(prefix='pd-count-')
+    one = json.dumps({'devices': [{'api': 'test', 'key': 'test:one#0', 'model': 'One', 'mem_bytes': 1 << 30, 'units': 4}]})
+    none = json.dumps({'devices': [], 'backends': [{'api': 'test', 'devices': 0, 'error': 'no driver yet'}]})
+    text = f"#!/bin/sh\necho >> {count}\n[ $(wc -l < {count}) -gt 1 ] && echo '{one}' || echo '{none}'\n"
+    try:
+        with Daemon('--probe', probe(text)) as d:
+            assert d.create('a', memory='600M')[0] == 201 and not d.get('/v1/devices')['devices']
+            assert 'One' in d.wait_event('device')['text']
+            assert d.get('/v1/devices')['devices'][0]['tenants'] == 1
+            assert d.create('b', memory='600M')[0] == 409
+    finally:
+        os.unlink(count)
+
+
 def test_refusals():
     with with_devices() as d:
         assert d.create('a', compute='70%', device='One')[0] == 201

@@ -93,6 +93,30 @@ class Install(unittest.TestCase):
             start = next(line for line in f if line.startswith('ExecStart='))
         self.assertEqual(start.strip(), 'ExecStart=/' + prefix() + '/sbin/penstockd')
 
+    def unit(self):
+        with open(self.path('lib/systemd/system/penstock.service'), encoding='utf-8') as f:
+            return f.read()
+
+    def test_the_unit_comes_first_and_may_write(self):
+        """Before every kubelet; and what is made after us, by a kubelet or a runtime, is below what may be written."""
+        lines = dict(line.split('=', 1) for line in self.unit().splitlines() if '=' in line and not line.startswith('#'))
+        self.assertTrue({'kubelet.service', 'edgecore.service', 'k3s.service'} <= set(lines['Before'].split()))
+        self.assertEqual(lines['ProtectSystem'], 'strict')
+        writable = [p.lstrip('-') for p in lines['ReadWritePaths'].split()]
+        for path in ('/var/lib/kubelet/device-plugins', os.path.realpath('/var/run') + '/cdi', '/etc/cdi', '/run/penstock', '/var/lib/penstock'):
+            self.assertTrue(any(path.startswith(p) for p in writable), path)
+
+    def test_the_unit_is_valid(self):
+        if not shutil.which('systemd-analyze'):
+            self.skipTest('no systemd-analyze')
+        with tempfile.TemporaryDirectory(prefix='pen-unit-') as folder:
+            # Of a place that is not this machine's: only the names of files are others.
+            text = self.unit().replace('/' + prefix() + '/sbin/penstockd', self.path('sbin/penstockd'))
+            with open(folder + '/penstock.service', 'w', encoding='utf-8') as f:
+                f.write('\n'.join(line for line in text.splitlines() if not line.startswith('Documentation=')) + '\n')
+            r = run('systemd-analyze', 'verify', folder + '/penstock.service')
+            self.assertEqual((r.returncode, r.stderr), (0, ''), r)
+
     def test_the_example_is_a_configuration(self):
         r = run(self.path('bin/penstock'), 'config', 'check', self.path('share/doc/penstock/examples/penstock.yaml'))
         self.assertEqual(r.returncode, 0, r.stderr)

@@ -185,7 +185,7 @@ static const struct bad_case bad_cases[] = {
 	{ "state_dir: rel/path\n", -EINVAL, "p.yaml:1: state_dir: 'rel/path' is not valid; allowed: an absolute path of ..." },
 	{ "\nruntime_dir: ''\n", -EINVAL, "p.yaml:2: runtime_dir: '' is not valid; ..." },
 	{ "socket: \"/a\\nb\"\n", -EINVAL, "p.yaml:1: socket: '/a?b' is not valid; ..." },
-	{ "group: a b\n", -EINVAL, "p.yaml:1: group: 'a b' is not valid; allowed: none, or the name of a Unix group" },
+	{ "group: a b\n", -EINVAL, "p.yaml:1: group: 'a b' is not valid; allowed: auto, none, or the name of a Unix group" },
 	{ "log_level: loud\n", -EINVAL, "p.yaml:1: log_level: 'loud' is not valid; allowed: error, warn, info or debug" },
 	{ "tick: 5\n", -EINVAL, "p.yaml:1: tick: '5' is not valid; allowed: a time from 1ms to 100ms" },
 	{ "tick: 0.5ms\n", -ERANGE, "p.yaml:1: tick: '0.5ms' is out of range; allowed: a time from 1ms to 100ms" },
