@@ -17,9 +17,17 @@ static void pool_refill(struct pen_gate *g)
 		g->pool = b;
 		return;
 	}
-	enum { BLOCK = 32 };   /* never given back: a process that once had many in flight will again */
+	/*
+	 * Never given back: a process that once had many in flight will again. The first of a block holds on to the block before it, for
+	 * leak checkers: a forked child has lost what was in flight.
+	 */
+	enum { BLOCK = 32 };
 	b = calloc(BLOCK, sizeof(*b));
-	for (unsigned i = 0; b && i < BLOCK; i++) {
+	if (!b)
+		return;
+	b->next = g->blocks;
+	g->blocks = b;
+	for (unsigned i = 1; i < BLOCK; i++) {
 		b[i].next = g->pool;
 		g->pool = &b[i];
 	}

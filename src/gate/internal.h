@@ -136,7 +136,7 @@ struct pen_gate {
 	struct pen_admit_limits lim;
 	struct pen_admit_state st;
 	struct pen_gate_queue_full *queues;
-	struct pen_gate_batch *pool, *zombies;
+	struct pen_gate_batch *pool, *zombies, *blocks;
 	struct pen_gate_batch *_Atomic freed; /* given back without the lock */
 	uint64_t seq;
 	uint64_t overlap;                    /* rises when work of a second queue joins */
