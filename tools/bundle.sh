@@ -17,7 +17,7 @@ stage=$out/$name
 rm -rf "$stage"
 mkdir -p "$stage/packages"
 cp "$out"/penstock_*.deb "$out"/penstock-shims_*.deb "$stage/packages/"
-cp "$top/README.md" "$top/README.zh-CN.md" "$top/LICENSE" "$stage/"
+cp "$top/README.md" "$top/README.zh-CN.md" "$top/docs/GETTING-STARTED.md" "$top/docs/GETTING-STARTED.zh-CN.md" "$top/LICENSE" "$stage/"
 
 # The closure of our dependencies, without what every Debian system has (Essential, and what that needs).
 wanted=$(for deb in "$stage"/packages/*.deb; do dpkg-deb -f "$deb" Depends; done |
