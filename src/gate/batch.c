@@ -285,12 +285,14 @@ static struct pen_gate_batch *pin_oldest(struct pen_gate *g, struct pen_gate_que
 static void unpin(struct pen_gate *g, struct pen_gate_batch *b, bool done, bool exact)
 {
 	b->pins--;
-	if (!done || b->complete)
-		return;
-	atomic_store_explicit(&b->seen_ns, pen_mono_ns(), memory_order_relaxed);
-	b->complete = true;
-	b->exact = exact;
-	atomic_store(&g->pending, 1);
+	if (done && !b->complete) {
+		atomic_store_explicit(&b->seen_ns, pen_mono_ns(), memory_order_relaxed);
+		b->complete = true;
+		b->exact = exact;
+	}
+	/* Whoever collected meanwhile has left it where it is. */
+	if (b->complete || atomic_load(&b->mark.done))
+		atomic_store(&g->pending, 1);
 }
 
 void pen_gate_look_at(struct pen_gate *g, struct pen_gate_queue_full *q)

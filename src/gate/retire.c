@@ -66,9 +66,13 @@ static void collect(struct pen_gate *g, struct work *w)
 		collect_queue(q, w);
 	for (struct pen_gate_batch **at = &g->zombies; *at;) {
 		struct pen_gate_batch *b = *at;
-		if ((notifies(g) && !atomic_load(&b->mark.done)) || b->pins || w->nfree == PEN_GATE_WORK) {
+		if ((notifies(g) && !atomic_load(&b->mark.done)) || b->pins) {
 			at = &b->next;
 			continue;
+		}
+		if (w->nfree == PEN_GATE_WORK) {
+			w->more = true;
+			break;
 		}
 		*at = b->next;
 		w->free[w->nfree++] = b;

@@ -76,9 +76,14 @@ static void complete(struct fake_queue *q, struct fake_item *i, uint64_t start, 
 		__atomic_store_n(&i->fm->done, 1, __ATOMIC_RELEASE);
 	}
 	q->unfinished--;
+	bool tell = i->fm && (d->adapter.caps & PEN_ADAPTER_NOTIFY);
+	if (tell && d->holds_back && d->nlate < FAKE_TAGS) {
+		d->late[d->nlate++] = i->mark;
+		tell = false;
+	}
 	pthread_cond_broadcast(&d->idle);
 	pthread_mutex_unlock(&d->lock);
-	if (i->fm && (d->adapter.caps & PEN_ADAPTER_NOTIFY))
+	if (tell)
 		pen_gate_mark_done(i->mark, false);
 	if (i->then)
 		i->then(i->arg);
@@ -175,7 +180,7 @@ static int submit_piece(struct fake_queue *q, const struct fake_cmd *c, uint32_t
 	i->has_tag = last;
 	i->until = c->until;
 	i->gate = gate;
-	q->dev->gated += gate != 0;
+	atomic_fetch_add(&q->dev->gated, gate != 0);
 	i->then = last ? c->then : NULL;
 	i->arg = c->arg;
 	enqueue(q, i, mark);

@@ -38,15 +38,19 @@ struct fake_dev {
 	struct fake_queue *queue[16];
 	uint32_t nqueues;
 	bool stop, lazy;                 /* lazy: nothing runs before a flush, a finish or an edge */
+	bool holds_back;                 /* what it would call back is kept in late[], for fake_call_back() */
+	struct pen_mark *late[FAKE_TAGS];
+	uint32_t nlate;
 	uint64_t flushed, submitted;     /* running numbers of items */
 	/* what really happened */
-	uint64_t busy_ns, last_end_ns, outstanding_ns, outstanding_max_ns, executed;
+	uint64_t busy_ns, last_end_ns, outstanding_ns, outstanding_max_ns;
+	_Atomic uint64_t executed;
 	uint32_t log[FAKE_TAGS], nlog;
 	uint32_t marks, marks_ever;      /* that exist, that were ever made */
 	uint32_t marks_max;              /* most that existed on one queue at once */
 	uint32_t flushes, capturing;
 	_Atomic uint32_t gate_word, gate_moves;  /* device-side gate: passes up to; times it was told */
-	uint32_t gated;                  /* commands that it stood in front of */
+	_Atomic uint32_t gated;          /* commands that it stood in front of */
 	_Atomic uint32_t *running, *running_other;  /* shared between processes: who executes now */
 	_Atomic uint32_t *violations;
 	_Atomic uint64_t *ended;         /* end of the last command */

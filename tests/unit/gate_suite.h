@@ -83,7 +83,8 @@ static void settle(struct rig *r)
 		usleep(1000);
 		pen_gate_poll(r->q);
 	}
-	fail_msg("still in flight: %u batches, %llu ns", r->gate->nflight, (unsigned long long)r->gate->st.inflight_ns);
+	fail_msg("still in flight: %u batches, %llu ns, %u marks, zombies: %s", r->gate->nflight,
+		 (unsigned long long)r->gate->st.inflight_ns, r->dev->marks, r->gate->zombies ? "yes" : "no");
 }
 
 /* Nothing is left: not in the state, not on the board, no mark. */
@@ -627,6 +628,30 @@ static void test_out_of_order(void **state)
 	rig_close(&r);
 }
 
+/* Call-backs that come long after the wait that saw the commands' end, all at once, while a thread has the lock: no mark is left. */
+static void test_late_callbacks(void **state)
+{
+	(void)state;
+	struct rig r;
+	rig_open(&r, board_alone(), 0, 0);
+	struct pen_gate_queue *q2;
+	assert_int_equal(pen_gate_queue_create(r.gate, fake_queue_new(r.dev), PEN_QUEUE_OUT_OF_ORDER, &q2), 0);
+	static struct fake_cmd c[3 * PEN_GATE_WORK];
+	r.dev->holds_back = true;
+	for (uint32_t i = 0; i < PEN_ARRAY_LEN(c); i++) {
+		c[i] = (struct fake_cmd){ .dur_ns = 20000 };
+		assert_int_equal(enqueue(q2, &c[i], 0), 0);
+	}
+	finish_queue(q2);
+	pen_gate_lock(r.gate);
+	for (uint32_t i = 0; i < r.dev->nlate; i++)
+		pen_gate_mark_done(r.dev->late[i], false);
+	pen_gate_unlock(r.gate);
+	assert_int_equal(r.dev->marks, 0);
+	pen_gate_queue_destroy(q2);
+	rig_close(&r);
+}
+
 /* ---- threads ----------------------------------------------------------------------------------------------------- */
 
 struct worker {
@@ -703,7 +728,7 @@ static void test_threads(void **state)
 	cmocka_unit_test(test_stopped), cmocka_unit_test(test_edge_and_poll), \
 	cmocka_unit_test(test_no_marks), cmocka_unit_test(test_destroy_without_mark), cmocka_unit_test(test_watch), cmocka_unit_test(test_pieces_add_up), \
 	cmocka_unit_test(test_blocking), cmocka_unit_test(test_destroy_in_flight), \
-	cmocka_unit_test(test_out_of_order), cmocka_unit_test(test_threads), \
+	cmocka_unit_test(test_out_of_order), cmocka_unit_test(test_late_callbacks), cmocka_unit_test(test_threads), \
 	SUITE_TESTS_ACCOUNT, SUITE_TESTS_MANY, SUITE_TESTS_DEVGATE
 
 #endif

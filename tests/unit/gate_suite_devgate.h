@@ -39,7 +39,7 @@ static void deep_open(struct deep *d, uint32_t guaranteed_ppm)
 		struct pen_gate_cmd cmd = { .native = &d->c[i], .est_ns = 300000, .slices = 1, .wave = 1 };
 		assert_int_equal(pen_gate_submit(d->r.q, &cmd), 0);
 	}
-	assert_int_equal(d->r.dev->gated, DEEP);
+	assert_int_equal(atomic_load(&d->r.dev->gated), DEEP);
 	assert_int_equal(atomic_load(&account(&d->r)->held_ns[PEN_HOLD_WINDOW]), 0);
 }
 
