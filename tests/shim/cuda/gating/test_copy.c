@@ -135,17 +135,17 @@ static void test_rate(void **state)
 {
 	(void)state;
 	struct fake_board *b = board(false);
-	b->base[0].rate_cap_bytes_s = UINT64_C(500) * 1000 * 1000;
+	b->base[0].rate_cap_bytes_s = UINT64_C(100) * 1000 * 1000;   /* far below what this machine copies at */
 	fake_board_publish(b, 0);
 	fake_open(b, 0);
 	fake_context();
 	CUstream s = fake_stream(0);
 	fill_source();
 	uint64_t began = pen_mono_ns();
-	for (int i = 0; i < 5; i++)
+	for (int i = 0; i < 2; i++)
 		assert_int_equal(pen_cuMemcpyHtoDAsync_v2((CUdeviceptr)(uintptr_t)to, from, SIZE, s), 0);
-	uint64_t took = pen_mono_ns() - began, need = UINT64_C(5) * SIZE * 2;   /* ns at 500 MB/s */
-	assert_true(took > need - 2 * PEN_MIB * 2 - b->base[0].burst_ns - PEN_MS);
+	uint64_t took = pen_mono_ns() - began, need = UINT64_C(2) * SIZE * 10;   /* ns at 100 MB/s */
+	assert_true(took > need - 2 * PEN_MIB * 10 - b->base[0].burst_ns - PEN_MS);
 	assert_int_equal(pen_cuStreamSynchronize(s), 0);
 	assert_true(atomic_load(&account()->held_ns[PEN_HOLD_BYTES]) > 0);
 	fake_settle();
