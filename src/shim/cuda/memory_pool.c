@@ -3,14 +3,15 @@
  * Stream-ordered memory. A pool keeps what is freed for its next request, so what it takes from the device is not the sum of its
  * blocks: it is charged max(live requests, what the driver says it holds), and that is read anew after each change.
  *
- * The driver is asked without a lock, so answers may come out of order: each asking has a number, taken after the change, and an
- * answer counts only if none with a higher number came before. In between the charge never falls below the live requests.
+ * The driver is asked without a lock, so answers may come out of order: each asking has a number, taken after the change, and the
+ * answer with the highest counts. In between the charge never falls below the live requests and what was reserved for others.
  * Where a request would go over the contract, pools first give back what nobody uses, as the driver itself lets them do when
  * the device is full. Records of pools are used again and never freed: blocks point to them.
  */
 #include "shim/cuda/memory.h"
 
 #include "base/auto.h"
+#include "base/clock.h"
 #include "shim/cuda/gating.h"
 
 #include <stdlib.h>
@@ -24,12 +25,25 @@ struct pen_cu_pool {
 	uint32_t process;
 	uint32_t blocks;
 	uint32_t growing;                 /* requests that are with the driver: what they make it grow by they settle themselves */
+	uint64_t reserved;                /* for those, and not read from the driver yet */
+	uint64_t unsure;                  /* bytes of those that may make it grow although it has as much */
+	_Atomic uint32_t settled;         /* futex: rises when one of the unsure has come back */
+	_Atomic uint32_t waiters;         /* ... and threads that wait for that */
 	uint64_t live, charged;
 	uint64_t held;                    /* by the driver, as last read */
 	uint64_t step;                    /* it grows by so much at least; 0: not seen yet */
 	uint64_t fresh;                   /* in one piece behind what it grew by last */
 	uint64_t too_large;               /* a request of this size made it grow although it had as much; any free may change that */
-	uint64_t ticket, applied;
+	uint64_t ticket, read;
+};
+
+struct request {
+	CUdeviceptr *dptr;
+	size_t bytes;
+	CUmemoryPool pool;       /* NULL: the device's current one */
+	CUstream stream;
+	bool per_thread;
+	uint64_t reserved, unsure;   /* its part of the pool's counts */
 };
 
 static struct pen_map pools;
@@ -66,7 +80,7 @@ static struct pen_cu_pool *pool_make(CUmemoryPool id, struct pen_cu_device *d)
 			p->used = true;
 			p->id = id;
 			p->process = pen_forklock_process();
-			p->held = p->step = p->fresh = 0;
+			p->held = p->step = p->fresh = p->reserved = p->unsure = 0;
 			p->too_large = UINT64_MAX;
 			atomic_store(&p->device, d);
 			pen_forklock_give(&p->lock);
@@ -114,9 +128,10 @@ static void trim(CUmemoryPool id)
 
 /*
  * Reads what it holds and charges that. @must: more than the contract allows is taken all the same, for it is there already, unless a
- * request is with the driver that may be undone; else false says so, with the charge as it was.
+ * request is with the driver that may be undone; else false says so, with the charge as it was. @q: a request that has come
+ * back; what was reserved for others stays. NULL: none has.
  */
-static bool pool_settle(struct pen_cu_pool *p, bool must)
+static bool settle_after(struct pen_cu_pool *p, struct request *q, bool must)
 {
 	struct pen_cu_device *d = atomic_load(&p->device);
 	struct pen_gate *g = d ? pen_cu_gate(d) : NULL;
@@ -133,16 +148,28 @@ static bool pool_settle(struct pen_cu_pool *p, bool must)
 	uint64_t holds = reserved_bytes(id);
 	/* The gate may let us wait a little; it is no call of the driver. */
 	pen_forklock_take(&p->lock);
-	uint64_t target = PEN_MAX(holds, p->live);
-	if (number > p->applied)
+	if (q) {
+		p->reserved -= q->reserved;
+		q->reserved = 0;
+	}
+	if (number > p->read) {
+		p->read = number;
 		p->held = holds;
-	if (number > p->applied && target != p->charged && !(must && p->growing && target > p->charged)) {
-		p->applied = number;
+	}
+	uint64_t target = PEN_MAX(p->held, p->live), coming = PEN_MAX(p->held + p->reserved, p->live);
+	if (target < p->charged)
+		target = PEN_MIN(p->charged, coming);
+	if (target != p->charged && !(must && p->growing && target > p->charged)) {
 		fits = pen_cu_recharge(g, p->charged, target, must);
 		p->charged = fits ? target : p->charged;
 	}
 	pen_forklock_give(&p->lock);
 	return fits;
+}
+
+static bool pool_settle(struct pen_cu_pool *p, bool must)
+{
+	return settle_after(p, NULL, must);
 }
 
 /*
@@ -160,20 +187,63 @@ static uint64_t growth(const struct pen_cu_pool *p, uint64_t bytes)
 	return PEN_MAX(least, (bytes + p->step - 1) / p->step * p->step);
 }
 
-static bool reserve_once(struct pen_cu_pool *p, struct pen_gate *g, uint64_t bytes)
+/* Requests that are unsure go one by one where the contract has no room for all of them to turn out wrong at once. */
+static bool crowded(const struct pen_cu_pool *p, struct pen_gate *g, uint64_t bytes)
 {
+	struct pen_mem_view v;
+	uint64_t may = p->unsure + (p->held > p->charged ? p->held - p->charged : 0);   /* as it has turned out, and not charged yet */
+	if (!may || !g)
+		return false;
+	pen_gate_mem_view(g, &v);
+	uint64_t room = v.limit_bytes > v.used_bytes ? v.limit_bytes - v.used_bytes : 0;
+	return may > room || bytes > room - may;
+}
+
+enum outcome { REFUSED, BUSY, RESERVED };
+
+static enum outcome reserve_once(struct pen_cu_pool *p, struct pen_gate *g, struct request *q, bool wait)
+{
+	enum outcome out = REFUSED;
 	pen_forklock_take(&p->lock);
-	bool ok = bytes <= UINT64_MAX - p->live;
-	uint64_t need = ok ? growth(p, bytes) : 0;
-	ok = ok && (!g || pen_gate_mem_reserve(g, need) == 0);
-	if (ok) {
+	uint64_t need = q->bytes <= UINT64_MAX - p->live ? growth(p, q->bytes) : UINT64_MAX;
+	if (wait && need != UINT64_MAX && crowded(p, g, need ? need : q->bytes))
+		out = BUSY;
+	else if (need != UINT64_MAX && (!g || pen_gate_mem_reserve(g, need) == 0))
+		out = RESERVED;
+	if (out == RESERVED) {
 		p->blocks++;
 		p->growing++;
-		p->live += bytes;
+		p->live += q->bytes;
 		p->charged += need;
+		q->reserved = g ? need : 0;
+		q->unsure = g && !need ? q->bytes : 0;
+		p->reserved += q->reserved;
+		p->unsure += q->unsure;
 	}
 	pen_forklock_give(&p->lock);
-	return ok;
+	return out;
+}
+
+/* A request may wait in the driver for as long as a kernel runs: nobody waits for that one. */
+#define BUSY_NS (5 * PEN_MS)
+
+static bool reserve(struct pen_cu_pool *p, struct pen_gate *g, struct request *q)
+{
+	uint32_t seen = atomic_load(&p->settled);
+	enum outcome out = reserve_once(p, g, q, true);
+	if (out != BUSY)
+		return out == RESERVED;
+	uint64_t until = pen_mono_ns() + BUSY_NS, now;
+	atomic_fetch_add(&p->waiters, 1);
+	while (out == BUSY && (now = pen_mono_ns()) < until) {
+		pen_futex_wait(&p->settled, seen, until - now);
+		seen = atomic_load(&p->settled);
+		out = reserve_once(p, g, q, true);
+	}
+	atomic_fetch_sub(&p->waiters, 1);
+	if (out == BUSY)
+		out = reserve_once(p, g, q, false);
+	return out == RESERVED;
 }
 
 /* The driver has made one of @bytes: what that tells of the pool. */
@@ -193,21 +263,21 @@ static void learn(struct pen_cu_pool *p, uint64_t bytes, uint64_t before)
 	pen_forklock_give(&p->lock);
 }
 
-static bool pool_reserve(struct pen_cu_pool *p, uint64_t bytes)
+static bool pool_reserve(struct pen_cu_pool *p, struct request *q)
 {
 	struct pen_cu_device *d = atomic_load(&p->device);
 	struct pen_gate *g = d ? pen_cu_gate(d) : NULL;
 	if (d && !g)
 		return false;
 	if (!g)
-		return reserve_once(p, g, bytes);
-	bool trimmed = pen_cu_make_room(d, bytes);
-	if (reserve_once(p, g, bytes))
+		return reserve(p, g, q);
+	bool trimmed = pen_cu_make_room(d, q->bytes);
+	if (reserve(p, g, q))
 		return true;
 	if (trimmed)
 		return false;
 	pen_cu_mem_settle(d, true);
-	return reserve_once(p, g, bytes);
+	return reserve(p, g, q);
 }
 
 void pen_cu_pool_freed(struct pen_cu_pool *p, uint64_t bytes)
@@ -247,14 +317,6 @@ void pen_cu_pools_settle(struct pen_cu_device *d, bool give)
 }
 
 /* ---- requests ------------------------------------------------------------------------------------------------------ */
-
-struct request {
-	CUdeviceptr *dptr;
-	size_t bytes;
-	CUmemoryPool pool;       /* NULL: the device's current one */
-	CUstream stream;
-	bool per_thread;
-};
 
 static CUresult run(const struct request *q)
 {
@@ -307,9 +369,9 @@ static struct pen_cu_pool *pool_for(const struct request *q)
 }
 
 /* A pool grows by more than the request: what the contract has no room for it gives back. */
-static bool settle_grown(struct pen_cu_pool *p)
+static bool settle_grown(struct pen_cu_pool *p, struct request *q)
 {
-	if (pool_settle(p, false))
+	if (settle_after(p, q, false))
 		return true;
 	trim(p->id);
 	return pool_settle(p, false);
@@ -323,14 +385,25 @@ static uint64_t held(struct pen_cu_pool *p)
 	return bytes;
 }
 
-static void grown(struct pen_cu_pool *p)
+/* It has come back from the driver. @undone: too much, which is charged now as far as it has not gone yet. */
+static void grown(struct pen_cu_pool *p, struct request *q, bool undone)
 {
 	pen_forklock_take(&p->lock);
 	p->growing--;
 	pen_forklock_give(&p->lock);
+	if (undone)
+		settle_after(p, q, true);
+	if (!q->unsure)
+		return;
+	pen_forklock_take(&p->lock);
+	p->unsure -= q->unsure;
+	pen_forklock_give(&p->lock);
+	atomic_fetch_add(&p->settled, 1);
+	if (atomic_load(&p->waiters))
+		pen_futex_wake(&p->settled, INT32_MAX);
 }
 
-static CUresult take(const struct request *q)
+static CUresult take(struct request *q)
 {
 	if (pen_cu_thread.depth || !q->dptr || !q->bytes || recorded(q->stream, q->per_thread))
 		return run(q);
@@ -338,16 +411,16 @@ static CUresult take(const struct request *q)
 	if (!p)
 		return run(q);   /* no such stream, pool or context: the driver says so */
 	struct pen_cu_block *b = malloc(sizeof(*b));
-	if (!b || !pool_reserve(p, q->bytes)) {
+	if (!b || !pool_reserve(p, q)) {
 		free(b);
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	}
 	*b = (struct pen_cu_block){ .device = atomic_load(&p->device), .bytes = q->bytes, .pool = p, .process = pen_forklock_process() };
 	uint64_t before = held(p);
 	CUresult r = run(q);
-	if (r == CUDA_SUCCESS && settle_grown(p) && pen_cu_block_keep(b, q->bytes, &pen_cu_blocks, pen_cu_key(*q->dptr))) {
+	if (r == CUDA_SUCCESS && settle_grown(p, q) && pen_cu_block_keep(b, q->bytes, &pen_cu_blocks, pen_cu_key(*q->dptr))) {
 		learn(p, q->bytes, before);
-		grown(p);
+		grown(p, q, false);
 		return r;
 	}
 	if (r == CUDA_SUCCESS) {
@@ -357,8 +430,7 @@ static CUresult take(const struct request *q)
 	pen_cu_block_drop(b);
 	if (r == CUDA_ERROR_OUT_OF_MEMORY)
 		trim(p->id);
-	grown(p);
-	pool_settle(p, true);
+	grown(p, q, true);
 	return r;
 }
 
