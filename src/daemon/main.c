@@ -334,6 +334,7 @@ int main(int argc, char **argv)
 	struct pen_err err = PEN_ERR_INIT;
 	pen_text_init(PEN_LOCALEDIR);   /* a private daemon's refusals are read by the person who typed the command */
 	pen_log_set_prefix("penstockd");
+	umask(022);   /* modes are given one by one; under a careful shell's 077 nobody but root would reach what is his */
 	int r = pen_options_parse(&d.opt, argc, argv, &err);
 	if (r == PEN_OPTIONS_DONE)
 		return 0;

@@ -27,7 +27,8 @@ struct pen_service;   /* the daemon, as one integration sees it; lives until its
 
 /* What may have changed: bits of changed(). */
 #define PEN_SERVICE_DEVICES 1u   /* one was found, lost, drained, configured */
-#define PEN_SERVICE_TENANTS 2u   /* a contract came, went or changed; a process attached or left */
+#define PEN_SERVICE_TENANTS 2u   /* a contract came, went or changed */
+#define PEN_SERVICE_CLIENTS 4u   /* a process attached or left */
 
 /* Slots are mandatory unless it says otherwise. @self is what init() returned. */
 struct pen_integration {

@@ -551,7 +551,7 @@ static bool is_over(const struct pen_daemon *d, const struct pen_tenant *t)
 void pen_tenant_settle(struct pen_daemon *d, struct pen_tenant *t)
 {
 	bool clients = has_clients(t);
-	pen_services_poke(d, PEN_SERVICE_TENANTS);
+	pen_services_poke(d, PEN_SERVICE_CLIENTS);
 	if (t->state == PEN_TENANT_ENDED) {
 		if (!clients)
 			forget(d, t);

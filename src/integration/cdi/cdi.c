@@ -3,24 +3,64 @@
 #include "integration/cdi/cdi.h"
 
 #include "base/auto.h"
+#include "base/clock.h"
 
 #include <errno.h>
+#include <event2/event.h>
+#include <libgen.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/vfs.h>
+#include <time.h>
+
+/*
+ * A file system in memory makes nobody wait: there the file is written before the loop goes on, and so before whoever asked for a contract
+ * is answered that it stands. A disk may stall: there the helper thread writes it, a moment later.
+ *
+ * With many contracts making the text takes time that others wait for: then it is made the less often.
+ */
+#define SLOW_NS (2 * PEN_MS)
+#define AT_MOST_A 10          /* part of the time, once it is slow */
+#define AGAIN_MS 5000         /* after a failure: a directory that was full or could not be written may have been seen to */
 
 struct cdi {
 	struct pen_service *s;
 	char dir[PEN_CONFIG_PATH_MAX + 1];   /* "" = off */
 	char *text;                          /* as it was handed to be written; NULL: nothing yet */
 	bool failed;                         /* ... and was told */
+	bool told_name;                      /* that a contract cannot be listed */
+	size_t listed;
+	uint64_t made_ns, cost_ns;           /* the last text: when, and how much of the processor's time it took */
+	struct event *later;
 };
 
 struct job {
 	struct cdi *cdi;
 	char dir[PEN_CONFIG_PATH_MAX + 1];
-	char *text;
+	char *text;                          /* NULL: the file goes */
 	int result;
 };
+
+static void arm(struct cdi *c, uint64_t ns)
+{
+	event_add(c->later, &(struct timeval){ .tv_sec = (time_t)(ns / PEN_S), .tv_usec = (suseconds_t)(ns % PEN_S / PEN_US) });
+}
+
+static void written(struct cdi *c, const char *dir, int r)
+{
+	if (r < 0 && !c->failed)
+		pen_service_event(c->s, true, NULL, "cdi: '%s/" PEN_CDI_FILE "': %s; containers cannot be started by --device " PEN_CDI_KIND
+				  "=NAME", dir, strerror(-r));
+	else if (r == 0 && c->failed)
+		pen_service_event(c->s, false, NULL, "cdi: '%s/" PEN_CDI_FILE "' is written again", dir);
+	c->failed = r < 0;
+	if (!c->failed)
+		return;
+	free(c->text);
+	c->text = NULL;
+	arm(c, AGAIN_MS * PEN_MS);
+}
 
 static void job_free(void *arg)
 {
@@ -38,27 +78,58 @@ static void job_run(void *arg)
 static void job_done(void *arg)
 {
 	struct job *j = arg;
-	struct cdi *c = j->cdi;
-	if (j->result < 0 && !c->failed)
-		pen_service_event(c->s, true, NULL, "cdi: '%s/" PEN_CDI_FILE "': %s; containers cannot be started by --device " PEN_CDI_KIND
-				  "=NAME", j->dir, strerror(-j->result));
-	c->failed = j->result < 0;
-	if (c->failed) {   /* the next change tries again */
-		free(c->text);
-		c->text = NULL;
-	}
+	if (j->text && !strcmp(j->dir, j->cdi->dir))   /* not of a directory that is no longer ours */
+		written(j->cdi, j->dir, j->result);
 	job_free(j);
+}
+
+static bool is_in_memory(const char *dir)
+{
+	struct statfs fs;
+	char above[PEN_CONFIG_PATH_MAX + 1];
+	snprintf(above, sizeof(above), "%s", dir);
+	if (statfs(dir, &fs) < 0 && statfs(dirname(above), &fs) < 0)
+		return false;
+	return fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC;
+}
+
+/* @text NULL: the file goes. Return: false: nothing was begun. */
+static bool put(struct cdi *c, const char *text)
+{
+	if (is_in_memory(c->dir)) {
+		int r = pen_cdi_write(c->dir, text);
+		if (text)
+			written(c, c->dir, r);
+		return r == 0;
+	}
+	struct job *j = calloc(1, sizeof(*j));
+	if (!j || (text && !(j->text = strdup(text)))) {
+		free(j);
+		return false;
+	}
+	j->cdi = c;
+	memcpy(j->dir, c->dir, sizeof(j->dir));
+	if (pen_service_work(c->s, job_run, job_done, job_free, j) == 0)
+		return true;
+	job_free(j);
+	return false;
 }
 
 struct list {
 	struct cdi *cdi;
 	struct pen_cdi_device *v;
 	size_t n, room;
+	char left_out[PEN_NAME_MAX + 1];
+	struct pen_service_edit edit[PEN_EDITS_MAX];
 };
 
 static void add(void *arg, const struct pen_service_tenant *t)
 {
 	struct list *l = arg;
+	if (!pen_cdi_name_is_valid(t->name)) {   /* one such name, and runtimes drop the whole file */
+		snprintf(l->left_out, sizeof(l->left_out), "%s", t->name);
+		return;
+	}
 	if (l->n == l->room) {
 		size_t room = l->room ? 2 * l->room : 16;
 		struct pen_cdi_device *v = reallocarray(l->v, room, sizeof(*v));
@@ -67,15 +138,10 @@ static void add(void *arg, const struct pen_service_tenant *t)
 		l->v = v;
 		l->room = room;
 	}
-	struct pen_service_edit *edits = calloc(PEN_EDITS_MAX, sizeof(*edits));
-	char *name = strdup(t->name);
-	if (!edits || !name) {
-		free(edits);
-		free(name);
-		return;
-	}
-	size_t n = pen_service_edits(l->cdi->s, t->name, NULL, edits, PEN_EDITS_MAX);
-	l->v[l->n++] = (struct pen_cdi_device){ .name = name, .edits = edits, .n = n };
+	size_t n = pen_service_edits(l->cdi->s, t->name, NULL, l->edit, PEN_EDITS_MAX);
+	struct pen_cdi_device *d = &l->v[l->n];
+	if (pen_cdi_device_set(d, t->name, l->edit, n) == 0)
+		l->n++;
 }
 
 static int by_name(const void *a, const void *b)
@@ -83,53 +149,78 @@ static int by_name(const void *a, const void *b)
 	return strcmp(((const struct pen_cdi_device *)a)->name, ((const struct pen_cdi_device *)b)->name);
 }
 
+static void tell_left_out(struct cdi *c, const char *name)
+{
+	if (*name && !c->told_name)
+		pen_service_event(c->s, true, NULL, "cdi: '%s' is not listed: a device's name ends with a letter or digit; its containers "
+				  "can be started by what `penstock alloc` prints", name);
+	c->told_name = *name;
+}
+
 static char *text_now(struct cdi *c)
 {
-	struct list l = { .cdi = c };
-	pen_service_all_tenants(c->s, add, &l);
-	if (l.n)
-		qsort(l.v, l.n, sizeof(*l.v), by_name);
-	char *text = pen_cdi_text(l.v, l.n);
-	for (size_t i = 0; i < l.n; i++) {
-		free((void *)(uintptr_t)l.v[i].name);
-		free((void *)(uintptr_t)l.v[i].edits);
-	}
-	free(l.v);
+	struct list *l = calloc(1, sizeof(*l));
+	if (!l)
+		return NULL;
+	l->cdi = c;
+	pen_service_all_tenants(c->s, add, l);
+	if (l->n)
+		qsort(l->v, l->n, sizeof(*l->v), by_name);
+	tell_left_out(c, l->left_out);
+	c->listed = l->n;
+	char *text = pen_cdi_text(l->v, l->n);
+	free(l->v);
+	free(l);
 	return text;
+}
+
+/* Our own, whatever else the machine does. */
+static uint64_t used_ns(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return (uint64_t)t.tv_sec * PEN_S + (uint64_t)t.tv_nsec;
+}
+
+static void look(struct cdi *c)
+{
+	uint64_t began = used_ns(), now = pen_mono_ns();
+	if (!c->dir[0])
+		return;
+	if (c->cost_ns > SLOW_NS && now - c->made_ns < AT_MOST_A * c->cost_ns) {
+		arm(c, c->made_ns + AT_MOST_A * c->cost_ns - now);
+		return;
+	}
+	pen_auto_free char *text = text_now(c);
+	if (text && (!c->text || strcmp(text, c->text)) && put(c, text)) {
+		free(c->text);
+		c->text = PEN_TAKE_PTR(text);
+	}
+	c->made_ns = now;
+	c->cost_ns = used_ns() - began;
+}
+
+static void on_later(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd, (void)what;
+	look(arg);
 }
 
 static void changed(void *self, unsigned what)
 {
-	struct cdi *c = self;
-	(void)what;
-	if (!c->dir[0])
-		return;
-	pen_auto_free char *text = text_now(c);
-	if (!text || (c->text && !strcmp(text, c->text)))
-		return;
-	struct job *j = calloc(1, sizeof(*j));
-	char *copy = strdup(text);
-	if (!j || !copy) {
-		free(j);
-		free(copy);
-		return;
-	}
-	j->cdi = c;
-	memcpy(j->dir, c->dir, sizeof(j->dir));
-	j->text = copy;
-	if (pen_service_work(c->s, job_run, job_done, job_free, j) < 0) {
-		job_free(j);
-		return;
-	}
-	free(c->text);
-	c->text = PEN_TAKE_PTR(text);
+	if (what & (PEN_SERVICE_DEVICES | PEN_SERVICE_TENANTS))
+		look(self);
 }
 
 static int init(struct pen_service *s, void **ret_self, struct pen_err *err)
 {
 	struct cdi *c = calloc(1, sizeof(*c));
-	if (!c)
+	if (c)
+		c->later = evtimer_new(pen_service_base(s), on_later, c);
+	if (!c || !c->later) {
+		free(c);
 		return pen_err_sys(err, -ENOMEM, "cdi");
+	}
 	c->s = s;
 	*ret_self = c;
 	return 0;
@@ -145,18 +236,26 @@ static void configure(void *self)
 		snprintf(next, sizeof(next), "%s", dir[0] ? dir : PEN_CDI_DIR);
 	if (strcmp(next, c->dir)) {
 		if (c->dir[0])
-			pen_cdi_write(c->dir, NULL);
+			put(c, NULL);
 		memcpy(c->dir, next, sizeof(c->dir));
-		free(c->text);
-		c->text = NULL;
+		c->failed = false;
 	}
-	changed(c, 0);
+	free(c->text);   /* written anew in any case: somebody may have taken it away */
+	c->text = NULL;
+	look(c);
+}
+
+static json_t *status(void *self)
+{
+	const struct cdi *c = self;
+	return json_pack("{s:s, s:i, s:b}", "directory", c->dir, "devices", c->dir[0] ? (int)c->listed : 0, "failed", c->failed);
 }
 
 /* The file stays: contracts outlive the daemon, and so may containers be started while it is being upgraded. */
 static void stop(void *self)
 {
 	struct cdi *c = self;
+	event_free(c->later);
 	free(c->text);
 	free(c);
 }
@@ -179,5 +278,6 @@ const struct pen_integration pen_cdi_integration = {
 	.configure = configure,
 	.changed = changed,
 	.claim = claim,
+	.status = status,
 	.stop = stop,
 };

@@ -16,14 +16,15 @@ extern const struct pen_integration pen_cdi_integration;
 #define PEN_CDI_DIR "/var/run/cdi"
 #define PEN_CDI_FILE "penstock.json"
 
-/*
- * The file's text for tenants and what each needs: malloc'ed, NULL without memory. For the integration and its test.
- */
 struct pen_cdi_device {
-	const char *name;
-	const struct pen_service_edit *edits;
-	size_t n;
+	char name[PEN_NAME_MAX + 1];
+	json_t *edits;
 };
+/* May a device be called that? A contract's name may end in a sign, which one of a device may not. */
+bool pen_cdi_name_is_valid(const char *name);
+/* Return: 0; -ENOMEM. */
+int pen_cdi_device_set(struct pen_cdi_device *d, const char *name, const struct pen_service_edit *edits, size_t n);
+/* The file's text for tenants and what each needs, whose references it takes: malloc'ed, NULL without memory. */
 char *pen_cdi_text(const struct pen_cdi_device *v, size_t n);
 /* Writes @text to @dir/PEN_CDI_FILE, whole or not at all; NULL removes it. Makes no directory above @dir. Return: 0; negative errno. */
 int pen_cdi_write(const char *dir, const char *text);

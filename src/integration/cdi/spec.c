@@ -17,11 +17,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static json_t *edits_json(const struct pen_cdi_device *d)
+/* As the specification has it: letters, digits and _-.: with a letter or digit at both ends. */
+bool pen_cdi_name_is_valid(const char *name)
+{
+	size_t len = strlen(name);
+	return len && isalnum((unsigned char)name[0]) && isalnum((unsigned char)name[len - 1]);
+}
+
+int pen_cdi_device_set(struct pen_cdi_device *d, const char *name, const struct pen_service_edit *edits, size_t n)
 {
 	json_t *env = json_array(), *mounts = json_array(), *nodes = json_array(), *o = json_object();
-	for (size_t i = 0; i < d->n; i++) {
-		const struct pen_service_edit *e = &d->edits[i];
+	for (size_t i = 0; i < n; i++) {
+		const struct pen_service_edit *e = &edits[i];
 		if (e->kind == PEN_EDIT_ENV)
 			json_array_append_new(env, json_sprintf("%s=%s", e->inside, e->host));
 		else if (e->kind == PEN_EDIT_NODE)
@@ -39,7 +46,9 @@ static json_t *edits_json(const struct pen_cdi_device *d)
 	json_decref(env);
 	json_decref(nodes);
 	json_decref(mounts);
-	return o;
+	snprintf(d->name, sizeof(d->name), "%s", name);
+	d->edits = o;
+	return o ? 0 : -ENOMEM;
 }
 
 char *pen_cdi_text(const struct pen_cdi_device *v, size_t n)
@@ -47,7 +56,7 @@ char *pen_cdi_text(const struct pen_cdi_device *v, size_t n)
 	json_t *devices = json_array();
 	bool digit = false;
 	for (size_t i = 0; i < n; i++) {
-		json_array_append_new(devices, json_pack("{s:s, s:o}", "name", v[i].name, "containerEdits", edits_json(&v[i])));
+		json_array_append_new(devices, json_pack("{s:s, s:o}", "name", v[i].name, "containerEdits", v[i].edits));
 		digit |= isdigit((unsigned char)v[i].name[0]) != 0;
 	}
 	json_t *o = json_pack("{s:s, s:s, s:o}", "cdiVersion", digit ? "0.5.0" : "0.3.0", "kind", PEN_CDI_KIND, "devices", devices);
@@ -64,7 +73,9 @@ int pen_cdi_write(const char *dir, const char *text)
 		return -ENAMETOOLONG;
 	if (!text)
 		return unlink(path) < 0 && errno != ENOENT ? -errno : 0;
-	if (mkdir(dir, 0755) < 0 && errno != EEXIST)
+	if (mkdir(dir, 0755) == 0)
+		chmod(dir, 0755);   /* whatever the umask: engines of others than root look here too */
+	else if (errno != EEXIST)
 		return -errno;
 	unlink(tmp);
 	pen_auto_close int fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);

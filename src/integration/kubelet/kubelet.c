@@ -194,7 +194,7 @@ static void changed(void *self, unsigned what)
 	bool was_ready = is_ready(k);
 	if (what & PEN_SERVICE_DEVICES)
 		pen_kube_cards_update(k);
-	if (what & PEN_SERVICE_TENANTS)
+	if (what & (PEN_SERVICE_TENANTS | PEN_SERVICE_CLIENTS))
 		pen_kube_leases_update(k);
 	if (!was_ready || !k->told_ready) {
 		k->told_ready = is_ready(k);
