@@ -103,7 +103,7 @@ class Program(unittest.TestCase):
 
     def test_what_a_private_daemon_refuses(self):
         with tempfile.TemporaryDirectory(prefix='pen-po-') as tmp:
-            text = self.says('run', '--memory', '900T', '--', 'true', PENSTOCK_LANG='zh_CN', XDG_RUNTIME_DIR=tmp,
+            text = self.says('run', '--start', '--memory', '900T', '--', 'true', PENSTOCK_LANG='zh_CN', XDG_RUNTIME_DIR=tmp,
                              PENSTOCK_SOCKET=os.path.join(tmp, 'penstock.sock'))
         if 'penstockd' in text:
             self.skipTest('penstockd is not built')

@@ -40,23 +40,17 @@ struct alloc {
 static void usage(const struct pen_cli *cli)
 {
 	puts(_("Usage: penstock alloc [OPTIONS] --FIELD VALUE...\n"
-	       "Make a contract for a container, and print what docker or podman must be told. Contract:"));
+	       "Make a contract for a container, and print what docker or podman must be told.\n\nContract:"));
 	for (size_t i = 0;; i++) {
 		const struct pen_contract_field *f = pen_contract_field(i);
 		if (!f)
 			break;
 		char option[64];
 		snprintf(option, sizeof(option), "--%s %s", f->name, _(f->arg));
-		fputs("  ", stdout);
-		pen_put_padded(stdout, option, 22);
-		printf("%s\n", _(f->help));
+		pen_cli_put_option(stdout, option, _(f->help));
 	}
-	puts(_("  --format FORMAT       podman (default) or docker: options for its run; cdi: the name of a device for its\n"
-	       "                        --device; env: variables for a program of this machine\n"
-	       "  --contract FILE       read a contract; options given after it change it\n"
-	       "  --once                the contract ends with the last process that has used it\n"
-	       "  --wait                queue until the contract can be kept, instead of being refused"));
-	pen_cli_put_options(stdout, cli->command->takes);
+	putchar('\n');
+	pen_cli_put_options(stdout, cli->command);
 }
 
 static int take_format(struct alloc *a, const char *value)

@@ -84,12 +84,12 @@ struct pen_cli {
 	  N_("what holds a tenant up at this moment")) \
 	X(set, "set", "[OPTIONS] NAME --FIELD VALUE...", PEN_CLI_SOCKET | PEN_CLI_JSON | PEN_CLI_QUIET, \
 	  N_("change a contract while it is in use")) \
-	X(end, "end", "[OPTIONS] NAME...", PEN_CLI_SOCKET, N_("end a contract")) \
+	X(end, "end", "[OPTIONS] NAME...", PEN_CLI_SOCKET | PEN_CLI_QUIET, N_("end a contract")) \
 	X(events, "events", "[OPTIONS] [--since ID]", PEN_CLI_SOCKET | PEN_CLI_JSON | PEN_CLI_WATCH, N_("what happened")) \
 	X(usage, "usage", "[OPTIONS] NAME [--minutes N]", PEN_CLI_SOCKET | PEN_CLI_JSON | PEN_CLI_HEADERS, \
 	  N_("what a tenant used, minute by minute")) \
 	X(device, "device", "[OPTIONS] ls | drain [--wait] DEVICE... | undrain DEVICE... | release [--wait] DEVICE...", \
-	  PEN_CLI_SOCKET | PEN_CLI_JSON | PEN_CLI_NAME | PEN_CLI_HEADERS | PEN_CLI_WATCH, N_("accelerators of this node, and taking one out of use")) \
+	  PEN_CLI_SOCKET | PEN_CLI_JSON | PEN_CLI_WIDE | PEN_CLI_NAME | PEN_CLI_HEADERS | PEN_CLI_WATCH, N_("accelerators of this node, and taking one out of use")) \
 	X(config, "config", "check [FILE] | show [FILE] | reload [OPTIONS]", PEN_CLI_SOCKET | PEN_CLI_JSON, \
 	  N_("check, show or reload the node's configuration")) \
 	X(init, "init", "[--write [FILE]]", 0, N_("find the devices of this machine and propose a configuration")) \
@@ -101,6 +101,31 @@ struct pen_cli {
 #define X(id, name, args, takes, help) int pen_cmd_##id(struct pen_cli *cli, int argc, char **argv);
 PEN_COMMANDS(X)
 #undef X
+
+/*
+ * Options of one command, or of one more that means the same by it, once: for help and completion. Fields of contracts are not
+ * here (contract/contract.h).
+ */
+#define PEN_CLI_OWN_OPTIONS(X) \
+	X("run", "", "--exclusive[=TIME]", \
+	  N_("have the device for itself, for engine builds and autotuners: others wait; 10m, from 1s to 1h")) \
+	X("run", "", "--start", N_("start a daemon of your own if none answers on the socket that was named")) \
+	X("run", "alloc", "--contract FILE", N_("read a contract; options given after it change it")) \
+	X("alloc", "", "--format FORMAT", \
+	  N_("podman (default) or docker: options for its run; cdi: the name of a device for its --device; env: variables for a program of this machine")) \
+	X("alloc", "", "--once", N_("the contract ends with the last process that has used it")) \
+	X("run", "alloc", "--wait", N_("queue until the contract can be kept, instead of being refused")) \
+	X("set", "", "--force", N_("lower the memory below what is in use: new allocations are then refused")) \
+	X("events", "", "--since ID", N_("those after the event of that number")) \
+	X("usage", "", "--minutes N", N_("of the last N minutes, 60 by default, at most 180")) \
+	X("device", "", "--wait", N_("drain, release: return when nobody is left on the device")) \
+	X("init", "", "--write [FILE]", N_("write it to a new file, /etc/penstock/penstock.yaml by default"))
+
+struct pen_own_option {
+	const char *command, *also, *spelling, *help;
+};
+const struct pen_own_option *pen_own_option(size_t i);   /* NULL past the end */
+bool pen_own_option_of(const struct pen_own_option *o, const char *command);
 
 struct pen_command {
 	const char *name, *args, *help;
@@ -130,16 +155,21 @@ int pen_cli_watch(struct pen_cli *cli, int (*once)(struct pen_cli *cli, void *ar
 /* Prints "penstock CMD: text" and, for usage errors, where help is. Return: @code. */
 int pen_cli_fail(int code, const char *cmd, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void pen_cli_usage(FILE *out, const char *cmd);
-/* Those of PEN_CLI_OPTIONS that a command takes, and --help. */
-void pen_cli_put_options(FILE *out, unsigned takes);
+/* A command's own options, those of PEN_CLI_OPTIONS that it takes, and --help. NULL: all of the latter. */
+void pen_cli_put_options(FILE *out, const struct pen_command *c);
+/* One line of help; a long one is broken. */
+void pen_cli_put_option(FILE *out, const char *spelling, const char *help);
 
 /* ---- control API (client.c) ------------------------------------------------------------------------------------ */
 
-/* Path of the socket that will be asked: --socket, PENSTOCK_SOCKET, the system daemon's, the user's private one. */
+/*
+ * Path of the socket that will be asked: --socket, PENSTOCK_SOCKET, the system daemon's, the user's private one. *ret_private: it is
+ * the last, on which alone a daemon is started that nobody asked for.
+ */
 int pen_client_socket(const struct pen_cli *cli, char *buf, size_t n, bool *ret_private);
 /*
  * One request. Return: the HTTP status (200 ... 599) with *@ret (new reference, may be NULL) set to the answer;
- * -ECONNREFUSED no daemon; other negative errno. For a status of 400 and above @err holds the daemon's message.
+ * -ECONNREFUSED no daemon; -EHOSTDOWN none where one was named; other negative errno. For a status of 400 and above @err holds the daemon's message.
  */
 int pen_client_request(const struct pen_cli *cli, const char *method, const char *path, json_t *body, json_t **ret,
 		       struct pen_err *err);
@@ -175,9 +205,19 @@ struct pen_table;
 struct pen_table *pen_table_create(size_t columns);
 void pen_table_row(struct pen_table *t, const char *const *cells);   /* copies; NULL cell = "-" */
 void pen_table_print(const struct pen_table *t, FILE *out, bool skip_first);
+/*
+ * Makes it fit a terminal. @drop, borrowed, says for each column when it goes: 1 first, 0 never; one that is PEN_COLUMN_CUT is
+ * cut instead. What is no terminal gets everything.
+ */
+#define PEN_COLUMN_CUT 255
+void pen_table_fit(struct pen_table *t, const unsigned char *drop);
 void pen_table_destroy(struct pen_table *t);
 /* @text and blanks up to @cells character cells; printf's width counts bytes, which misaligns Chinese. */
 void pen_put_padded(FILE *out, const char *text, size_t cells);
+/* As above, and cut to @cells, with a '.' where something is missing. */
+void pen_put_cut(FILE *out, const char *text, size_t cells);
+/* @text and a newline, broken before @width cells; lines after the first begin with @indent blanks, which the first has before it. */
+void pen_put_folded(FILE *out, const char *text, size_t indent, size_t width);
 
 /* JSON helpers: 0/"" when absent or of another type, so that an older daemon is no crash. */
 long long pen_json_int(const json_t *o, const char *key);

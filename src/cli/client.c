@@ -25,25 +25,24 @@ static bool socket_answers(const char *path)
 	return fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof(a)) == 0;
 }
 
+/* Where the user's own daemon is looked for, and started. */
+static int private_socket(char *buf, size_t n)
+{
+	const char *run = getenv("XDG_RUNTIME_DIR");
+	/* Without a session the directory is made in /tmp by the daemon, mode 0700 and checked for its owner. */
+	if (run && *run == '/')
+		return snprintf(buf, n, "%s/penstock/penstock.sock", run);
+	return snprintf(buf, n, "/tmp/penstock-%u/penstock.sock", (unsigned)getuid());
+}
+
 int pen_client_socket(const struct pen_cli *cli, char *buf, size_t n, bool *ret_private)
 {
 	const char *env = getenv("PENSTOCK_SOCKET");
 	const char *given = cli->socket ? cli->socket : env && *env ? env : NULL;
-	int len;
-	*ret_private = false;
-	if (given) {
-		len = snprintf(buf, n, "%s", given);
-	} else if (socket_answers(SYSTEM_SOCKET)) {
-		len = snprintf(buf, n, "%s", SYSTEM_SOCKET);
-	} else {
-		const char *run = getenv("XDG_RUNTIME_DIR");
-		*ret_private = true;
-		/* Without a session the directory is made in /tmp by the daemon, mode 0700 and checked for its owner. */
-		if (run && *run == '/')
-			len = snprintf(buf, n, "%s/penstock/penstock.sock", run);
-		else
-			len = snprintf(buf, n, "/tmp/penstock-%u/penstock.sock", (unsigned)getuid());
-	}
+	int len = private_socket(buf, n);
+	*ret_private = given ? !strcmp(given, buf) : !socket_answers(SYSTEM_SOCKET);
+	if (!*ret_private)
+		len = snprintf(buf, n, "%s", given ? given : SYSTEM_SOCKET);
 	return len > 0 && (size_t)len < n ? 0 : -ENAMETOOLONG;
 }
 
@@ -142,6 +141,9 @@ static int perform(const struct pen_cli *cli, const char *method, const char *pa
 	curl_slist_free_all(headers);
 	if (code == CURLE_WRITE_ERROR && a->line)
 		return 0;   /* the reader has seen enough */
+	if (code == CURLE_COULDNT_CONNECT && !is_private && (cli->socket || strcmp(sock, SYSTEM_SOCKET)))
+		return pen_err_x(err, -EHOSTDOWN, _("no daemon answers on %s, which %s names"), sock,
+				 cli->socket ? "--socket" : "PENSTOCK_SOCKET");
 	if (code == CURLE_COULDNT_CONNECT)
 		return pen_err_x(err, -ECONNREFUSED, _("no daemon answers on %s"), sock);
 	if (code == CURLE_GOT_NOTHING || code == CURLE_RECV_ERROR || code == CURLE_SEND_ERROR)
@@ -189,7 +191,7 @@ int pen_client_exit(const char *cmd, int result, const struct pen_err *err)
 	if (result >= 200 && result < 400)
 		return PEN_EXIT_OK;
 	int code = PEN_EXIT_FAILURE;
-	if (result == -ECONNREFUSED)
+	if (result == -ECONNREFUSED || result == -EHOSTDOWN)
 		code = PEN_EXIT_NO_DAEMON;
 	else if (result == 401 || result == 403 || result == 409)
 		code = PEN_EXIT_DENIED;

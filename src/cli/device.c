@@ -10,6 +10,8 @@
 
 static const char *const head[] = { "DEVICE", "MODEL", "API", "STATE", "MODE", "MEMORY", "USED", "GUARANTEED", "UNITS",
 				    "COMPUTE", "BUSY", "TENANTS" };
+/* Which go first where a terminal is narrow; the key is cut, and -o name prints it. */
+static const unsigned char drop[] = { PEN_COLUMN_CUT, 0, 7, 0, 1, 0, 6, 4, 2, 3, 5, 8 };
 
 /* "cuda+opencl": one word, as each cell of the others is. */
 static char *api_names(char *buf, size_t n, const json_t *d)
@@ -83,6 +85,8 @@ static int list_once(struct pen_cli *cli, void *arg)
 			puts(pen_json_str(d, "key"));
 		add_row(t, d);
 	}
+	if (cli->output != PEN_OUT_WIDE)
+		pen_table_fit(t, drop);
 	if (cli->output != PEN_OUT_NAME)
 		pen_table_print(t, stdout, cli->no_headers);
 	pen_table_destroy(t);
@@ -106,8 +110,8 @@ int pen_cmd_device(struct pen_cli *cli, int argc, char **argv)
 				    _("what? allowed: ls, drain [--wait] DEVICE..., undrain DEVICE..., release [--wait] DEVICE..."));
 	if (n < 2)
 		return pen_cli_fail(PEN_EXIT_USAGE, "device", _("which device? 'penstock device ls -o name' lists them"));
-	if (cli->watch_s > 0 || cli->output == PEN_OUT_NAME || cli->no_headers)
+	if (cli->watch_s > 0 || cli->output == PEN_OUT_NAME || cli->output == PEN_OUT_WIDE || cli->no_headers)
 		return pen_cli_fail(PEN_EXIT_USAGE, "device", _("it has no option '%s'"),
-				    cli->watch_s > 0 ? "--watch" : cli->no_headers ? "--no-headers" : "-o name");
+				    cli->watch_s > 0 ? "--watch" : cli->no_headers ? "--no-headers" : cli->output == PEN_OUT_WIDE ? "-o wide" : "-o name");
 	return pen_drain_run(cli, argv[1], wait, n - 1, argv + 2);
 }

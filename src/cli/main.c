@@ -13,6 +13,9 @@
 #include <string.h>
 #include <time.h>
 
+#define OPTION_CELLS 20
+#define HELP_CELLS 80   /* of a line of help, the option before it included */
+
 static const struct pen_command commands[] = {
 #define X(id, name, args, takes, help) { name, args, help, takes, pen_cmd_##id },
 	PEN_COMMANDS(X)
@@ -45,19 +48,39 @@ static const struct {
 #undef X
 };
 
-static void put_option(FILE *out, const char *spelling, const char *help)
+static const struct pen_own_option own_options[] = {
+#define X(command, also, spelling, help) { command, also, spelling, help },
+	PEN_CLI_OWN_OPTIONS(X)
+#undef X
+};
+
+const struct pen_own_option *pen_own_option(size_t i)
 {
-	fputs("  ", out);
-	pen_put_padded(out, spelling, 20);
-	fprintf(out, "  %s\n", help);
+	return i < PEN_ARRAY_LEN(own_options) ? &own_options[i] : NULL;
 }
 
-void pen_cli_put_options(FILE *out, unsigned takes)
+bool pen_own_option_of(const struct pen_own_option *o, const char *command)
 {
+	return !strcmp(o->command, command) || !strcmp(o->also, command);
+}
+
+void pen_cli_put_option(FILE *out, const char *spelling, const char *help)
+{
+	fputs("  ", out);
+	pen_put_padded(out, spelling, OPTION_CELLS);
+	fputs("  ", out);
+	pen_put_folded(out, help, OPTION_CELLS + 4, HELP_CELLS);
+}
+
+void pen_cli_put_options(FILE *out, const struct pen_command *c)
+{
+	for (size_t i = 0; c && i < PEN_ARRAY_LEN(own_options); i++)
+		if (pen_own_option_of(&own_options[i], c->name))
+			pen_cli_put_option(out, own_options[i].spelling, _(own_options[i].help));
 	for (size_t i = 0; i < PEN_ARRAY_LEN(options); i++)
-		if (takes & (1u << i))
-			put_option(out, options[i].spelling, _(options[i].help));
-	put_option(out, "-h, --help", _("help"));
+		if (!c || c->takes & (1u << i))
+			pen_cli_put_option(out, options[i].spelling, _(options[i].help));
+	pen_cli_put_option(out, "-h, --help", _("help"));
 }
 
 static const struct pen_command *find_command(const char *name)
@@ -74,7 +97,7 @@ void pen_cli_usage(FILE *out, const char *cmd)
 	if (c) {
 		fprintf(out, _("Usage: penstock %s %s\n"), cmd, c->args);
 		fprintf(out, "%s\n\n", _(c->help));
-		pen_cli_put_options(out, c->takes);
+		pen_cli_put_options(out, c);
 		return;
 	}
 	fputs(_("Usage: penstock [OPTIONS] COMMAND [ARGS...]\n"
@@ -83,7 +106,7 @@ void pen_cli_usage(FILE *out, const char *cmd)
 	for (size_t i = 0; i < PEN_ARRAY_LEN(commands); i++)
 		fprintf(out, "  %-12s%s\n", commands[i].name, _(commands[i].help));
 	fputs(_("\nOptions, of commands that have a use for them ('penstock COMMAND --help' lists those):\n"), out);
-	pen_cli_put_options(out, ~0u);
+	pen_cli_put_options(out, NULL);
 	fputs(_("\nExit codes: 0 done, 1 failure, 2 usage, 3 daemon unreachable, 4 denied, 5 no such object;\n"
 		"run: 125 Penstock's own error, 126 cannot execute, 127 not found, else the program's.\n"), out);
 }

@@ -11,6 +11,8 @@
 
 static const char *const head[] = { "NAME", "CLASS", "STATE", "MEMORY", "OVERHEAD", "LIMIT", "SHARE", "COMPUTE", "P99", "TARGET",
 				    "PIDS", "DEVICE", "POD" };   /* the last one where an orchestrator has made a tenant */
+/* Which go first where a terminal is narrow. */
+static const unsigned char drop[] = { 0, 9, 0, 0, 4, 0, 0, 6, 5, 3, 2, 7, PEN_COLUMN_CUT };
 
 /* Namespace, pod and container, as far as they are known. */
 static void name_pod(const json_t *tenant, char *buf, size_t n)
@@ -86,6 +88,8 @@ static void print_table(const struct pen_cli *cli, const json_t *tenants)
 		if (json_array_size(devices) == 0)
 			add_row(t, tenant, NULL, cli->output == PEN_OUT_WIDE);
 	}
+	if (cli->output != PEN_OUT_WIDE)
+		pen_table_fit(t, drop);
 	pen_table_print(t, stdout, cli->no_headers);
 	pen_table_destroy(t);
 }

@@ -32,12 +32,15 @@ struct run {
 	struct pen_cli *cli;
 	struct pen_contract contract;
 	bool wait;
+	bool start;            /* a daemon where one was named and none is */
 	const char *exclusive; /* how long, as typed; NULL = it shares */
 	bool joined;           /* a standing contract: it was there before and stays */
 	char **argv;           /* of the program */
 	char dir[PATH_MAX];    /* tenant directory */
+	double created;        /* as the daemon has it: tells the contract from a later one of the same name */
 	uint64_t started_ns;
 	int code;              /* what we exit with */
+	bool ran;              /* the program was started */
 	bool stopped;          /* ... because somebody stopped the program: a signal that is no crash */
 };
 
@@ -52,14 +55,11 @@ static void usage(const struct pen_cli *cli)
 			break;
 		char option[64];
 		snprintf(option, sizeof(option), "--%s %s", f->name, _(f->arg));
-		fputs("  ", stdout);
-		pen_put_padded(stdout, option, 22);
-		printf("%s\n  %-22s  %s\n", _(f->help), "", _(f->allowed));
+		pen_cli_put_option(stdout, option, _(f->help));
+		pen_cli_put_option(stdout, "", _(f->allowed));
 	}
-	puts(_("  --exclusive[=TIME]    have the device for itself, for engine builds and autotuners: others wait; 10m, from 1s to 1h"));
-	puts(_("  --contract FILE       read a contract; options given after it change it\n"
-	       "  --wait                queue until the contract can be kept, instead of being refused"));
-	pen_cli_put_options(stdout, cli->command->takes);
+	putchar('\n');
+	pen_cli_put_options(stdout, cli->command);
 	puts(_("\nExit code: the program's; 128 + n if it died of signal n; 125 Penstock's own error,\n"
 	       "126 the program cannot be executed, 127 it was not found."));
 }
@@ -82,6 +82,11 @@ static int parse_option(struct run *run, int argc, char **argv, int *i)
 	}
 	if (!strcmp(a, "--wait")) {
 		run->wait = true;
+		++*i;
+		return 1;
+	}
+	if (!strcmp(a, "--start")) {
+		run->start = true;
 		++*i;
 		return 1;
 	}
@@ -187,7 +192,8 @@ static int wait_active(struct run *run, json_t *tenant, struct pen_err *err)
 }
 
 /*
- * POST, starting a private daemon if there is none. Others may be starting theirs at this moment, or the one there was may be
+ * POST, starting a private daemon if there is none; where somebody named another place only if he said so, since a name that was
+ * mistyped would otherwise get a daemon that knows of no other tenant. Others may be starting theirs at this moment, or the one there was may be
  * ending with its last tenant, so it is tried again for a while. Return: the status, or a negative errno.
  */
 static int post_tenant(const struct run *run, json_t *body, json_t **ret_answer, struct pen_err *err)
@@ -197,6 +203,8 @@ static int post_tenant(const struct run *run, json_t *body, json_t **ret_answer,
 	int r = pen_client_socket(run->cli, sock, sizeof(sock), &is_private);
 	for (uint64_t until = pen_mono_ns() + RACE_NS; r == 0;) {
 		r = pen_client_request(run->cli, "POST", "/v1/tenants", body, ret_answer, err);
+		if (r == -EHOSTDOWN && run->start)
+			r = -ECONNREFUSED;
 		if ((r != -ECONNREFUSED && (r != -ECONNRESET || !is_private)) || pen_mono_ns() > until)
 			break;
 		if (r == -ECONNREFUSED)
@@ -252,9 +260,12 @@ static int make_tenant(struct run *run)
 		r = wait_active(run, answer, &err);
 	if (r != 200) {
 		json_decref(answer);
+		if (r == -EHOSTDOWN)
+			return pen_cli_fail(PEN_EXIT_RUN_SELF, "run", _("%s; --start starts a daemon of your own there"), err.text);
 		return fail(err.text);
 	}
 	snprintf(run->dir, sizeof(run->dir), "%s", pen_json_str(answer, "dir"));
+	run->created = json_real_value(json_object_get(answer, "created"));
 	json_decref(answer);
 	if (!*run->dir)
 		return fail(_("the daemon named no tenant directory"));
@@ -481,23 +492,33 @@ static void print_use(const struct run *run, const json_t *tenant)
 	json_decref(node);
 }
 
+/* A contract of that name that began later is somebody else's. */
+static bool is_ours(const struct run *run, const json_t *tenant)
+{
+	return strcmp(pen_json_str(tenant, "state"), "ended") && json_real_value(json_object_get(tenant, "created")) == run->created;
+}
+
 static void summary(struct run *run)
 {
 	struct pen_err err = PEN_ERR_INIT;
 	char path[256];
 	tenant_path(run, path, sizeof(path));
 	json_t *tenant = NULL;
-	if (run->joined) {
-		if (!run->cli->quiet)
-			fprintf(stderr, _("penstock: ran under the standing contract %s; 'penstock inspect %s' shows its use\n"),
-				run->contract.name, run->contract.name);
-		return;
-	}
-	if (!run->cli->quiet && pen_client_request(run->cli, "GET", path, NULL, &tenant, &err) == 200)
+	int r = pen_client_request(run->cli, "GET", path, NULL, &tenant, &err);
+	bool ended = r == 404 || (r == 200 && !is_ours(run, tenant));
+	if (!run->cli->quiet && run->ran && run->joined && !ended)
+		fprintf(stderr, _("penstock: ran under the standing contract %s; 'penstock inspect %s' shows its use\n"),
+			run->contract.name, run->contract.name);
+	else if (!run->cli->quiet && run->ran && r == 200 && !ended)
 		print_use(run, tenant);
 	json_decref(tenant);
+	/* Also with -q: it is the reason for what the program said of its device. */
+	if (ended && run->ran)
+		fprintf(stderr, _("penstock: contract %s was ended while the program ran; from then on its calls were refused\n"),
+			run->contract.name);
 	/* Should this fail, the daemon ends the contract itself: it watches our pid. */
-	pen_client_request(run->cli, "DELETE", path, NULL, NULL, &err);
+	if (!ended && !run->joined)
+		pen_client_request(run->cli, "DELETE", path, NULL, NULL, &err);
 }
 
 static void tell_doubt(const char *program)
@@ -555,7 +576,8 @@ int pen_cmd_run(struct pen_cli *cli, int argc, char **argv)
 		fprintf(stderr, _("penstock: %s has its device for itself, for %s at most\n"), run.contract.name, run.exclusive);
 	run.started_ns = pen_mono_ns();
 	run.code = start_program(&run);
-	if (!run.code)
+	run.ran = run.code == 0;
+	if (run.ran)
 		run.code = wait_program(&run.stopped);
 	summary(&run);
 	return run.code;

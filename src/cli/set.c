@@ -8,7 +8,7 @@
 
 static void usage(const struct pen_cli *cli)
 {
-	puts(_("Usage: penstock set NAME --FIELD VALUE...\nChange a contract while it is in use. Fields:"));
+	puts(_("Usage: penstock set [OPTIONS] NAME --FIELD VALUE...\nChange a contract while it is in use.\n\nFields:"));
 	for (size_t i = 0;; i++) {
 		const struct pen_contract_field *f = pen_contract_field(i);
 		if (!f)
@@ -17,12 +17,10 @@ static void usage(const struct pen_cli *cli)
 			continue;
 		char option[64];
 		snprintf(option, sizeof(option), "--%s %s", f->name, _(f->arg));
-		fputs("  ", stdout);
-		pen_put_padded(stdout, option, 20);
-		printf("  %s\n", _(f->allowed));
+		pen_cli_put_option(stdout, option, _(f->allowed));
 	}
-	puts(_("  --force               lower the memory below what is in use: new allocations are then refused"));
-	pen_cli_put_options(stdout, cli->command->takes);
+	putchar('\n');
+	pen_cli_put_options(stdout, cli->command);
 }
 
 /* --field VALUE, --field=VALUE or field=VALUE. The value is checked here so that a typing error needs no daemon to be told. */

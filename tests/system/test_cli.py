@@ -1,10 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """The command line as a person meets it: options that have an effect or are refused, and what is said in reply."""
+import fcntl
 import os
+import pty
 import re
+import struct
 import subprocess
 import sys
+import tempfile
+import termios
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'daemon'))
 from fake import BOUND, Client, Daemon, run, wait_for                     # noqa: E402  pylint: disable=wrong-import-position
@@ -124,6 +129,90 @@ def test_unknown_size():
         Client(node.create('a')[1]['dir']).attach(mem=0)
         assert re.search(r'^\S+ +test model +test +unprobed +exclusive +- ', cli(node, 'device', 'ls').stdout, re.M), cli(node, 'device', 'ls')
         assert re.search(r'^a +normal +active +0B +- ', cli(node, 'ps').stdout, re.M), cli(node, 'ps')
+
+
+def on_terminal(node, columns, *args, **env):
+    """What a command prints on a terminal that is so wide."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack('HHHH', 24, columns, 0, 0))
+    subprocess.run([PENSTOCK, *args], env={**os.environ, 'LC_ALL': 'C.UTF-8', 'PENSTOCK_SOCKET': node.sock, **env}, stdin=slave, stdout=slave,
+                   stderr=slave, timeout=BOUND, check=False)
+    os.close(slave)
+    text = b''
+    while True:
+        try:
+            text += os.read(master, 65536)
+        except OSError:     # the other end is closed
+            break
+    os.close(master)
+    return text.decode().replace('\r', '')
+
+
+def test_tables_fit_the_terminal():
+    with Daemon() as node:
+        Client(node.create('camera-at-the-gate', memory='..512M')[1]['dir']).attach()
+        for args in (('device', 'ls'), ('ps',)):
+            whole = cli(node, *args).stdout
+            assert max(map(len, whole.splitlines())) > 90, whole
+            for columns in (60, 80) if args[0] == 'ps' else (40, 60, 80):
+                lines = on_terminal(node, columns, *args).splitlines()
+                assert len(lines) == 2 and max(map(len, lines)) <= columns, (columns, lines)
+            assert on_terminal(node, 80, *args, '-o', 'wide') == cli(node, *args, '-o', 'wide').stdout
+        head = on_terminal(node, 80, 'device', 'ls').split('\n', maxsplit=1)[0].split()
+        assert 'STATE' in head and 'MEMORY' in head and 'MODE' not in head, head
+
+
+def test_a_named_socket():
+    """Where somebody named a socket no daemon is started unless he says so; on the user's own one it is."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o700)
+        path = os.path.join(folder, 'typo', 'penstock.sock')
+        env = {k: v for k, v in os.environ.items() if k != 'PENSTOCK_SOCKET'}
+        env.update(LC_ALL='C', XDG_RUNTIME_DIR=folder)
+
+        def penstock(*args, **more):
+            return subprocess.run([PENSTOCK, *args], env={**env, **more}, text=True, capture_output=True, timeout=BOUND, check=False)
+
+        for args, more, who in ((('--socket', path, 'run', 'true'), {}, '--socket'), (('run', 'true'), {'PENSTOCK_SOCKET': path}, 'PENSTOCK_SOCKET')):
+            r = penstock(*args, **more)
+            assert r.returncode == 125 and f'no daemon answers on {path}, which {who} names; --start' in r.stderr, r
+            assert not os.path.exists(os.path.dirname(path))
+        r = penstock('ps', PENSTOCK_SOCKET=path)
+        assert r.returncode == 3 and 'which PENSTOCK_SOCKET names' in r.stderr and 'systemctl' not in r.stderr, r
+        assert penstock('run', '-q', '--start', 'sh', '-c', 'exit 7', PENSTOCK_SOCKET=path).returncode == 7
+        assert penstock('run', '-q', 'sh', '-c', 'exit 7', PENSTOCK_SOCKET=folder + '/penstock/penstock.sock').returncode == 7
+
+
+def test_no_summary_of_nothing():
+    with Daemon() as node:
+        r = cli(node, 'run', '--', 'no-such-program')
+        assert r.returncode == 127 and r.stderr == 'penstock run: no-such-program: No such file or directory\n', r
+
+
+def test_run_says_that_its_contract_was_ended():
+    with Daemon() as node:
+        for again in (False, True):      # also if another one has the name since
+            p = subprocess.Popen([PENSTOCK, 'run', '-q', '--name', 'a', '--', 'sh', '-c', 'echo; read line; exit 5'], stdin=subprocess.PIPE,
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, 'LC_ALL': 'C', 'PENSTOCK_SOCKET': node.sock})
+            p.stdout.readline()
+            node.request('DELETE', '/v1/tenants/a')
+            if again:
+                node.create('a')
+            _, said = p.communicate('\n', timeout=BOUND)
+            assert p.returncode == 5 and 'contract a was ended while the program ran' in said, said
+            assert (node.tenant('a') is not None) == again
+
+
+def test_completion():
+    """What bash offers is what help lists: it is made of the same lists."""
+    with Daemon() as node:
+        script = cli(node, 'completion', 'bash').stdout
+        assert subprocess.run(['bash', '-n'], input=script, text=True, check=False).returncode == 0
+        for name in ('run', 'alloc', 'set', 'end', 'why', 'device', 'events'):
+            shown = set(re.findall(r'^  (?:-\w, )?(--[a-z-]+)', cli(node, name, '--help').stdout, re.M))
+            r = subprocess.run(['bash', '-c', script + f'COMP_WORDS=(penstock {name} --); COMP_CWORD=2; _penstock; echo ${{COMPREPLY[@]}}'],
+                               text=True, capture_output=True, check=True)
+            assert set(r.stdout.split()) == shown, (name, r.stdout, shown)
 
 
 if __name__ == '__main__':

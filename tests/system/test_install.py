@@ -84,7 +84,7 @@ class Install(unittest.TestCase):
     def test_a_private_daemon_is_found_and_ends(self):
         with tempfile.TemporaryDirectory(prefix='pen-run-') as runtime:
             os.chmod(runtime, 0o700)
-            r = run(self.path('bin/penstock'), 'run', '--', 'sh', '-c', 'exit 7', XDG_RUNTIME_DIR=runtime,
+            r = run(self.path('bin/penstock'), 'run', '--start', '--', 'sh', '-c', 'exit 7', XDG_RUNTIME_DIR=runtime,
                     PENSTOCK_SOCKET=os.path.join(runtime, 'penstock.sock'))
             self.assertEqual(r.returncode, 7, r.stderr)
 
