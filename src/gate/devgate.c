@@ -15,6 +15,8 @@
 #define AHEAD UINT32_C(0x40000000)
 /* Between two batches that a guarantee lets through: the first one should have ended. */
 #define PULSE_NS UINT64_C(1000000)
+/* Batches of one queue that may have the same number. */
+#define SAME_MAX 4
 
 static void tell(struct pen_gate *g, uint32_t number)
 {
@@ -34,14 +36,30 @@ static void publish(struct pen_gate *g)
 	atomic_store(&g->dev->signal->watching, g->devgate.standing != 0);
 }
 
+/*
+ * Threads that give work to one queue at once come to the device in an order that nobody knows. A number of its own might stand
+ * there in front of a lower one, which would be let through and could not move: so they have the same one, as long as it has not
+ * been let through, and not without end.
+ */
+static uint32_t number_of(struct pen_gate_dev *d, struct pen_gate_queue_full *q)
+{
+	if (atomic_fetch_add(&q->gate_coming, 1) && q->gate_same < SAME_MAX && (!d->shut || (int32_t)(q->gate_number - d->word) > 0)) {
+		q->gate_same++;
+		return q->gate_number;
+	}
+	if (!++d->last)
+		++d->last;
+	q->gate_number = d->last;
+	q->gate_same = 1;
+	return d->last;
+}
+
 void pen_gate_dev_put(struct pen_gate *g, struct pen_gate_batch *b)
 {
 	struct pen_gate_dev *d = &g->devgate;
 	if (d->shut)   /* the admission has looked at the ranks a moment ago */
 		pen_gate_dev_look(g, pen_gate_lately(g));
-	if (!++d->last)
-		++d->last;
-	b->gate_number = d->last;
+	b->gate_number = number_of(d, b->q);
 	if (!d->standing++)
 		publish(g);
 	if (!d->shut && (int32_t)(d->word - d->last) < (int32_t)(AHEAD / 2))
@@ -56,14 +74,27 @@ void pen_gate_dev_retired(struct pen_gate *g, const struct pen_gate_batch *b)
 		publish(g);
 }
 
-/* The number before the oldest batch that has not ended: what follows has not begun, or stands at the gate. */
-static uint32_t ended(struct pen_gate *g)
+void pen_gate_dev_come(struct pen_gate_batch *b)
+{
+	atomic_fetch_sub(&b->q->gate_coming, 1);
+}
+
+/*
+ * The number before the oldest batch that has not ended: what follows has not begun, or stands at the gate. *@ret_est_ns, if not
+ * NULL: that one's estimate.
+ */
+static uint32_t ended(struct pen_gate *g, uint64_t *ret_est_ns)
 {
 	uint32_t oldest = g->devgate.last + 1;
+	uint64_t est = 0;
 	for (struct pen_gate_queue_full *q = g->queues; q; q = q->next)
 		for (struct pen_gate_batch *b = q->first; b; b = b->next)
-			if (b->gate_number && !b->complete && (int32_t)(b->gate_number - oldest) < 0)
+			if (b->gate_number && !b->complete && (int32_t)(b->gate_number - oldest) < 0) {
 				oldest = b->gate_number;
+				est = b->inflight_ns;
+			}
+	if (ret_est_ns)
+		*ret_est_ns = est;
 	return oldest - 1;
 }
 
@@ -117,14 +148,23 @@ bool pen_gate_dev_leave_alone(struct pen_gate *g, uint64_t now)
 	return g->devgate.shut && !is_due(g, now);
 }
 
+/*
+ * One more. What was let through and does not end may stand behind a batch with a higher number, in its queue or by an event: that one
+ * follows then, after the wait for own work that the rules of admission allow.
+ */
 static void pulse(struct pen_gate *g, uint64_t now)
 {
 	struct pen_gate_dev *d = &g->devgate;
+	uint64_t est;
 	if (!is_due(g, now))
 		return;
-	uint32_t next = ended(g) + 1;
-	if ((int32_t)(d->word - next) >= 0)   /* the one that was let through has not ended */
-		return;
+	uint32_t next = ended(g, &est) + 1;
+	if ((int32_t)(d->word - next) >= 0) {
+		bool waits = now - d->pulse_ns < PEN_MAX(2 * est, PEN_ADMIT_OWN_NS);
+		if (waits || (int32_t)(d->last - d->word) <= 0)
+			return;
+		next = d->word + 1;
+	}
 	d->pulse_ns = now;
 	tell(g, next);
 }
@@ -149,7 +189,7 @@ void pen_gate_dev_look(struct pen_gate *g, uint64_t now)
 	if (!d->shut) {
 		d->shut = true;
 		d->pulse_ns = now;
-		tell(g, ended(g));
+		tell(g, ended(g, NULL));
 		return;
 	}
 	pulse(g, now);

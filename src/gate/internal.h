@@ -86,6 +86,8 @@ struct pen_gate_queue_full {
 	uint32_t nblocked;           /* not-runnable batches that are not done */
 	_Atomic uint32_t marks;      /* that exist */
 	_Atomic uint32_t refs;       /* calls inside */
+	_Atomic uint32_t gate_coming; /* gated batches whose threads are on their way to the device */
+	uint32_t gate_number, gate_same;   /* of the last of them; batches that have it */
 	bool dead;
 };
 
@@ -100,7 +102,7 @@ struct pen_gate_dev {
 	uint16_t blocker;                    /* seat + 1 that it is shut for; 0 = none */
 	uint32_t blocker_word;
 	uint64_t blocker_progress, blocked_since_ns;
-	uint64_t pulse_ns;                   /* last time that one batch was let through */
+	uint64_t pulse_ns;                   /* last time that one number was let through */
 };
 
 /* LINGERS: pen_gate_watch() is being called, but found nothing in flight: it may be a moment late for what comes now. */
@@ -261,6 +263,7 @@ void pen_gate_settle(struct pen_gate *g);    /* after retirement or the end of a
 /* ---- device-side gate (devgate.c); lock held ---- */
 bool pen_gate_dev_wanted(struct pen_gate *g);                          /* somebody is about for whom it is worth it */
 void pen_gate_dev_put(struct pen_gate *g, struct pen_gate_batch *b);   /* @b gets a number, and passes unless it is shut */
+void pen_gate_dev_come(struct pen_gate_batch *b);                      /* ... and is with the device; without the lock */
 void pen_gate_dev_retired(struct pen_gate *g, const struct pen_gate_batch *b);
 void pen_gate_dev_look(struct pen_gate *g, uint64_t now_ns);           /* shuts or opens it by what the outranking seats say */
 /* Shut: a call of the driver's may stand behind one that waits for what stands at the gate, and who opens it must not. */

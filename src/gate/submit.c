@@ -338,6 +338,8 @@ static void after_submit(struct call *k, int code)
 	struct pen_gate_batch *b = k->b;
 	bool lost = k->marked && !pen_gate_has_mark(&b->mark);
 	bool blocking = !code && (k->cmd->flags & PEN_CMD_BLOCKING);
+	if (k->marked && b->gate_number)
+		pen_gate_dev_come(b);
 	if (!lost && !code && !blocking) {
 		atomic_fetch_sub(&b->submitting, 1);
 		if (atomic_load(&b->mark.done)) {   /* done before submit had returned: pen_gate_mark_done() left it to us */

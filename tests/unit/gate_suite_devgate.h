@@ -12,8 +12,16 @@ struct deep {
 	struct rig r;
 	struct fake_board *b;
 	_Atomic uint32_t go;
+	int n;                       /* submitted */
 	struct fake_cmd c[DEEP];
 };
+
+static int deep_submit(struct deep *d, int i)
+{
+	d->c[i] = (struct fake_cmd){ .dur_ns = 300000, .until = &d->go };
+	struct pen_gate_cmd cmd = { .native = &d->c[i], .est_ns = 300000, .slices = 1, .wave = 1 };
+	return pen_gate_submit(d->r.q, &cmd);
+}
 
 /* What the urgent tenant on seat 0 says. */
 static void urgent_says(struct fake_board *b, enum pen_busy_state state)
@@ -24,7 +32,7 @@ static void urgent_says(struct fake_board *b, enum pen_busy_state state)
 }
 
 /* More in flight than the narrow window holds, with somebody urgent about. */
-static void deep_open(struct deep *d, uint32_t guaranteed_ppm)
+static void deep_open_n(struct deep *d, uint32_t guaranteed_ppm, int n)
 {
 	static const uint16_t rank[] = { 0, 1 };
 	memset(d, 0, sizeof(*d));
@@ -34,19 +42,21 @@ static void deep_open(struct deep *d, uint32_t guaranteed_ppm)
 	urgent_says(d->b, PEN_BUSY_IDLE);
 	rig_open(&d->r, d->b, 1, 0);
 	fake_gate_have(d->r.dev);
-	for (int i = 0; i < DEEP; i++) {
-		d->c[i] = (struct fake_cmd){ .dur_ns = 300000, .until = &d->go };
-		struct pen_gate_cmd cmd = { .native = &d->c[i], .est_ns = 300000, .slices = 1, .wave = 1 };
-		assert_int_equal(pen_gate_submit(d->r.q, &cmd), 0);
-	}
-	assert_int_equal(atomic_load(&d->r.dev->gated), DEEP);
+	for (d->n = 0; d->n < n; d->n++)
+		assert_int_equal(deep_submit(d, d->n), 0);
+	assert_int_equal(atomic_load(&d->r.dev->gated), n);
 	assert_int_equal(atomic_load(&account(&d->r)->held_ns[PEN_HOLD_WINDOW]), 0);
+}
+
+static void deep_open(struct deep *d, uint32_t guaranteed_ppm)
+{
+	deep_open_n(d, guaranteed_ppm, DEEP);
 }
 
 static void deep_close(struct deep *d)
 {
 	finish_queue(d->r.q);
-	assert_int_equal(d->r.dev->executed, DEEP);
+	assert_int_equal(d->r.dev->executed, d->n);
 	settle(&d->r);
 	pen_gate_watch(d->r.gate);
 	assert_null(pen_gate_bell(d->r.gate));
@@ -153,7 +163,20 @@ static void test_devgate_stuck_neighbour(void **state)
 	deep_close(&d);
 }
 
-/* A guarantee is kept behind the gate as well: one batch after the other, while the urgent one is busy and moves. */
+/* The urgent one is busy and moves; @d has a guarantee, and runs one after the other behind the gate all the same. */
+static void run_on_guarantee(struct deep *d)
+{
+	urgent_says(d->b, PEN_BUSY_RUN);
+	pen_gate_watch(d->r.gate);
+	atomic_store(&d->go, 1);
+	for (int i = 0; i < 5000 && d->r.dev->executed < (uint64_t)d->n; i++) {
+		atomic_fetch_add(&fake_board_signal(d->b, 0)->progress, 1);
+		usleep(500);
+		pen_gate_watch(d->r.gate);
+	}
+	assert_int_equal(d->r.dev->executed, d->n);
+}
+
 static void test_devgate_guarantee(void **state)
 {
 	(void)state;
@@ -161,15 +184,80 @@ static void test_devgate_guarantee(void **state)
 		return;
 	static struct deep d;
 	deep_open(&d, PEN_PPM / 2);
-	urgent_says(d.b, PEN_BUSY_RUN);
-	pen_gate_watch(d.r.gate);
-	atomic_store(&d.go, 1);
-	for (int i = 0; i < 5000 && d.r.dev->executed < DEEP; i++) {
-		atomic_fetch_add(&fake_board_signal(d.b, 0)->progress, 1);
-		usleep(500);
-		pen_gate_watch(d.r.gate);
-	}
+	run_on_guarantee(&d);
 	assert_true(atomic_load(&d.r.dev->gate_moves) >= DEEP);
+	deep_close(&d);
+}
+
+/* A thread that was admitted first and comes to the device last. */
+static struct {
+	void *native;
+	int (*submit)(struct pen_gate_queue *q, void *native, const struct pen_piece *piece, struct pen_mark *mark);
+	_Atomic uint32_t inside, let_go;
+} late;
+
+static int submit_late(struct pen_gate_queue *q, void *native, const struct pen_piece *piece, struct pen_mark *mark)
+{
+	if (native == late.native) {
+		atomic_store(&late.inside, 1);
+		while (!atomic_load(&late.let_go))
+			usleep(200);
+	}
+	return late.submit(q, native, piece, mark);
+}
+
+static void *be_late(void *p)
+{
+	struct deep *d = p;
+	assert_int_equal(deep_submit(d, 1), 0);
+	return NULL;
+}
+
+/* Two threads give work to one queue: @overtake commands pass one whose thread is on its way to the device. */
+static void overtaken(struct deep *d, int overtake)
+{
+	pthread_t t;
+	deep_open_n(d, PEN_PPM / 2, 1);
+	late.native = &d->c[1];
+	late.submit = d->r.dev->adapter.submit;
+	atomic_store(&late.inside, 0);
+	atomic_store(&late.let_go, 0);
+	d->r.dev->adapter.submit = submit_late;
+	pthread_create(&t, NULL, be_late, d);
+	while (!atomic_load(&late.inside))
+		usleep(200);
+	d->n = 2;
+	for (int i = 0; i < overtake; i++)
+		assert_int_equal(deep_submit(d, d->n++), 0);
+	atomic_store(&late.let_go, 1);
+	pthread_join(t, NULL);
+	d->r.dev->adapter.submit = late.submit;
+}
+
+static void test_devgate_overtaken(void **state)
+{
+	(void)state;
+	if (SUITE_MARKS < DEEP)
+		return;
+	static struct deep d;
+	overtaken(&d, 1);
+	/* Nobody knows which of them stands in front: they pass together. */
+	struct pen_gate_batch *first = pen_gate_full(d.r.q)->first->next;
+	assert_int_equal(first->gate_number, first->next->gate_number);
+	assert_int_not_equal(first->gate_number, pen_gate_full(d.r.q)->first->gate_number);
+	run_on_guarantee(&d);
+	deep_close(&d);
+}
+
+/* So many that they do not pass together: what stands in front of the one that may pass is let through in time. */
+static void test_devgate_overtaken_often(void **state)
+{
+	(void)state;
+	if (SUITE_MARKS < DEEP)
+		return;
+	static struct deep d;
+	overtaken(&d, DEEP - 2);
+	run_on_guarantee(&d);
 	deep_close(&d);
 }
 
@@ -216,6 +304,7 @@ static void test_devgate_bell(void **state)
 
 #define SUITE_TESTS_DEVGATE \
 	cmocka_unit_test(test_devgate_shuts_and_opens), cmocka_unit_test(test_devgate_shut_by_a_hold), \
-	cmocka_unit_test(test_devgate_stuck_neighbour), cmocka_unit_test(test_devgate_guarantee), cmocka_unit_test(test_devgate_bell)
+	cmocka_unit_test(test_devgate_stuck_neighbour), cmocka_unit_test(test_devgate_guarantee), cmocka_unit_test(test_devgate_overtaken), \
+	cmocka_unit_test(test_devgate_overtaken_often), cmocka_unit_test(test_devgate_bell)
 
 #endif
