@@ -284,3 +284,4 @@ void pen_daemon_quit(struct pen_daemon *d, const char *why);
 void pen_daemon_maybe_quit(struct pen_daemon *d);
 
 #endif
+void pen_config_contract_again(struct pen_daemon *d, const char *name);   /* one that had to wait for the end of its namesake */

@@ -168,6 +168,7 @@ struct pen_tenant {
 	gid_t owner_gid;
 	double created;                        /* Unix time, for display */
 	bool ephemeral, from_config, restored, seen_client, stop_alloc;   /* restored: was there before this daemon */
+	bool again;                   /* has ended, and the configuration has one of its name once it is gone */
 	char owner[PEN_OWNER_MAX];             /* integration that made it; "" = a person, or the configuration */
 	bool lapsed;                           /* of an owner: holds nothing, until a client comes or the owner says so */
 	char *note;                            /* of the owner; NULL = none */

@@ -2,6 +2,7 @@
 /* Contracts of the configuration, and what changes when it is read again. */
 #include "base/auto.h"
 #include "base/log.h"
+#include "contract/text.h"
 #include "daemon/daemon.h"
 #include "daemon/store.h"
 #include "daemon/watch.h"
@@ -32,9 +33,13 @@ static const struct pen_config_contract *find(const struct pen_config *cfg, cons
 static void change_one(struct pen_daemon *d, struct pen_tenant *t, const struct pen_config_contract *c)
 {
 	struct pen_err err = PEN_ERR_INIT;
+	bool was = t->from_config;
 	t->from_config = true;
-	if (pen_tenant_change(d, t, &c->contract, false, &err) < 0)
-		pen_event(d, PEN_EVENT_ALERT, t, NULL, "%s: %s", c->origin, err.text);
+	int r = *t->owner ? pen_err_x(&err, -EEXIST, "name: '%s' exists already", t->name) : pen_tenant_change(d, t, &c->contract, false, &err);
+	if (r == 0)
+		return;
+	t->from_config = was;   /* one that somebody else has made stays his */
+	pen_event(d, PEN_EVENT_ALERT, t, NULL, "%s: %s", c->origin, err.text);
 }
 
 void pen_config_contracts(struct pen_daemon *d)
@@ -48,11 +53,43 @@ void pen_config_contracts(struct pen_daemon *d)
 	for (size_t i = 0; i < d->cfg.n_contracts; i++) {
 		const struct pen_config_contract *c = &d->cfg.contracts[i];
 		t = pen_tenant_find(d, c->contract.name);
-		if (!t)
+		if (!t) {
 			create_one(d, c);
-		else if (t->state != PEN_TENANT_ENDED)
+		} else if (t->state != PEN_TENANT_ENDED) {
 			change_one(d, t, c);
+		} else if (!t->again) {
+			t->again = true;
+			pen_event(d, PEN_EVENT_CONFIG, t, NULL, "begins anew when the last process of the contract that has ended is gone");
+		}
 	}
+}
+
+void pen_config_contract_again(struct pen_daemon *d, const char *name)
+{
+	const struct pen_config_contract *c = find(&d->cfg, name);
+	if (c && !d->quitting)
+		create_one(d, c);
+}
+
+/* What was changed by `penstock set` alone, and is taken back by a file that says what it said before. */
+static int diff_live(struct pen_daemon *d, const struct pen_config *cfg, struct pen_diff *diff)
+{
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < cfg->n_contracts; i++) {
+		const struct pen_contract *c = &cfg->contracts[i].contract;
+		const struct pen_config_contract *before = find(&d->cfg, c->name);
+		const struct pen_tenant *t = pen_tenant_find(d, c->name);
+		struct pen_diff in_file = { 0 };
+		char prefix[PEN_NAME_MAX + 32];
+		if (!before || !t || !t->from_config || t->state == PEN_TENANT_ENDED)
+			continue;
+		snprintf(prefix, sizeof(prefix), pen_text("contract '%s': "), c->name);
+		r = pen_contract_diff(&before->contract, c, prefix, &in_file);
+		if (r == 0 && !in_file.n)
+			r = pen_contract_diff(&t->contract, c, prefix, diff);
+		pen_diff_clear(&in_file);
+	}
+	return r;
 }
 
 /* Keys that need a restart keep their values: the diff says so, and the next diff says it again. */
@@ -73,7 +110,10 @@ int pen_daemon_reload(struct pen_daemon *d, struct pen_diff *ret_diff, struct pe
 	if (r < 0)
 		return r;
 	r = pen_config_diff(&d->cfg, &cfg, &diff);
+	if (r == 0)
+		r = diff_live(d, &cfg, &diff);
 	if (r < 0) {
+		pen_diff_clear(&diff);
 		pen_config_free(&cfg);
 		return pen_err_sys(err, r, "compare");
 	}

@@ -506,10 +506,15 @@ int pen_tenant_change(struct pen_daemon *d, struct pen_tenant *t, const struct p
 
 static void forget(struct pen_daemon *d, struct pen_tenant *t)
 {
+	char again[PEN_NAME_MAX + 1] = "";
+	if (t->again)
+		memcpy(again, t->name, sizeof(again));
 	HASH_DEL(d->tenants, t);
 	tenant_free(d, t);
 	pen_device_promise(d);
 	pen_tenant_admit_waiting(d);
+	if (*again)
+		pen_config_contract_again(d, again);
 	pen_daemon_maybe_quit(d);
 }
 

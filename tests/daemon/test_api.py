@@ -213,6 +213,40 @@ def test_reload():
         assert 'quantum' in d.get('/v1/config')['yaml']
 
 
+def test_reload_brings_back():
+    """A contract's file is moved away, and back while processes of its contract still live: it begins anew when they are gone."""
+    def reload(d, text):
+        with open(d.config, 'w', encoding='utf-8') as f:
+            f.write(text)
+        status, r = d.request('POST', '/v1/config/reload')
+        assert status == 200, r
+        return r['changes']
+    file = 'contracts:\n  - name: cam\n    memory: 100M\n'
+    with with_devices(config=file) as d:
+        wait_for(lambda: d.tenant('cam'), 'the configured contract')
+        c = Client(d.run + '/tenants/cam')
+        assert c.greet() == 0
+        reload(d, '')
+        assert d.tenant('cam')['state'] == 'ended'
+        since = d.last_event()
+        for _ in range(2):
+            reload(d, file)
+        told = [e['text'] for e in d.get(f'/v1/events?since={since}')['events'] if e['tenant'] == 'cam']
+        assert len(told) == 1 and 'begins anew when' in told[0], told
+        c.s.close()
+        wait_for(lambda: (d.tenant('cam') or {}).get('state') == 'idle', 'the contract to be back')
+        # What was set by hand goes on until the file is read again, and then the answer says what became of it.
+        assert d.request('PATCH', '/v1/tenants/cam', {'set': {'memory': '150M'}})[0] == 200
+        changes = reload(d, file)
+        assert [(c['what'], c['from'], c['to']) for c in changes] == [("contract 'cam': memory", '150M', '100M')], changes
+        assert d.tenant('cam')['contract']['memory'] == '100M' and reload(d, file) == []
+        # One that somebody else has made, and that cannot become what the file says, stays his.
+        d.create('own', memory='50M')
+        reload(d, file + '  - name: own\n    device: elsewhere\n')
+        reload(d, file)
+        assert d.tenant('own')['contract']['memory'] == '50M'
+
+
 WEIGHT_AT, QUANTUM_AT, UNITS_AT = 52, 112, 128                     # in struct pen_terms
 
 
