@@ -120,13 +120,16 @@ static struct pen_cu_context *close_context(CUcontext id)
 	pen_cu_gate_end(c);
 	while ((users = atomic_load(&c->users)) != 0)
 		pen_futex_wait(&c->users, users, LEAVE_STEP_NS);
+	pen_cu_gate_end(c);   /* one of them may have made the word meanwhile */
 	return c;
 }
 
 static void reopen(struct pen_cu_context *c)
 {
-	if (c)
-		atomic_store(&c->life, PEN_CU_ALIVE);
+	if (!c)
+		return;
+	atomic_store(&c->life, PEN_CU_ALIVE);
+	pen_cu_gate_stays(c);
 }
 
 /* It has gone, and with it all that was in it. */
@@ -138,6 +141,8 @@ static void bury(struct pen_cu_context *c)
 	pen_map_take(&contexts, c->id);
 	atomic_fetch_add(&pen_cu_version, 1);
 	pen_cu_streams_gone(c);
+	pen_cu_events_gone(c);
+	pen_cu_host_gone(c);
 	pen_cu_pool_drop(c);
 	struct pen_cu_gating *g = pen_cu_gating(c->device);
 	if (g)

@@ -14,6 +14,7 @@ static struct pen_map events;
 
 /* One thread may record it while another waits for what was recorded before: each word for itself, and a mixture is not "newest". */
 struct event {
+	struct pen_cu_context *_Atomic ctx;     /* with which it goes */
 	struct pen_cu_stream *_Atomic stream;   /* NULL: nowhere that is known */
 	_Atomic uint32_t use;
 	_Atomic uint32_t slow;                  /* the queue as it was behind the event */
@@ -51,6 +52,7 @@ static void note(CUevent e, struct pen_cu_stream *s)
 	}
 	if (s) {
 		pen_cu_stream_used(s);
+		atomic_store_explicit(&n->ctx, s->ctx, memory_order_relaxed);
 		atomic_store_explicit(&n->use, atomic_load_explicit(&s->use, memory_order_relaxed), memory_order_relaxed);
 		atomic_store_explicit(&n->slow, atomic_load_explicit(&s->slow, memory_order_relaxed), memory_order_relaxed);
 		atomic_store_explicit(&n->credit, atomic_load_explicit(&s->queue->credit, memory_order_relaxed), memory_order_relaxed);
@@ -118,6 +120,24 @@ CUresult pen_cuEventDestroy(CUevent e)
 CUresult pen_cuEventDestroy_v2(CUevent e)
 {
 	return destroy(REAL(cuEventDestroy_v2), e);
+}
+
+static bool is_of(const void *event, void *ctx)
+{
+	return atomic_load_explicit(&((const struct event *)event)->ctx, memory_order_relaxed) == ctx;
+}
+
+/* Who ends a context need not destroy its events. */
+void pen_cu_events_gone(struct pen_cu_context *c)
+{
+	enum { SOME = 32 };
+	void *some[SOME];
+	size_t n;
+	do {
+		n = pen_map_take_some(&events, is_of, c, some, SOME);
+		for (size_t i = 0; i < n; i++)
+			free(some[i]);
+	} while (n == SOME);
 }
 
 /* ---- waiting ---------------------------------------------------------------------------------------------------- */

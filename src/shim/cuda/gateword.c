@@ -12,7 +12,7 @@
 
 #include <errno.h>
 
-enum { NOT_ASKED, MAKING, READY, NEVER };
+enum { NOT_ASKED, MAKING, READY, AWAY, NEVER };   /* AWAY: its context may be going just now */
 
 /* Beyond all that stand there, whether it is open or shut at this moment: numbers given out lie within half of that. */
 #define BEYOND UINT32_C(0x20000000)
@@ -44,6 +44,17 @@ static bool can_wait(struct pen_cu_device *d)
 	       REAL(cuDeviceGetAttribute)(&yes, CU_DEVICE_ATTRIBUTE_CAN_USE_STREAM_MEM_OPS_V1, d->id) == CUDA_SUCCESS && yes;
 }
 
+/* Under the lock of @g. */
+static void list(struct pen_cu_gating *g, struct pen_cu_context *c)
+{
+	atomic_store(c->gate_word, word_of(g));
+	c->gate_next = g->gated;
+	c->gate_link = &g->gated;
+	if (c->gate_next)
+		c->gate_next->gate_link = &c->gate_next;
+	g->gated = c;
+}
+
 static bool make_word(struct pen_cu_context *c)
 {
 	struct pen_cu_gating *g = pen_cu_gating(c->device);
@@ -69,12 +80,7 @@ static bool make_word(struct pen_cu_context *c)
 		while (!atomic_compare_exchange_weak(&gatings, &head, g));
 	}
 	pen_forklock_take(&g->gate_lock);
-	atomic_store(c->gate_word, word_of(g));
-	c->gate_next = g->gated;
-	c->gate_link = &g->gated;
-	if (c->gate_next)
-		c->gate_next->gate_link = &c->gate_next;
-	g->gated = c;
+	list(g, c);
 	pen_forklock_give(&g->gate_lock);
 	return true;
 }
@@ -94,10 +100,12 @@ bool pen_cu_gate_ready(struct pen_gate_queue *q)
 	bool made = false;
 	if (pen_cu_context_enter(c)) {
 		made = make_word(c);
-		pen_cu_context_leave(c);
+		atomic_store(&c->gate_state, made ? READY : NEVER);
+		pen_cu_context_leave(c);   /* after: who ends the context finds all of it */
+	} else {
+		atomic_store(&c->gate_state, NOT_ASKED);
 	}
 	pen_cu_thread.depth--;
-	atomic_store_explicit(&c->gate_state, made ? READY : NEVER, memory_order_release);
 	return made;
 }
 
@@ -162,9 +170,22 @@ void pen_cu_gate_end(struct pen_cu_context *c)
 		c->gate_link = NULL;
 		atomic_store(c->gate_word, g->gate_number + BEYOND);
 	}
+	uint32_t ready = READY;
+	atomic_compare_exchange_strong(&c->gate_state, &ready, AWAY);
 	pen_forklock_give(&g->gate_lock);
-	/* If it goes on after all, it does so without. */
-	atomic_store(&c->gate_state, NEVER);
+}
+
+void pen_cu_gate_stays(struct pen_cu_context *c)
+{
+	struct pen_cu_gating *g = pen_cu_gating(c->device);
+	uint32_t away = AWAY;
+	if (!g || !c->gate_word)
+		return;
+	pen_forklock_take(&g->gate_lock);
+	bool wanted = !atomic_load(&exported) && atomic_compare_exchange_strong(&c->gate_state, &away, READY);
+	if (wanted)
+		list(g, c);
+	pen_forklock_give(&g->gate_lock);
 }
 
 void pen_cu_gate_end_all(void)

@@ -258,7 +258,13 @@ bool pen_cu_gate_ready(struct pen_gate_queue *q);              /* adapter slots 
 void pen_cu_gate_open(void *device, uint32_t number);
 bool pen_cu_gate_wait(struct pen_cu_stream *s, uint32_t number);   /* puts the wait into the stream */
 void pen_cu_gate_end(struct pen_cu_context *c);                /* the context goes: nothing stands at its gate any more */
+void pen_cu_gate_stays(struct pen_cu_context *c);              /* ... it did not go */
 void pen_cu_gate_end_all(void);                                /* the process does */
+
+/* ---- event.c, launch.c: the context has gone --------------------------------------------------------------------- */
+
+void pen_cu_events_gone(struct pen_cu_context *c);
+void pen_cu_host_gone(struct pen_cu_context *c);
 
 /* ---- copy.c ---------------------------------------------------------------------------------------------------- */
 

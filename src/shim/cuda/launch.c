@@ -420,12 +420,49 @@ struct host_call {
 	CUhostFn fn;
 	CUstreamCallback callback;
 	void *user;
+	struct pen_cu_context *ctx;
 };
+
+/*
+ * Those that were not called yet, by number: the driver is given that alone. In a context that has failed it calls none, and what
+ * was for it goes with the context.
+ */
+static struct pen_map calls;
+static _Atomic uintptr_t calls_made;
+#define CALL_STEP 16   /* a map's keys are like pointers */
+
+static bool take_call(void *number, struct host_call *ret)
+{
+	struct host_call *call = pen_map_take(&calls, number);
+	if (!call)
+		return false;
+	*ret = *call;
+	free(call);
+	return true;
+}
+
+static bool call_is_of(const void *call, void *ctx)
+{
+	return ((const struct host_call *)call)->ctx == ctx;
+}
+
+void pen_cu_host_gone(struct pen_cu_context *c)
+{
+	enum { SOME = 32 };
+	void *some[SOME];
+	size_t n;
+	do {
+		n = pen_map_take_some(&calls, call_is_of, c, some, SOME);
+		for (size_t i = 0; i < n; i++)
+			free(some[i]);
+	} while (n == SOME);
+}
 
 static void call_fn(void *p)
 {
-	struct host_call h = *(struct host_call *)p;
-	free(p);
+	struct host_call h;
+	if (!take_call(p, &h))
+		return;
 	pen_cu_thread.callbacks++;
 	h.fn(h.user);
 	pen_cu_thread.callbacks--;
@@ -433,8 +470,9 @@ static void call_fn(void *p)
 
 static void call_callback(CUstream stream, CUresult status, void *p)
 {
-	struct host_call h = *(struct host_call *)p;
-	free(p);
+	struct host_call h;
+	if (!take_call(p, &h))
+		return;
 	pen_cu_thread.callbacks++;
 	h.callback(stream, status, h.user);
 	pen_cu_thread.callbacks--;
@@ -445,7 +483,7 @@ struct host_cmd {
 	CUresult (*launch)(CUstream, CUhostFn, void *);
 	CUresult (*add)(CUstream, CUstreamCallback, void *, unsigned int);
 	CUstream stream;
-	struct host_call *call;
+	void *number;
 	unsigned int flags;
 };
 
@@ -454,8 +492,8 @@ static CUresult run_host(struct pen_cu_cmd *cmd, const struct pen_piece *p)
 	struct host_cmd *h = (struct host_cmd *)(void *)cmd;
 	(void)p;
 	if (h->add)
-		return h->add(h->stream, call_callback, h->call, h->flags);
-	return h->launch ? h->launch(h->stream, call_fn, h->call) : CUDA_ERROR_NOT_FOUND;
+		return h->add(h->stream, call_callback, h->number, h->flags);
+	return h->launch ? h->launch(h->stream, call_fn, h->number) : CUDA_ERROR_NOT_FOUND;
 }
 
 /* As the application called it. */
@@ -475,16 +513,22 @@ static CUresult host(struct host_cmd *h, struct pen_cu_stream *s, const struct h
 	pen_cu_thread.depth--;
 	if (!captured)
 		copy = malloc(sizeof(*copy));
-	if (!copy)
+	h->number = (void *)(CALL_STEP * (1 + atomic_fetch_add(&calls_made, 1)));
+	if (copy) {
+		*copy = *call;
+		copy->ctx = s->ctx;
+	}
+	if (!copy || pen_map_put(&calls, h->number, copy) < 0) {
+		free(copy);
 		return host_as_it_is(h, call);
-	*copy = *call;
-	h->call = copy;
+	}
 	h->cmd.run = run_host;
 	h->cmd.stream = s;
 	struct pen_gate_cmd g = { .kind = PEN_CMD_COUNT_ONLY, .est_ns = PEN_COST_FLOOR_NS, .flags = PEN_CMD_NO_WAIT };
 	CUresult r = pen_cu_submit(&h->cmd, &g);
 	if (r != CUDA_SUCCESS) {
-		free(copy);
+		struct host_call gone;
+		take_call(h->number, &gone);
 		return r;
 	}
 	pen_cu_thread.depth++;

@@ -2,6 +2,7 @@
 #include "driver.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -45,6 +46,7 @@ static void *made(size_t n)
 {
 	static struct kept { struct kept *_Atomic next; max_align_t data[]; } *_Atomic all;
 	struct kept *k = calloc(1, sizeof(*k) + n), *head = atomic_load(&all);
+	atomic_fetch_add(&fake.kept_bytes, malloc_usable_size(k) + sizeof(size_t));
 	do
 		atomic_store(&k->next, head);
 	while (!atomic_compare_exchange_weak(&all, &head, k));
@@ -222,6 +224,23 @@ static CUresult f_cuCtxPopCurrent_v2(CUcontext *c)
 {
 	*c = (CUcontext)(void *)current;
 	current = NULL;
+	return CUDA_SUCCESS;
+}
+
+static struct fctx *primary;
+
+static CUresult f_cuDevicePrimaryCtxGetState(CUdevice dev, unsigned int *flags, int *active)
+{
+	(void)dev;
+	*flags = 0;
+	*active = primary != NULL;
+	return CUDA_SUCCESS;
+}
+
+static CUresult f_cuDevicePrimaryCtxRetain(CUcontext *c, CUdevice dev)
+{
+	(void)dev;
+	*c = (CUcontext)(void *)primary;
 	return CUDA_SUCCESS;
 }
 
@@ -557,6 +576,8 @@ static void *host_main(void *p)
 static CUresult launch_host(struct fstream *s, CUhostFn fn, void *user)
 {
 	pthread_t t;
+	if (atomic_load(&fake.failed))
+		return CUDA_SUCCESS;   /* it had gone into the stream before that */
 	struct host *h = malloc(sizeof(*h));
 	if (s->capturing) {
 		free(h);
@@ -651,6 +672,7 @@ static void table_fill(void)
 	IS(cuStreamSynchronize), IS(cuStreamSynchronize_ptsz), IS(cuStreamQuery), IS(cuCtxSynchronize), IS(cuStreamWaitEvent);
 	IS(cuStreamWaitValue32), IS(cuLaunchKernel), IS(cuLaunchKernel_ptsz), IS(cuGraphLaunch), IS(cuLaunchHostFunc), IS(cuLaunchHostFunc_ptsz);
 	IS(cuMemcpyHtoDAsync_v2), IS(cuMemcpyDtoHAsync_v2), IS(cuMemcpyDtoH_v2), IS(cuMemsetD32Async), IS(cuPointerGetAttribute);
+	IS(cuDevicePrimaryCtxGetState), IS(cuDevicePrimaryCtxRetain);
 	IS(cuLaunchKernelEx), IS(cuStreamSetAttribute), IS(cuStreamGetAttribute);
 	IS(cuDeviceGetAttribute), IS(cuGraphGetNodes), IS(cuStreamWaitValue32_v2), IS(cuMemHostAlloc), IS(cuMemHostGetDevicePointer_v2);
 }
@@ -740,6 +762,7 @@ void fake_open(struct fake_board *b, uint32_t tenant)
 	device->gate = gate;
 	current = NULL;
 	own_stream = NULL;
+	primary = NULL;
 }
 
 struct pen_gate *fake_gate(void)
@@ -751,6 +774,11 @@ struct fake_board *fake_alone(void)
 {
 	static const uint16_t rank[] = { 0 };
 	return fake_board_new(1, rank);
+}
+
+void fake_primary(CUcontext c)
+{
+	primary = (struct fctx *)(void *)c;
 }
 
 CUcontext fake_context(void)

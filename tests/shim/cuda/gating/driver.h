@@ -42,6 +42,8 @@ struct fake {
 	_Atomic uint64_t busy_ns;            /* device time of all that was submitted */
 	_Atomic uint64_t longest_ahead_ns;   /* most work that was ever queued */
 	uint64_t h2d_ns_mib;                 /* copies: time of a MiB */
+	_Atomic uint64_t kept_bytes;         /* of the allocator's, for what the driver made: it never goes */
+	_Atomic bool failed;                 /* an error that stays: no host function is called any more */
 	int launch_priority;                 /* attribute of the last cuLaunchKernelEx; 99: none */
 };
 extern struct fake fake;
@@ -52,6 +54,7 @@ struct pen_gate *fake_gate(void);
 struct fake_board *fake_alone(void);
 CUcontext fake_context(void);            /* a new one, current */
 CUstream fake_stream(unsigned int flags);/* by the hook */
+void fake_primary(CUcontext c);          /* of the device, held by somebody else as well */
 CUevent fake_event(void);                /* an event of the application's */
 CUresult fake_launch(CUfunction f, unsigned int grid, CUstream s);   /* by the hook, blocks of 256 */
 void fake_uses(CUstream s);              /* this thread's next call is for it */

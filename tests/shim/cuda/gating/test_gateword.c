@@ -134,6 +134,29 @@ static void test_context_ends_while_shut(void **state)
 	fake_assert_clean();
 }
 
+/* Whoever gives a primary context back that others hold as well does not end it, nor its gate. */
+static void test_primary_that_stays(void **state)
+{
+	(void)state;
+	CUcontext c;
+	CUstream s = open_outranked(&c);
+	fake_primary(c);
+	stand_at_gate(s);
+	assert_int_equal(pen_cuDevicePrimaryCtxRelease_v2(0), 0);
+	urgent_says(PEN_BUSY_IDLE);
+	assert_int_equal(pen_cuStreamSynchronize(s), 0);
+	fake_settle();
+	uint32_t waits = atomic_load(&fake.calls[FAKE_cuStreamWaitValue32_v2]);
+	uint64_t before = atomic_load(&fake.busy_ns);
+	stand_at_gate(s);
+	assert_int_equal(submitted_and_run(), before);
+	assert_int_equal(atomic_load(&fake.calls[FAKE_cuStreamWaitValue32_v2]), waits + 5);
+	urgent_says(PEN_BUSY_IDLE);
+	assert_int_equal(pen_cuStreamSynchronize(s), 0);
+	fake_settle();
+	fake_assert_clean();
+}
+
 static _Atomic bool moving;
 
 /* The urgent one makes progress: it is never passed over. */
@@ -226,7 +249,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_deep_and_stops), cmocka_unit_test(test_one_wait_for_a_batch), cmocka_unit_test(test_not_in_a_capture),
-		cmocka_unit_test(test_context_ends_while_shut), cmocka_unit_test(test_open_while_memory_is_freed),
+		cmocka_unit_test(test_context_ends_while_shut), cmocka_unit_test(test_primary_that_stays),
+		cmocka_unit_test(test_open_while_memory_is_freed),
 		cmocka_unit_test(test_exported_event_ends_it), cmocka_unit_test(test_none_without_need),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
