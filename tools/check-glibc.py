@@ -36,7 +36,7 @@ def dynamic_symbols(path):
             continue
         name, _, version = words[7].partition('@')
         if name and words[4] in ('GLOBAL', 'WEAK', 'UNIQUE'):
-            yield name, version.lstrip('@'), words[6] != 'UND'
+            yield name, version.lstrip('@'), words[6] not in ('UND', 'ABS')   # ABS: the name of a version
 
 
 def needed_versions(path):

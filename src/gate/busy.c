@@ -113,7 +113,7 @@ static void leave(struct pen_gate *g)
 	uint64_t since = atomic_load_explicit(&own->busy_since_ns, memory_order_relaxed);
 	g->active = false;
 	/* Drivers compile at a kernel's first launch: seconds, once, that say nothing about what was promised. */
-	if (!g->warm_up)
+	if (!g->warm_up && !pen_gate_marks_())
 		pen_hist_add(&l->response, now > since ? now - since : 0, g->lim.target_ns);
 	g->warm_up = false;
 	uint32_t n = atomic_load(&l->active_clients);

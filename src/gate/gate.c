@@ -227,6 +227,12 @@ bool pen_gate_forked_(void)
 	return !pen_fork_flag_is_set(&process.fork);
 }
 
+bool pen_gate_marks_(void)
+{
+	uint32_t marker = atomic_load_explicit(&pen_gate_marker, memory_order_relaxed);
+	return marker && marker == atomic_load_explicit(&process.fork_owner, memory_order_relaxed);
+}
+
 /* Nothing of this process is on the device or wants to be there. */
 static bool is_idle(struct pen_gate *g)
 {
@@ -321,6 +327,14 @@ static void gate_register(struct pen_gate *g)
 	g->next = atomic_load(&process.first);
 	while (!atomic_compare_exchange_weak(&process.first, &g->next, g))
 		;
+}
+
+struct pen_gate *pen_gate_next(struct pen_gate *g)
+{
+	g = g ? g->next : atomic_load(&process.first);
+	while (g && (atomic_load(&g->ad)->caps & PEN_ADAPTER_OBSERVER || !g->dev))
+		g = g->next;
+	return g;
 }
 
 static struct pen_gate *gate_find(const char *key)

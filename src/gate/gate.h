@@ -229,6 +229,30 @@ struct pen_gate_client {
 /* Those attached to the device now, at most @room (PEN_LEDGER_CLIENTS is enough). Return: their number; 0 also if there is no attachment. */
 size_t pen_gate_clients(struct pen_gate *g, struct pen_gate_client *v, size_t room);
 
+/* ---- for libpenstock ------------------------------------------------------------------------------------------------ */
+
+#define PEN_REQUEST_LEDGERS 32
+
+/* A request that the application has marked, at its end. */
+struct pen_gate_request {
+	uint64_t start_ns, end_ns;
+	bool any;                  /* false: counts on devices that this process has given work to since its start; true: on all */
+	uint32_t n;                /* ledgers that it was counted in so far; 0 at first */
+	uint64_t ledger[PEN_REQUEST_LEDGERS];
+};
+void pen_gate_request(struct pen_gate_request *r);   /* never waits, makes no system call */
+
+/* The gates of this library that submit, the newest first; NULL: begins, and the end. Never removed. */
+struct pen_gate *pen_gate_next(struct pen_gate *g);
+
+struct pen_gate_who {
+	const char *key, *model, *adapter;   /* as long as the process */
+	bool attached;                       /* has terms; false in a forked child until it uses the device */
+	bool refused;
+	uint64_t lease_until_ns;
+};
+void pen_gate_who(struct pen_gate *g, struct pen_gate_who *ret);
+
 /*
  * A process has one connection to the daemon, and so one gate per device, however many libraries of ours are in it. One that does
  * not submit uses the gate that lies in another, through this table; the CUDA shim's is to be had by cuGetExportTable() under
@@ -241,9 +265,20 @@ struct pen_gate_door {
 	const struct pen_terms *(*terms)(struct pen_gate *g);
 	void (*mem_view)(struct pen_gate *g, struct pen_mem_view *ret);
 	size_t (*clients)(struct pen_gate *g, struct pen_gate_client *v, size_t room);
+	/* What follows is newer than the rest: whoever takes the table from another library looks at its size first. */
+	_Atomic uint32_t *marker;  /* the process that marks its own requests, by getpid(); 0 = none */
+	void (*request)(struct pen_gate_request *r);
+	struct pen_gate *(*next)(struct pen_gate *g);
+	void (*who)(struct pen_gate *g, struct pen_gate_who *ret);
 };
 #define PEN_GATE_DOOR_ABI 1
 #define PEN_GATE_DOOR_ID "Penstock gate 1"   /* 16 bytes with its end */
 extern const struct pen_gate_door pen_gate_door;
+/*
+ * An ELF note says where in a library the table lies: as an offset from itself, so that nothing is exported, looked up or called to find
+ * it, and the names that a drop-in has stay the real library's (dl_iterate_phdr(3), src/lib/doors.c).
+ */
+#define PEN_GATE_NOTE_NAME "Penstock"
+#define PEN_GATE_NOTE_DOOR 2   /* 1 is of base/driverfile.h */
 
 #endif

@@ -129,6 +129,7 @@ struct pen_gate {
 	_Atomic uint64_t missing_since_ns;   /* a neighbour's page is missing; 0 = none */
 	_Atomic uint32_t refused;            /* for good */
 	_Atomic uint32_t units_set;
+	_Atomic uint64_t warm_ns;            /* last time that a kernel was asked for which had not run before */
 	_Atomic uint32_t fork_count;         /* forks survived: a queue of an earlier count is empty */
 	_Atomic uint32_t kick;               /* futex word: bumped when something was retired */
 	_Atomic uint32_t kick_waiters;
@@ -227,6 +228,8 @@ static inline void pen_gate_unlock(struct pen_gate *g)
 
 /* ---- process and connection (gate.c, connect.c) ---- */
 bool pen_gate_forked_(void);
+bool pen_gate_marks_(void);   /* this process marks its requests itself */
+extern _Atomic uint32_t pen_gate_marker;
 int pen_gate_ready_slow_(struct pen_gate *g);
 /* Are there terms and pages that are this process's own? False in a forked child until its first use. */
 static inline bool pen_gate_attached(const struct pen_gate *g)

@@ -251,7 +251,10 @@ static void ask(struct call *k, const struct pen_admit_view *v, struct pen_admit
 	};
 	if (left == k->slices)
 		c.est_ns = k->est_ns;
-	k->g->warm_up |= c.unknown && k->cmd->kind == PEN_CMD_KERNEL;
+	if (c.unknown && k->cmd->kind == PEN_CMD_KERNEL) {
+		k->g->warm_up = true;
+		atomic_store_explicit(&k->g->warm_ns, v->now_ns, memory_order_relaxed);
+	}
 	pen_admit_step(&k->g->st, &k->g->lim, v, &c, d);
 }
 

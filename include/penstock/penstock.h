@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef PENSTOCK_PENSTOCK_H
+#define PENSTOCK_PENSTOCK_H
+/*
+ * libpenstock, for programs that want to cooperate with Penstock. Nobody has to: applications run unmodified. penstock(3) is the manual.
+ *
+ *   request.h    marks of requests, so that response times are those of what the application calls one
+ *
+ * Link with -lpenstock (pkg-config penstock). The library needs the C library alone.
+ */
+#include <penstock/error.h>
+#include <penstock/request.h>
+
+#endif
