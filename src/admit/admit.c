@@ -90,6 +90,17 @@ static void size_piece(struct pen_admit_ask *a)
 	a->bytes = a->slices >= cmd->slices ? cmd->bytes : pen_admit_scale(cmd->bytes, a->slices, cmd->slices);
 }
 
+static uint64_t window_size(const struct pen_admit_ask *a)
+{
+	const struct pen_admit_state *st = a->st;
+	bool stops = a->cmd->gated && st->waited_until_ns <= a->now_ns;   /* for all who are more urgent */
+	if (a->hot && !stops)
+		return pen_admit_max(a->lim->window_narrow_ns, a->due_ns);
+	if (a->hot && st->equal_until_ns <= a->now_ns)
+		return pen_admit_scale(a->lim->window_wide_ns, PEN_ADMIT_DEEP, 1);
+	return a->lim->window_wide_ns;
+}
+
 /*
  * A piece has room if the work in flight and it fill no more than the window. Where one piece is nearly as long as the
  * window that would let the device run dry after each. So a second piece may also follow when little is left of a first
@@ -102,8 +113,7 @@ static void size_piece(struct pen_admit_ask *a)
 static uint64_t room_at(const struct pen_admit_ask *a)
 {
 	const struct pen_admit_state *st = a->st;
-	bool narrow = a->hot && !a->cmd->gated;
-	uint64_t size = narrow ? pen_admit_max(a->lim->window_narrow_ns, a->due_ns) : a->lim->window_wide_ns;
+	uint64_t size = window_size(a);
 	uint64_t chunk = a->hot ? a->lim->chunk_narrow_ns : a->lim->chunk_wide_ns;
 	uint64_t all = pen_admit_add(st->inflight_ns, a->view->own_inflight_ns);
 

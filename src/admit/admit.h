@@ -57,6 +57,11 @@
 #define PEN_ADMIT_LAPSE_NS UINT64_C(200000000)
 /* Service ahead of the guarantee is remembered for so long. */
 #define PEN_ADMIT_LEAD_NS UINT64_C(50000000)
+/*
+ * Behind a gate on the device, which stops within one command, so many wide windows may be in flight, if nobody waits until they are
+ * done: a thread that the system lets wait for some milliseconds does not let the device run dry.
+ */
+#define PEN_ADMIT_DEEP 4
 /* Longest hold for turns in a row: see above. */
 #define PEN_ADMIT_FORCE_NS UINT64_C(1000000000)
 /* Own work in flight without progress is waited for so long, or twice its estimate; for each further command a quarter. */
@@ -118,6 +123,9 @@ struct pen_admit_state {
 	uint64_t oldest_est_ns;         /* estimate of the oldest batch in flight */
 	uint64_t last_progress_ns;      /* a batch was completed, or the first was submitted */
 	uint64_t hot_until_ns;          /* somebody more urgent was seen */
+	uint64_t passed_until_ns;       /* ... of class latency, who does not wait for what is in flight here */
+	uint64_t waited_until_ns;       /* ... of another class, who does */
+	uint64_t equal_until_ns;        /* an equal was seen, who does too */
 	uint64_t alone_until_ns;        /* tenants it must let in were seen on the device until then (+1 s): past it never cut */
 	uint64_t debt_ns;               /* last admission with a debt because own work made no progress */
 	bool unknown_inflight;          /* the command in flight has no known cost: nothing is put behind it */
@@ -146,7 +154,7 @@ struct pen_admit_cmd {
 	uint32_t slices;                /* equal slices that are left and may be submitted separately; 1 = cannot be cut */
 	uint32_t wave;                  /* slices that fill the device: pieces are whole multiples of it; >= 1 */
 	bool unknown;                   /* est_ns is a guess: it runs alone in the window while somebody must be let in */
-	bool gated;                     /* a gate on the device itself stands in front of it: with somebody urgent about the window stays wide */
+	bool gated;                     /* a gate on the device itself stands in front of it, for class latency: the window stays wide, see PEN_ADMIT_DEEP */
 	bool no_wait;                   /* callback, capture, not runnable: admit at once and book the debt */
 };
 

@@ -102,6 +102,8 @@ void pen_admit_observe(struct pen_admit_ask *a)
 		st->alone_until_ns = pen_admit_max(st->alone_until_ns, until);
 		if (more_urgent)
 			st->hot_until_ns = pen_admit_max(st->hot_until_ns, until);
+		uint64_t *who = s->rank == lim->rank ? &st->equal_until_ns : s->latency ? &st->passed_until_ns : &st->waited_until_ns;
+		*who = pen_admit_max(*who, until);
 		if (active && (s->state != BUSY_RUN || s->rank < lim->rank))
 			a->crowded = true;
 	}

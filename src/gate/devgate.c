@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The device-side gate of a tenant that others outrank: in front of each of its batches the device waits for a number, and the
- * process's watcher stops letting numbers pass when one of those others becomes busy. So a queue may be as deep as the wide window
+ * The device-side gate of a tenant that class latency outranks: in front of each of its batches the device waits for a number, and the
+ * process's watcher stops letting numbers pass when one of those others becomes busy. So a queue may be deeper than the wide window
  * and still stops within one command, without a round trip of the host for each.
  *
  * How long it stays shut is bounded by the rules of admission: an outranking seat that does not move is passed over after
@@ -28,7 +28,7 @@ static void tell(struct pen_gate *g, uint32_t number)
 
 bool pen_gate_dev_wanted(struct pen_gate *g)
 {
-	return g->st.hot_until_ns > pen_gate_lately(g);
+	return g->st.passed_until_ns > pen_gate_lately(g);
 }
 
 static void publish(struct pen_gate *g)
@@ -98,7 +98,10 @@ static uint32_t ended(struct pen_gate *g, uint64_t *ret_est_ns)
 	return oldest - 1;
 }
 
-/* The outranking seat that is busy and stands first; NULL: none. Words of neighbours: they win no more than a wait that is bounded. */
+/*
+ * The outranking seat of class latency that is busy and stands first; NULL: none. Words of neighbours: they win no more than a wait that
+ * is bounded. Others that outrank us wait until what is in flight has ended: for them it must not stand.
+ */
 static const struct pen_signal_page *outranking(struct pen_gate *g, uint32_t *ret_seat, uint32_t *ret_word)
 {
 	const struct pen_terms *t = pen_gate_terms_(g);
@@ -108,7 +111,8 @@ static const struct pen_signal_page *outranking(struct pen_gate *g, uint32_t *re
 		uint32_t i = g->foreign[k];
 		const struct pen_seat_terms *s = &t->seat[i];
 		const struct pen_signal_page *p = pen_attach_neighbour(g->dev, i, s->generation);
-		if (!p || s->tenant == g->lim.tenant || s->rank >= rank || s->flags & PEN_SEAT_STALE)
+		if (!p || s->tenant == g->lim.tenant || s->rank >= rank || !(s->flags & PEN_SEAT_LATENCY) ||
+		    s->flags & PEN_SEAT_STALE)
 			continue;
 		uint32_t word = atomic_load(&p->busy);
 		if (PEN_BUSY_STATE(word) == PEN_BUSY_IDLE)

@@ -247,7 +247,7 @@ static void ask(struct call *k, const struct pen_admit_view *v, struct pen_admit
 		.unknown = k->cmd->cost && !pen_cost_known(k->cmd->cost),
 		/* Behind something that cannot run a command is not in flight, and must not keep its thread from what lets it run. */
 		.no_wait = k->no_wait || parks(k),
-		.gated = k->can_gate,
+		.gated = k->can_gate && !(k->cmd->flags & PEN_CMD_BLOCKING) && pen_gate_dev_wanted(k->g),
 	};
 	if (left == k->slices)
 		c.est_ns = k->est_ns;

@@ -38,6 +38,7 @@ static void deep_open_n(struct deep *d, uint32_t guaranteed_ppm, int n)
 	memset(d, 0, sizeof(*d));
 	d->b = fake_board_new(2, rank);
 	d->b->base[1].share_guaranteed_ppm = guaranteed_ppm;
+	d->b->base[1].seat[0].flags = PEN_SEAT_LATENCY;
 	fake_board_publish(d->b, 1);
 	urgent_says(d->b, PEN_BUSY_IDLE);
 	rig_open(&d->r, d->b, 1, 0);
@@ -105,6 +106,29 @@ static void test_devgate_shuts_and_opens(void **state)
 	watch_while_shut(&d);
 	urgent_says(d.b, PEN_BUSY_IDLE);
 	pen_gate_watch(d.r.gate);
+	deep_close(&d);
+}
+
+/* Who outranks us and is of another class waits until what is in flight has ended: it must not stand. */
+static void test_devgate_not_for_who_waits(void **state)
+{
+	(void)state;
+	if (SUITE_MARKS < DEEP)
+		return;
+	static struct deep d;
+	deep_open(&d, 0);
+	d.b->base[1].seat[0].flags = 0;
+	fake_board_publish(d.b, 1);
+	urgent_says(d.b, PEN_BUSY_WANT);
+	pen_gate_watch(d.r.gate);
+	atomic_store(&d.go, 1);
+	for (int i = 0; i < 5000 && d.r.dev->executed < DEEP; i++) {
+		atomic_fetch_add(&fake_board_signal(d.b, 0)->progress, 1);   /* never passed over */
+		usleep(500);
+		pen_gate_watch(d.r.gate);
+	}
+	assert_int_equal(d.r.dev->executed, DEEP);
+	urgent_says(d.b, PEN_BUSY_IDLE);
 	deep_close(&d);
 }
 
@@ -303,7 +327,7 @@ static void test_devgate_bell(void **state)
 }
 
 #define SUITE_TESTS_DEVGATE \
-	cmocka_unit_test(test_devgate_shuts_and_opens), cmocka_unit_test(test_devgate_shut_by_a_hold), \
+	cmocka_unit_test(test_devgate_shuts_and_opens), cmocka_unit_test(test_devgate_not_for_who_waits), cmocka_unit_test(test_devgate_shut_by_a_hold), \
 	cmocka_unit_test(test_devgate_stuck_neighbour), cmocka_unit_test(test_devgate_guarantee), cmocka_unit_test(test_devgate_overtaken), \
 	cmocka_unit_test(test_devgate_overtaken_often), cmocka_unit_test(test_devgate_bell)
 

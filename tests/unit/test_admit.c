@@ -101,13 +101,39 @@ static void test_gated_is_not_narrow(void **state)
 	(void)state;
 	struct ask *a = fresh();
 	in_flight(a, 1 * MS, 0);
-	add_seat(a, 9, 2, PEN_BUSY_IDLE)->last_busy_ns = NOW;
+	struct pen_admit_seat *urgent = add_seat(a, 9, 2, PEN_BUSY_IDLE);
+	urgent->last_busy_ns = NOW;
+	urgent->latency = true;
 	expect(a, PEN_ADMIT_WAIT_OWN, PEN_HOLD_WINDOW, PEN_BUSY_RUN);
 	a->cmd.gated = true;
 	EXPECT_GO(a);
-	a->cmd.est_ns = 1 * MS + 1;
 	a->st.oldest_est_ns = 500 * US;                     /* several in flight */
+	uint64_t wide = a->lim.window_wide_ns;
+	in_flight(a, PEN_ADMIT_DEEP * wide - a->cmd.est_ns, 0);
+	a->st.oldest_est_ns = 500 * US;
+	EXPECT_GO(a);
+	a->cmd.est_ns++;
 	expect(a, PEN_ADMIT_WAIT_OWN, PEN_HOLD_WINDOW, PEN_BUSY_RUN);
+	/* An equal waits until all of it is done. */
+	in_flight(a, wide - a->cmd.est_ns, 0);
+	a->st.oldest_est_ns = 500 * US;
+	struct pen_admit_seat *equal = add_seat(a, 10, 10, PEN_BUSY_IDLE);
+	equal->last_busy_ns = NOW;
+	EXPECT_GO(a);
+	a->cmd.est_ns++;
+	expect(a, PEN_ADMIT_WAIT_OWN, PEN_HOLD_WINDOW, PEN_BUSY_RUN);
+}
+
+/* Who outranks us and waits until what is in flight has ended has nothing of a gate in front of it. */
+static void test_gate_helps_only_who_passes(void **state)
+{
+	(void)state;
+	struct ask *a = fresh();
+	a->cmd.gated = true;
+	in_flight(a, 1 * MS, 0);
+	add_seat(a, 9, 2, PEN_BUSY_IDLE)->last_busy_ns = NOW;
+	expect(a, PEN_ADMIT_WAIT_OWN, PEN_HOLD_WINDOW, PEN_BUSY_RUN);
+	assert_int_equal(a->st.passed_until_ns, 0);
 }
 
 static void test_debts_come_one_by_one(void **state)
@@ -368,7 +394,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_window),
 		cmocka_unit_test(test_hot_ends),
-		cmocka_unit_test(test_unknown_has_nothing_behind_it), cmocka_unit_test(test_gated_is_not_narrow),
+		cmocka_unit_test(test_unknown_has_nothing_behind_it), cmocka_unit_test(test_gated_is_not_narrow), cmocka_unit_test(test_gate_helps_only_who_passes),
 		cmocka_unit_test(test_debts_come_one_by_one),
 		cmocka_unit_test(test_siblings),
 		cmocka_unit_test(test_pieces),

@@ -26,6 +26,8 @@ static CUstream open_outranked(CUcontext *ret_ctx)
 {
 	static const uint16_t rank[] = { 0, 1 };
 	b = fake_board_new(2, rank);
+	b->base[1].seat[0].flags = PEN_SEAT_LATENCY;
+	fake_board_publish(b, 1);
 	urgent_says(PEN_BUSY_IDLE);
 	fake_open(b, 1);
 	CUcontext c = fake_context();
