@@ -3,8 +3,8 @@
  * penstock alloc: makes a contract for a container and prints what the container's engine must be told. It stands until `penstock
  * end`, so that a container may be stopped and started again under it; with --once it ends with the container's last process.
  *
- * What is printed mounts the tenant directory read-only where every shim looks first, and our libraries at the place where
- * they are installed: the image needs nothing.
+ * What is printed is what the daemon's CDI file says as well: the tenant directory, where every shim looks first, our libraries, the driver's
+ * libraries and the device nodes. The image needs nothing.
  */
 #include "base/auto.h"
 #include "cli/cli.h"
@@ -20,6 +20,7 @@
 
 #define MOUNT_TENANT "/run/penstock/tenant"   /* board/proto.h: PEN_TENANT_MOUNT */
 #define MOUNT_SHIMS "/run/penstock/lib"
+#define NVIDIA_LIBRARIES "/usr/local/nvidia/lib:/usr/local/nvidia/lib64"   /* where images of NVIDIA look, and the daemon mounts the driver */
 #define WAIT_STEP_NS (100 * 1000 * 1000)
 
 #define PEN_FORMATS(X) X(PODMAN, "podman") X(DOCKER, "docker") X(CDI, "cdi") X(ENV, "env")
@@ -140,31 +141,83 @@ static void put_option(const char *option, const char *value)
 	putchar(' ');
 }
 
-static int put_engine(const json_t *tenant)
+static void put_mount(const char *host, const char *inside)
 {
-	char shims[PATH_MAX], value[2 * PATH_MAX];
+	char value[3 * PATH_MAX];
+	snprintf(value, sizeof(value), "%s:%s:ro", host, inside);
+	put_option("-v", value);
+}
+
+/* Of a daemon that does not know: one in a build tree, where ours lie in several folders. */
+static int put_own_shims(void)
+{
+	char shims[PATH_MAX];
 	static const char *const where[] = { "../lib/penstock/libpenstock-opencl.so", "../shim/opencl/libpenstock-opencl.so", NULL };
 	if (pen_install_path(where, shims, sizeof(shims)) < 0)
 		return pen_cli_fail(PEN_EXIT_FAILURE, "alloc", _("the OpenCL layer was not found beside penstock"));
-	/* Who is not root cannot reach what is made for root's engines, and maps himself to a user that may read his own token. */
-	snprintf(value, sizeof(value), "%s:" MOUNT_TENANT ":ro", pen_json_str(tenant, geteuid() == 0 ? "mount_dir" : "dir"));
-	put_option("-v", value);
-	snprintf(value, sizeof(value), "%s:" MOUNT_SHIMS "/libpenstock-opencl.so:ro", shims);
-	put_option("-v", value);
+	put_mount(shims, MOUNT_SHIMS "/libpenstock-opencl.so");
 	put_option("-e", "OPENCL_LAYERS=" MOUNT_SHIMS "/libpenstock-opencl.so");
 	struct pen_cuda_paths cuda;
 	pen_cuda_find(&cuda);
 	if (*cuda.driver && *cuda.shim) {
-		snprintf(value, sizeof(value), "%s:" MOUNT_SHIMS "/cuda/libcuda.so.1:ro", cuda.shim);
-		put_option("-v", value);
-		if (*cuda.view) {
-			snprintf(value, sizeof(value), "%s:" MOUNT_SHIMS "/cuda/libnvidia-ml.so.1:ro", cuda.view);
-			put_option("-v", value);
-		}
-		put_option("-e", "LD_LIBRARY_PATH=" MOUNT_SHIMS "/cuda");
+		put_mount(cuda.shim, MOUNT_SHIMS "/cuda/libcuda.so.1");
+		if (*cuda.view)
+			put_mount(cuda.view, MOUNT_SHIMS "/cuda/libnvidia-ml.so.1");
+		put_option("-e", "LD_LIBRARY_PATH=" MOUNT_SHIMS "/cuda:" NVIDIA_LIBRARIES);
 	}
-	putchar('\n');
 	return PEN_EXIT_OK;
+}
+
+/* @o: what the daemon's CDI file has of it as well. */
+static void put_list(const json_t *o, bool shims_too)
+{
+	size_t i;
+	json_t *v;
+	const char *name;
+	json_array_foreach(json_object_get(o, "mounts"), i, v)
+		if (strcmp(pen_json_str(v, "container"), MOUNT_TENANT))
+			put_mount(pen_json_str(v, "host"), pen_json_str(v, "container"));
+	json_array_foreach(json_object_get(o, "nodes"), i, v)
+		put_option("--device", json_string_value(v));
+	json_object_foreach(json_object_get(o, "env"), name, v) {
+		char value[2 * PATH_MAX];
+		if (!shims_too && (!strcmp(name, "OPENCL_LAYERS") || !strcmp(name, "LD_LIBRARY_PATH")))
+			continue;
+		snprintf(value, sizeof(value), "%s=%s", name, json_string_value(v));
+		put_option("-e", value);
+	}
+}
+
+static bool has_mount(const json_t *o, const char *inside)
+{
+	size_t i;
+	const json_t *v;
+	json_array_foreach(json_object_get(o, "mounts"), i, v)
+		if (!strcmp(pen_json_str(v, "container"), inside))
+			return true;
+	return false;
+}
+
+static int put_engine(const struct pen_cli *cli, const json_t *tenant)
+{
+	struct pen_err err = PEN_ERR_INIT;
+	char path[256] = "/v1/tenants/", whole[sizeof(path) + 16];
+	pen_client_escape(path, sizeof(path), pen_json_str(tenant, "name"));
+	snprintf(whole, sizeof(whole), "%s/container", path);
+	json_t *o = NULL;
+	int r = pen_client_request(cli, "GET", whole, NULL, &o, &err);
+	if (r != 200 && r != 404)   /* 404: the version before has none */
+		return pen_client_exit("alloc", r, &err);
+	/* Who is not root cannot reach what is made for root's engines, and maps himself to a user that may read his own token. */
+	put_mount(pen_json_str(tenant, geteuid() == 0 ? "mount_dir" : "dir"), MOUNT_TENANT);
+	bool shims = has_mount(o, MOUNT_SHIMS);
+	int code = shims ? PEN_EXIT_OK : put_own_shims();
+	if (code == PEN_EXIT_OK) {
+		put_list(o, shims);
+		putchar('\n');
+	}
+	json_decref(o);
+	return code;
 }
 
 static int put_env(const json_t *tenant)
@@ -194,7 +247,7 @@ static int allocate(struct alloc *a)
 		if (a->format == FORMAT_CDI)
 			printf("penstock.io/tenant=%s\n", pen_json_str(tenant, "name"));   /* src/integration/cdi */
 		else
-			code = a->format == FORMAT_ENV ? put_env(tenant) : put_engine(tenant);
+			code = a->format == FORMAT_ENV ? put_env(tenant) : put_engine(a->cli, tenant);
 		if (!a->cli->quiet)
 			fprintf(stderr, _("penstock: contract %s stands; 'penstock end %s' ends it\n"), pen_json_str(tenant, "name"),
 				pen_json_str(tenant, "name"));

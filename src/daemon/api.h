@@ -65,6 +65,7 @@ json_t *pen_json_u64(uint64_t v);               /* jansson's integers are signed
 	X(GET, "/v1/tenants/*", tenant, false)                   \
 	X(PATCH, "/v1/tenants/*", tenant_change, true)           \
 	X(DELETE, "/v1/tenants/*", tenant_end, true)             \
+	X(GET, "/v1/tenants/*/container", container, false)      \
 	X(GET, "/v1/tenants/*/why", why, false)                  \
 	X(GET, "/v1/tenants/*/usage", usage, false)              \
 	X(GET, "/v1/events", events, false)                      \

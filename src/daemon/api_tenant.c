@@ -4,9 +4,11 @@
 #include "base/units.h"
 #include "daemon/api.h"
 #include "contract/text.h"
+#include "daemon/service_internal.h"
 #include "daemon/store.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define _(s) pen_text(s)
@@ -254,4 +256,23 @@ int pen_api_why(struct pen_api_call *call)
 		add_waiting(call, holds);
 	const char *s = reason == PEN_HOLD_MAX_ ? suggest_memory(call->tenant, text, sizeof(text)) : suggest(call->tenant, reason, by, text, sizeof(text));
 	return pen_api_answer(call, 200, json_pack("{s:o, s:s}", "holds", holds, "suggestion", s));
+}
+
+int pen_api_container(struct pen_api_call *call)
+{
+	struct pen_service_edit *v = calloc(PEN_EDITS_MAX, sizeof(*v));
+	if (!v)
+		return pen_api_error(call, 500, "no-memory", "out of memory");
+	size_t n = pen_container_edits(call->d, call->tenant, NULL, v, PEN_EDITS_MAX);
+	json_t *env = json_object(), *mounts = json_array(), *nodes = json_array();
+	for (size_t i = 0; i < n; i++) {
+		if (v[i].kind == PEN_EDIT_ENV)
+			json_object_set_new(env, v[i].inside, json_string(v[i].host));
+		else if (v[i].kind == PEN_EDIT_NODE)
+			json_array_append_new(nodes, json_string(v[i].inside));
+		else
+			json_array_append_new(mounts, json_pack("{s:s, s:s}", "container", v[i].inside, "host", v[i].host));
+	}
+	free(v);
+	return pen_api_answer(call, 200, json_pack("{s:o, s:o, s:o}", "env", env, "mounts", mounts, "nodes", nodes));
 }

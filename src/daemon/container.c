@@ -12,17 +12,22 @@
 
 #include <dirent.h>
 #include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #define SHIMS_MOUNT "/run/penstock/lib"
 #define OPENCL_LAYER "libpenstock-opencl.so"
 /* Where images of NVIDIA look; behind ours, since setting the variable takes the image's own value away. */
-#define NVIDIA_LIBRARIES "/usr/local/nvidia/lib:/usr/local/nvidia/lib64"
+#define NVIDIA_MOUNT "/usr/local/nvidia/lib64"
+#define NVIDIA_LIBRARIES "/usr/local/nvidia/lib:" NVIDIA_MOUNT
+#define NVIDIA_ICD "/etc/OpenCL/vendors/nvidia.icd"
+#define NVIDIA_SMI "/usr/bin/nvidia-smi"
 
 struct edits {
 	struct pen_service_edit *v;
 	size_t n, max;
+	bool vendor;             /* what is put from here on is */
 };
 
 /* One library folder and each variable once, however many devices there are: put() of what is there already is left out. */
@@ -41,6 +46,7 @@ static void put(struct edits *e, enum pen_edit_kind kind, const char *inside, co
 	if (e->n < e->max) {
 		struct pen_service_edit *v = &e->v[e->n];
 		v->kind = kind;
+		v->vendor = e->vendor;
 		snprintf(v->inside, sizeof(v->inside), "%s", inside);
 		snprintf(v->host, sizeof(v->host), "%s", host);
 	}
@@ -143,6 +149,61 @@ static void put_render_nodes(const char *pci, struct edits *e)
 		closedir(dir);
 }
 
+/* Looked for once a second at most, as the shims. */
+static const struct pen_driver_file *driver_of(const struct pen_daemon *d, size_t *ret_n)
+{
+	struct pen_services *all = d->services;
+	uint64_t now = pen_mono_ns();
+	if (!all->driver_ns || now - all->driver_ns > PEN_S) {
+		all->ndriver = pen_driver_files(getenv("LD_LIBRARY_PATH"), all->driver, PEN_ARRAY_LEN(all->driver));
+		all->driver_ns = now;
+	}
+	*ret_n = all->ndriver;
+	return all->driver;
+}
+
+static void put_file(struct edits *e, const char *inside, const char *path)
+{
+	char real[PATH_MAX];
+	if (realpath(path, real) && strlen(real) < sizeof(e->v->host))
+		put(e, PEN_EDIT_MOUNT, inside, real);
+}
+
+/*
+ * The driver's own files. By the names that programs ask for there are ours, so that whoever sets LD_LIBRARY_PATH to that folder alone, as
+ * images of NVIDIA do, finds the shim; and the shim finds the driver, by its full version, beside it.
+ */
+static void put_driver(struct pen_daemon *d, struct edits *e)
+{
+	static const char *const ours[] = { "libcuda.so.1", "libnvidia-ml.so.1" };
+	const char *dir = shims_of(d);
+	size_t n;
+	const struct pen_driver_file *f = driver_of(d, &n);
+	char inside[sizeof(e->v->inside)], host[sizeof(e->v->host)];
+	for (size_t i = 0; i < PEN_ARRAY_LEN(ours) && n && dir; i++) {
+		snprintf(inside, sizeof(inside), NVIDIA_MOUNT "/%s", ours[i]);
+		snprintf(host, sizeof(host), "%s/cuda/%s", dir, ours[i]);
+		put_file(e, inside, host);
+	}
+	for (size_t i = 0; i < n; i++) {
+		bool taken = false;
+		for (size_t k = 0; k < PEN_ARRAY_LEN(ours); k++)
+			taken |= !strcmp(f[i].name, ours[k]);
+		/* A file without a version in its name gets one: the name that it has is ours there. */
+		bool bare = taken && !strcmp(strrchr(f[i].path, '/') + 1, f[i].name);
+		if (taken && !bare)
+			continue;
+		snprintf(inside, sizeof(inside), NVIDIA_MOUNT "/%s%s", f[i].name, bare ? ".0" : "");
+		put_file(e, inside, f[i].path);
+	}
+	if (!n)
+		return;
+	put_file(e, NVIDIA_ICD, NVIDIA_ICD);
+	put_file(e, NVIDIA_SMI, NVIDIA_SMI);
+	/* Where NVIDIA's runtime is the engine's default it would pass all cards, as its images ask it to. */
+	put(e, PEN_EDIT_ENV, "NVIDIA_VISIBLE_DEVICES", "void");
+}
+
 static void put_nodes(const struct pen_device *dev, struct edits *e)
 {
 	static const char *const common[] = { "/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools" };
@@ -161,24 +222,32 @@ static void put_nodes(const struct pen_device *dev, struct edits *e)
 		put_node(e, common[i]);
 }
 
-size_t pen_service_edits(struct pen_service *s, const char *tenant, const char *device, struct pen_service_edit *ret, size_t max)
+size_t pen_container_edits(struct pen_daemon *d, const struct pen_tenant *t, const char *device, struct pen_service_edit *ret, size_t max)
 {
 	struct edits e = { .v = ret, .max = max };
-	const struct pen_tenant *t = pen_tenant_find(s->d, tenant);
-	const struct pen_device *only = device ? pen_device_find(s->d, device) : NULL;
+	const struct pen_device *only = device ? pen_device_find(d, device) : NULL;
 	char dir[sizeof(t->dir) + 32];
 	if (t) {
 		pen_tenant_seat_dir(t, dir, sizeof(dir));
 		put(&e, PEN_EDIT_MOUNT, PEN_TENANT_MOUNT, dir);
 	}
 	if (t && !device)   /* also of a device that only a tenant will bring */
-		put_shims(s->d, NULL, &e);
+		put_shims(d, NULL, &e);
 	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++) {
-		const struct pen_device *dev = s->d->device[i];
+		const struct pen_device *dev = d->device[i];
 		if (!dev || (device ? dev != only : !t || !pen_contract_means(&t->contract, dev)))
 			continue;
-		put_shims(s->d, dev, &e);
+		put_shims(d, dev, &e);
+		e.vendor = true;
 		put_nodes(dev, &e);
+		if (has_api(dev, "cuda"))
+			put_driver(d, &e);
+		e.vendor = false;
 	}
 	return PEN_MIN(e.n, max);
+}
+
+size_t pen_service_edits(struct pen_service *s, const char *tenant, const char *device, struct pen_service_edit *ret, size_t max)
+{
+	return pen_container_edits(s->d, pen_tenant_find(s->d, tenant), device, ret, max);
 }

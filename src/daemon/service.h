@@ -106,16 +106,18 @@ int pen_service_tenant_note(struct pen_service *s, const char *name, const char 
 int pen_service_tenant_label(struct pen_service *s, const char *name, const char *key, const char *value);
 
 /*
- * What a container of the tenant needs beside its image: the tenant's directory, the shims of the device's API, and device nodes.
+ * What a container of the tenant needs beside its image: the tenant's directory, the shims of the device's API, the driver's
+ * libraries, and device nodes.
  * @device: NULL: of every device that the contract may mean. In an order that does not change. Return: how many there are, at most @max are written.
  */
 enum pen_edit_kind { PEN_EDIT_ENV, PEN_EDIT_MOUNT, PEN_EDIT_NODE };
 struct pen_service_edit {
 	enum pen_edit_kind kind;
+	bool vendor;             /* of the device's driver: left out where a CDI device of its vendor's is named, which has the like */
 	char inside[PEN_CONFIG_PATH_MAX + 1];   /* path in the container; of an ENV the variable */
 	char host[PEN_CONFIG_PATH_MAX + PEN_NAME_MAX + 16];   /* path on the host; of an ENV the value */
 };
-#define PEN_EDITS_MAX 16
+#define PEN_EDITS_MAX 72
 size_t pen_service_edits(struct pen_service *s, const char *tenant, const char *device, struct pen_service_edit *ret, size_t max);
 
 /* ---- the rest ----------------------------------------------------------------------------------------------------- */

@@ -157,11 +157,15 @@ def test_cdi():
     if os.path.exists(folder + '/penstock.json'):       # of this machine's own daemon
         with open(folder + '/penstock.json', encoding='utf-8') as f:
             kept = f.read()
-    lib = tempfile.mkdtemp(prefix='pen-lib-')
-    shutil.copy(os.environ['LAYER'], lib)
-    os.chmod(lib, 0o755)
+    tmp = tempfile.mkdtemp(prefix='pen-lib-')
+    driver, lib = install(tmp, os.environ['BUILD'])
+    with open(tmp + '/probe', 'w', encoding='utf-8') as f:
+        f.write("#!/bin/sh\necho '{\"devices\": [{\"api\": \"cuda\", \"key\": \"pci:0000:01:00.0\", \"model\": \"Card\", "
+                '"mem_bytes": 17179869184, "units": 40}], "backends": []}\'\n')
+    os.chmod(tmp + '/probe', 0o755)
     try:
-        with Node(config=f'cdi:\n  directory: {folder}\nshim_dir: {lib}\n') as node:
+        with Node('--probe', tmp + '/probe', env={'LD_LIBRARY_PATH': driver}, config=f'cdi:\n  directory: {folder}\nshim_dir: {lib}\n') as node:
+            wait_for(lambda: node.get('/v1/devices')['devices'], 'the card to be found')
             r = node.cli('alloc', '-q', '--format', 'cdi', '--name', 'cam', '--memory', '64M')
             assert r.stdout == 'penstock.io/tenant=cam\n', r
 
@@ -177,10 +181,14 @@ def test_cdi():
                             LOAD, '--mode', 'saturate', '--start', 'now', '--count', '3', '--memory', str(16 << 20))
             assert r.returncode == 0, r
             assert node.place('cam')['mem_peak_bytes'] >= 16 << 20, node.tenant('cam')
+            # What all contracts share is said once in the file: the driver's libraries.
+            r = node.inside(['--device', 'penstock.io/tenant=cam'], 'cmp', f'{driver}/libcuda.so.{VERSION}',
+                            f'/usr/local/nvidia/lib64/libcuda.so.{VERSION}')
+            assert r.returncode == 0, r
             r = node.cli('end', 'cam')
             wait_for(lambda: listed() == [], 'the contract to be gone')
     finally:
-        shutil.rmtree(lib)
+        shutil.rmtree(tmp)
         if kept is not None:
             with open(folder + '/penstock.json', 'w', encoding='utf-8') as f:
                 f.write(kept)
@@ -190,45 +198,77 @@ def test_cdi():
             os.rmdir(folder)
 
 
+VERSION = '535.183.01'
+
+
+def install(tmp, build):
+    """The driver and our libraries as they are installed: each in one folder, under the names and links that they have there."""
+    driver, lib = tmp + '/driver', tmp + '/lib'
+    os.makedirs(driver)
+    os.makedirs(lib + '/cuda')
+    for name, kind in (('libcuda', 'cuda-12.2'), ('libnvidia-ml', 'nvml-535')):
+        shutil.copy(f'{build}/simgpu/nvidia/{kind}/{name}.so.1', f'{driver}/{name}.so.{VERSION}')
+        os.symlink(f'{name}.so.{VERSION}', f'{driver}/{name}.so.1')
+    shutil.copy(f'{driver}/libcuda.so.{VERSION}', f'{driver}/libnvidia-nvvm.so.{VERSION}')       # any library
+    os.symlink(f'libnvidia-nvvm.so.{VERSION}', driver + '/libnvidia-nvvm.so.4')
+    shutil.copy(f'{driver}/libcuda.so.{VERSION}', f'{driver}/libGLX_nvidia.so.{VERSION}')
+    shutil.copy(f'{driver}/libcuda.so.{VERSION}', driver + '/libnvidia-nvvm.so.470.256.02')
+    shutil.copy(os.environ['LAYER'], lib)
+    shutil.copy(build + '/src/shim/cuda/libcuda.so.1', lib + '/cuda')
+    shutil.copy(build + '/src/shim/nvml/libnvidia-ml.so.1', lib + '/cuda')
+    for folder in (tmp, driver, lib, lib + '/cuda'):
+        os.chmod(folder, 0o755)
+    return driver, lib
+
+
 def test_cuda():
-    """Two containers at 4 GiB and 30 % on one simulated card: both at work, both listed, and what is above the contract is refused."""
+    """
+    Two containers at 4 GiB and 30 % on one simulated card: both at work, both listed, and what is above the contract is refused. The driver is
+    not the image's: it comes from this machine, with the contract, by options or by CDI.
+    """
     build = os.environ['BUILD']
     with tempfile.TemporaryDirectory(prefix='pen-card-') as tmp:
-        os.chmod(tmp, 0o755)
-        card = {'PENSTOCK_SIMGPU': tmp + '/card',
-                'LD_LIBRARY_PATH': f'{build}/simgpu/nvidia/cuda-12.2:{build}/simgpu/nvidia/nvml-535'}
+        driver, lib = install(tmp, build)
+        card = {'PENSTOCK_SIMGPU': tmp + '/card', 'LD_LIBRARY_PATH': driver}
         with subprocess.Popen([build + '/simgpu/server/penstock-simgpu', '--foreground', '--socket', tmp + '/card', '--card', 'T4'],
                               stdout=subprocess.PIPE, text=True) as server:
             try:
                 assert 'ready' in server.stdout.readline()
-                with Node('--probe', build + '/src/backend/penstock-probe', env=card) as node:
+                with Node('--probe', build + '/src/backend/penstock-probe', env=card, config=f'shim_dir: {lib}\n') as node:
                     wait_for(lambda: any(d['model'] == 'Tesla T4' and d['state'] == 'ok' for d in node.get('/v1/devices')['devices']),
                              'the card to be found')
-                    two_on_a_card(node, tmp, card, build)
+                    two_on_a_card(node, card, build, driver)
             finally:
                 server.terminate()
 
 
-def two_on_a_card(node, tmp, card, build):
+def two_on_a_card(node, card, build, driver):
     load = [build + '/bench/cuload', '--mode', 'saturate', '--start', 'now', '--request', 'k:500']
+    # How programs find the simulated card; a real one they find by its nodes.
+    find = ['-e', 'PENSTOCK_SIMGPU=' + card['PENSTOCK_SIMGPU'], '-v', f'{card["PENSTOCK_SIMGPU"]}:{card["PENSTOCK_SIMGPU"]}']
     options = {}
     for name in ('cam', 'batch'):
-        options[name] = []
-        for word in subprocess.run([PENSTOCK, 'alloc', '-q', '--name', name, '--memory', '4G', '--compute', '30%'],
-                                   env=dict(ENV, PENSTOCK_SOCKET=node.sock, **card), capture_output=True, text=True, check=True).stdout.split():
-            # The stand-in driver lies where no image has one: behind ours.
-            options[name].append(word + ':' + card['LD_LIBRARY_PATH'] if word.startswith('LD_LIBRARY_PATH=') else word)
-        options[name] += ['-e', 'PENSTOCK_SIMGPU=' + card['PENSTOCK_SIMGPU'], '-v', f'{tmp}:{tmp}']
+        options[name] = node.alloc(name, '--memory', '4G', '--compute', '30%') + find
         r = node.container(name, options[name], *load, '--duration', '60', '--memory', str(64 << 20))
         assert r.returncode == 0, r
+    mounted = [o.split(':')[1] for o in options['cam'] if o.endswith(':ro') and '/usr/local/nvidia/' in o]
+    assert sorted(mounted) == ['/usr/local/nvidia/lib64/' + f for f in (
+        'libcuda.so.1', f'libcuda.so.{VERSION}', 'libnvidia-ml.so.1', f'libnvidia-ml.so.{VERSION}', 'libnvidia-nvvm.so.4',
+        f'libnvidia-nvvm.so.{VERSION}')], mounted
+    assert f'{driver}/libnvidia-nvvm.so.{VERSION}:/usr/local/nvidia/lib64/libnvidia-nvvm.so.4:ro' in options['cam']
     wait_for(lambda: busy(node, 'cam', 'batch'), 'both to work')
     for name in ('cam', 'batch'):
         t = node.tenant(name)
         assert t['devices'][0]['key'].startswith('pci:') and used(node, name) >= 64 << 20, t
     listed = node.cli('ps').stdout
     assert re.search(r'^cam .* 4G .* 30% ', listed, re.M) and re.search(r'^batch .* 4G .* 30% ', listed, re.M), listed
-    r = node.inside(options['cam'], *load, '--count', '1', '--memory', str(5 << 30))
-    assert r.returncode != 0 and 'out of memory (2)' in r.stderr, r
+    # Whatever a program makes of the variable: where the driver is, there is the contract; where not, there is no CUDA.
+    for path in (None, '/usr/local/nvidia/lib64', '/usr/local/nvidia/lib64:/run/penstock/lib/cuda'):
+        setting = ['-e', 'LD_LIBRARY_PATH=' + path] if path else []
+        r = node.inside(options['cam'] + setting, *load, '--count', '1', '--memory', str(5 << 30))
+        assert r.returncode != 0 and 'out of memory (2)' in r.stderr, (path, r)
+    r = node.inside(options['cam'], 'env', '-u', 'LD_LIBRARY_PATH', *load, '--count', '1')
+    assert r.returncode != 0 and 'out of memory' not in r.stderr, r
     assert podman('kill', node.full('cam')).returncode == 0
     wait_for(lambda: used(node, 'cam') == 0, 'the dead container to hold nothing')
 

@@ -119,9 +119,32 @@ struct list {
 	struct cdi *cdi;
 	struct pen_cdi_device *v;
 	size_t n, room;
+	json_t *common;                      /* NULL: nothing */
 	char left_out[PEN_NAME_MAX + 1];
 	struct pen_service_edit edit[PEN_EDITS_MAX];
 };
+
+/*
+ * The driver's files are the same for all and many: said once, for every device of the file. Without a node they open nothing, so
+ * that a contract for other devices gets them as well does no harm. Nodes are each contract's own. Return: how many edits are left.
+ */
+static size_t take_common(struct list *l, size_t n)
+{
+	struct pen_cdi_device all = { .edits = NULL };
+	size_t own = 0, ncommon = 0;
+	struct pen_service_edit *common = l->common ? NULL : calloc(n, sizeof(*common));
+	for (size_t i = 0; i < n; i++) {
+		const struct pen_service_edit *e = &l->edit[i];
+		if (!e->vendor || e->kind == PEN_EDIT_NODE)
+			memmove(&l->edit[own++], e, sizeof(*e));
+		else if (common)
+			common[ncommon++] = *e;
+	}
+	if (ncommon && pen_cdi_device_set(&all, "", common, ncommon) == 0)
+		l->common = all.edits;
+	free(common);
+	return own;
+}
 
 static void add(void *arg, const struct pen_service_tenant *t)
 {
@@ -138,7 +161,7 @@ static void add(void *arg, const struct pen_service_tenant *t)
 		l->v = v;
 		l->room = room;
 	}
-	size_t n = pen_service_edits(l->cdi->s, t->name, NULL, l->edit, PEN_EDITS_MAX);
+	size_t n = take_common(l, pen_service_edits(l->cdi->s, t->name, NULL, l->edit, PEN_EDITS_MAX));
 	struct pen_cdi_device *d = &l->v[l->n];
 	if (pen_cdi_device_set(d, t->name, l->edit, n) == 0)
 		l->n++;
@@ -168,7 +191,7 @@ static char *text_now(struct cdi *c)
 		qsort(l->v, l->n, sizeof(*l->v), by_name);
 	tell_left_out(c, l->left_out);
 	c->listed = l->n;
-	char *text = pen_cdi_text(l->v, l->n);
+	char *text = pen_cdi_text(l->common, l->v, l->n);
 	free(l->v);
 	free(l);
 	return text;

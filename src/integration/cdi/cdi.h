@@ -24,8 +24,8 @@ struct pen_cdi_device {
 bool pen_cdi_name_is_valid(const char *name);
 /* Return: 0; -ENOMEM. */
 int pen_cdi_device_set(struct pen_cdi_device *d, const char *name, const struct pen_service_edit *edits, size_t n);
-/* The file's text for tenants and what each needs, whose references it takes: malloc'ed, NULL without memory. */
-char *pen_cdi_text(const struct pen_cdi_device *v, size_t n);
+/* The file's text for tenants and what each needs, and what all do (NULL: nothing), whose references it takes: malloc'ed, NULL without memory. */
+char *pen_cdi_text(json_t *common, const struct pen_cdi_device *v, size_t n);
 /* Writes @text to @dir/PEN_CDI_FILE, whole or not at all; NULL removes it. Makes no directory above @dir. Return: 0; negative errno. */
 int pen_cdi_write(const char *dir, const char *text);
 

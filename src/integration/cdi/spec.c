@@ -51,7 +51,7 @@ int pen_cdi_device_set(struct pen_cdi_device *d, const char *name, const struct 
 	return o ? 0 : -ENOMEM;
 }
 
-char *pen_cdi_text(const struct pen_cdi_device *v, size_t n)
+char *pen_cdi_text(json_t *common, const struct pen_cdi_device *v, size_t n)
 {
 	json_t *devices = json_array();
 	bool digit = false;
@@ -60,6 +60,8 @@ char *pen_cdi_text(const struct pen_cdi_device *v, size_t n)
 		digit |= isdigit((unsigned char)v[i].name[0]) != 0;
 	}
 	json_t *o = json_pack("{s:s, s:s, s:o}", "cdiVersion", digit ? "0.5.0" : "0.3.0", "kind", PEN_CDI_KIND, "devices", devices);
+	if (common)
+		json_object_set_new(o, "containerEdits", common);
 	char *text = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
 	json_decref(o);
 	return text;

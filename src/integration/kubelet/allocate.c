@@ -130,11 +130,13 @@ static void fill(struct answer *a, struct pen_kube_plugin *p, const struct pen_k
 	size_t n = pen_service_edits(p->k->s, l->tenant, c->key, a->edit, PEN_EDITS_MAX);
 	for (size_t i = 0; i < n; i++) {
 		struct pen_service_edit *e = &a->edit[i];
+		if (e->vendor && p->profile.cdi[0])   /* the CDI device brings its own; what is in both comes twice */
+			continue;
 		if (e->kind == PEN_EDIT_ENV)
 			put_env(a, e->inside, e->host);
 		else if (e->kind == PEN_EDIT_MOUNT)
 			put_mount(a, e);
-		else if (!p->profile.cdi[0])   /* the CDI device brings its own; what is in both comes twice */
+		else
 			put_node(a, e);
 	}
 	struct pen_service_tenant t;
