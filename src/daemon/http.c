@@ -20,6 +20,7 @@
 #include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <zlib.h>
@@ -151,11 +152,26 @@ static bool pack(const char *text, size_t len, struct evbuffer *out)
 	return ok;
 }
 
+/* "gzip", "br;q=1, gzip;q=0.5"; not "gzip;q=0". */
+static bool takes_gzip(const char *list)
+{
+	for (const char *s = list; s && (s = strstr(s, "gzip")); s += strlen("gzip")) {
+		const char *q = s + strlen("gzip");
+		q += strspn(q, " \t");
+		if (*q != ';')
+			return true;
+		q += 1 + strspn(q + 1, " \t");
+		if (strncasecmp(q, "q=", 2) || strtod(q + 2, NULL) > 0)
+			return true;
+	}
+	return false;
+}
+
 static void put_text(struct evhttp_request *req, struct evbuffer *out, const char *text)
 {
 	const char *takes = evhttp_find_header(evhttp_request_get_input_headers(req), "Accept-Encoding");
 	size_t len = strlen(text);
-	if (len > PACK_ABOVE && takes && strstr(takes, "gzip") && pack(text, len, out)) {
+	if (len > PACK_ABOVE && takes_gzip(takes) && pack(text, len, out)) {
 		evhttp_add_header(evhttp_request_get_output_headers(req), "Content-Encoding", "gzip");
 		return;
 	}
@@ -357,6 +373,21 @@ static void on_request(struct evhttp_request *req, void *arg)
 
 /* ---- doors ------------------------------------------------------------------------------------------------------------------ */
 
+static in_port_t port_of(const struct sockaddr_storage *sa)
+{
+	return sa->ss_family == AF_INET ? ((const struct sockaddr_in *)(const void *)sa)->sin_port :
+	       sa->ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)(const void *)sa)->sin6_port : 0;
+}
+
+/* Not one by which an integration asks somebody else. */
+static bool came_to_reader(const struct pen_http *h, const struct sockaddr_storage *own)
+{
+	struct sockaddr_storage door = { 0 };
+	socklen_t len = sizeof(door);
+	return h->reader.listener && getsockname(evconnlistener_get_fd(h->reader.listener), (struct sockaddr *)&door, &len) == 0 &&
+	       port_of(own) && port_of(own) == port_of(&door);
+}
+
 /* For the table of connections. The daemon has other stream sockets too: its log, for one. */
 static enum pen_conn_kind kind_of(void *arg, int fd)
 {
@@ -370,7 +401,7 @@ static enum pen_conn_kind kind_of(void *arg, int fd)
 	    getsockname(fd, (struct sockaddr *)&sa, &sa_len) < 0)
 		return PEN_CONN_NONE;
 	if (sa.ss_family != AF_UNIX)
-		return PEN_CONN_READER;
+		return came_to_reader(h, &sa) ? PEN_CONN_READER : PEN_CONN_NONE;
 	struct ucred cred;
 	len = sizeof(cred);
 	if (getsockname(evconnlistener_get_fd(h->control.listener), (struct sockaddr *)&control, &control_len) < 0 ||

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* /metrics: Prometheus text format 0.0.4. Names of tenants and devices hold no character that a label must escape but \ and ". */
+/* /metrics: Prometheus text format 0.0.4. Labels of tenants may hold anything. */
 #include "base/auto.h"
 #include "daemon/api.h"
 #include "daemon/drain.h"
@@ -22,7 +22,7 @@ static void put_label(FILE *f, const char *key, const char *value)
 	for (; *value; value++) {
 		if (*value == '"' || *value == '\\')
 			fputc('\\', f);
-		fputc(*value, f);
+		fputs(*value == '\n' ? "\\n" : (const char[]){ *value, 0 }, f);   /* a label may come from the database as it is */
 	}
 	fputc('"', f);
 }

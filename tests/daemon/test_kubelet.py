@@ -2,11 +2,13 @@
 """The kubelet's device plugin against a kubelet that behaves as badly as real ones: registration, restarts, streams, gRPC."""
 import json
 import os
+import resource
 import socket
 import struct
 import subprocess
 import sys
 import tempfile
+import time
 
 import fake
 import kubelet_standin
@@ -18,9 +20,14 @@ ALL = {f'g{g}-s{s}' for g in (0, 1) for s in range(4)}
 ALLOCATE = '/v1beta1.DevicePlugin/Allocate'
 
 
-def good(n, resource=R):
+def cpu_ticks(pid):
+    with open(f'/proc/{pid}/stat', encoding='ascii', errors='replace') as f:
+        return sum(int(v) for v in f.read().rsplit(')', 1)[1].split()[11:13])
+
+
+def good(n, name=R):
     """The kubelet of a node has its list, and Allocate works."""
-    p = n.kubelet.wait_list(resource, lambda p: p.healthy(), 'a healthy list')
+    p = n.kubelet.wait_list(name, lambda p: p.healthy(), 'a healthy list')
     free = sorted(p.healthy())[0]
     tenant_dir(p.allocate([free]))
     return p
@@ -390,6 +397,26 @@ def test_many_connections():
             socks.append(s)
         for s in socks:
             s.close()
+        good(n)
+
+
+def test_out_of_descriptors():
+    """Connections that cannot be taken: the daemon does not spin on them, and takes them when it can."""
+    with Node() as n:
+        n.kubelet.start()
+        p = good(n)
+        pid = n.daemon.proc.pid
+        used = len(os.listdir(f'/proc/{pid}/fd'))
+        most = resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (used, most))
+        raws = [Raw(os.path.join(n.kubelet_dir, p.endpoint)) for _ in range(16)]      # into the backlog
+        before = cpu_ticks(pid)
+        time.sleep(1)                                           # nothing happens: that is what is looked for
+        spent = (cpu_ticks(pid) - before) / os.sysconf('SC_CLK_TCK')
+        assert spent < 0.3, f'{spent} s of CPU in a second'
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, most))
+        for raw in raws:
+            raw.close()
         good(n)
 
 

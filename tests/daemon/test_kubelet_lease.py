@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import signal
+import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -468,6 +470,27 @@ def test_waits_for_a_container_that_is_there():
             box.close()
 
 
+def test_made_up_mounts():
+    """Somebody mounts a directory of another's name in a namespace of his own: that keeps no lease."""
+    if not can_mount():
+        return
+    with Node(more=SHORT) as n:
+        p = start(n)
+        name = os.path.basename(tenant_dir(p.allocate(['g0-s0'])))
+        fake_dir = f'{n.dir}/elsewhere/containers/{name}'
+        at = f'{n.dir}/at'
+        os.makedirs(fake_dir)
+        os.mkdir(at)
+        # Once of the same file system, once of one of his own.
+        script = (f'mount --bind {fake_dir} {at} && mount -t tmpfs none {n.dir}/elsewhere && mkdir -p {fake_dir} {at}2 && '
+                  f'mount --bind {fake_dir} {at}2 && echo there && read x')
+        with subprocess.Popen(['unshare', '-m', '--propagation', 'private', 'sh', '-c', script], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                              text=True) as proc:
+            assert proc.stdout.readline() == 'there\n'
+            wait_state(n, 'lapsed', 'g0-s0')
+            proc.stdin.close()
+
+
 class Cgroup:
     """A cgroup with the path of a container, below this process's, in whichever hierarchy may be written."""
 
@@ -557,6 +580,61 @@ def test_whose_container():
         cgroup.close()
 
 
+def test_hostile_names():
+    """Names as no API server would let them through: a label stays one label, a line one line, and a terminal is told nothing."""
+    uid, cid = str(uuid.uuid4()), '1123456789abcdef' * 4
+    cgroup = Cgroup('kubepods', 'burstable', 'pod' + uid, cid)
+    if not cgroup.made:
+        print('  (without: no cgroup can be made here)')
+        return
+    odd = 'a"} 1\npenstock_lost{x="\\\x1b[2J\u202e'
+    try:
+        with Node(more='') as n:
+            bundles = n.dir + '/bundles'
+            n.config(more=f'  bundles: {bundles}\n')
+            n.daemon.request('POST', '/v1/config/reload')
+            bundle(bundles, cid, namespace=odd * 40, pod=odd, uid=uid, container=odd)
+            p = start(n)
+            proc = in_container(n, p.allocate(['g0-s0']), cgroup)
+            name = n.lease_of('g0-s0')['tenant']
+            wait_for(lambda: 'pod' in n.daemon.tenant(name)['labels'], 'the labels')
+
+            def check():
+                text = n.daemon.get('/metrics')
+                lines = [l for l in text.splitlines() if name in l]
+                assert lines and all(l.startswith('penstock_') and not l.startswith('penstock_lost') for l in lines), lines
+                assert 'penstock_lost' not in {l.split('{')[0].split(' ')[0] for l in text.splitlines()}
+                assert '\x1b' not in text and max(len(l) for l in lines) < 2000, lines
+                return text
+            text = check()
+            if shutil.which('promtool'):
+                r = subprocess.run(['promtool', 'check', 'metrics'], input=text, capture_output=True, text=True, check=False)
+                assert r.returncode == 0 and not r.stderr, r
+            ps = subprocess.run([os.environ['PENSTOCK'], '--socket', n.daemon.sock, 'ps', '-o', 'wide'], check=True, capture_output=True,
+                                text=True).stdout
+            assert '\x1b' not in ps and len(ps.splitlines()) == 2, ps
+            end(proc)
+            settle(n)
+            # An older daemon, or a person, has written something else into the database.
+            n.daemon.stop()
+            db = sqlite3.connect(n.daemon.state + '/penstock.db')
+            table, column = next((t, c) for t, in db.execute("SELECT name FROM sqlite_master WHERE type='table'")
+                                 for c in [r[1] for r in db.execute(f'PRAGMA table_info({t})')]
+                                 if db.execute(f'SELECT 1 FROM {t} WHERE "{c}" LIKE \'%"labels"%\'').fetchone())
+            note = json.loads(db.execute(f'SELECT "{column}" FROM {table} WHERE "{column}" LIKE \'%"labels"%\'').fetchone()[0])
+            note['labels'] = {'pod': 'x"\npenstock_lost 1', 'namespace': 7, 'y': ['z']}
+            db.execute(f'UPDATE {table} SET "{column}"=? WHERE "{column}" LIKE \'%"labels"%\'', (json.dumps(note),))
+            db.commit()
+            db.close()
+            n.start()
+            assert n.daemon.tenant(name), n.daemon.log()
+            procs = fake.Client(n.daemon.tenant(name)['dir']).attach(ONE)
+            check()
+            procs.s.close()
+    finally:
+        cgroup.close()
+
+
 def test_whose_container_by_the_port():
     """No bundle that anybody knows: the kubelet's read-only port, else its checkpoint."""
     from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -609,6 +687,46 @@ def test_whose_container_by_the_port():
         server.shutdown()
         server.server_close()
         cgroup.close()
+
+
+def test_a_port_that_trickles():
+    """Whatever answers there, a byte at a time and for ever, keeps the helper from others' files for seconds at most."""
+    cgroup = Cgroup('kubepods', 'pod' + str(uuid.uuid4()), 'fedcba9876543210' * 4)
+    if not cgroup.made:
+        print('  (without: no cgroup can be made here)')
+        return
+    with socket.socket() as server, Node(top='metrics:\n  interval: 1h\n') as n:
+        server.bind(('127.0.0.1', 0))
+        server.listen()
+        over = threading.Event()
+
+        def trickle():
+            c, _ = server.accept()
+            with c:
+                while not over.wait(0.2):
+                    try:
+                        c.send(b'x')
+                    except OSError:
+                        return
+        t = threading.Thread(target=trickle)
+        t.start()
+        try:
+            with open(n.dir + '/penstock.yaml', encoding='utf-8') as f:
+                text = f.read().replace('pods: none', f'pods: 127.0.0.1:{server.getsockname()[1]}')
+            with open(n.dir + '/penstock.yaml', 'w', encoding='utf-8') as f:
+                f.write(text)
+            n.daemon.request('POST', '/v1/config/reload')
+            p = start(n)
+            proc = in_container(n, p.allocate(['g0-s0']), cgroup)
+            data = {'Data': {'PodDeviceEntries': []}}
+            with open(n.kubelet_dir + '/kubelet_internal_checkpoint', 'w', encoding='utf-8') as f:
+                json.dump(data, f)
+            wait_for(lambda: n.status()['checkpoint'], 'the checkpoint to be read')
+            end(proc)
+        finally:
+            over.set()
+            t.join()
+            cgroup.close()
 
 
 def test_alias_slots_share_the_budget():

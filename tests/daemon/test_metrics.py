@@ -153,6 +153,21 @@ def test_textfile():
             assert len([e for e in node.get(f'/v1/events?since={since}&limit=99')['events'] if e['kind'] == 'alert']) == 1
 
 
+def test_encodings():
+    """What is not asked for, or is refused, is not packed."""
+    with Daemon() as node:
+        clients = with_tenants(node, 4)
+        for takes, packed in (('gzip', True), ('br, gzip ;q=0.5', True), ('gzip;q=1.0, *;q=0', True), ('gzip;q=0', False), ('identity, gzip; q=0.0', False),
+                              ('identity', False), ('', False)):
+            c = Unix(node.sock)
+            c.request('GET', '/metrics', headers={'Accept-Encoding': takes})
+            r = c.getresponse()
+            data = r.read()
+            assert (r.getheader('Content-Encoding') == 'gzip') == packed == (data[:2] == b'\x1f\x8b'), (takes, r.headers)
+            c.close()
+        assert len(clients) == 4
+
+
 def test_size():
     """64 tenants in 50 KB, as a scraper takes them; the same text as unpacked."""
     with Daemon() as node:

@@ -202,6 +202,49 @@ static void test_pods(void **state)
 	assert_int_equal(pen_kube_who_pods("nope", 4, &nobody), -EINVAL);
 }
 
+static void test_place(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *text, *dir, *dev, *above;
+	} cases[] = {
+		{ "20 1 8:1 / / rw - ext4 x rw\n21 20 0:25 / /run rw - tmpfs t rw\n", "/run/penstock", "0:25", "/penstock/containers/" },
+		{ "20 1 8:1 / / rw - ext4 x rw\n21 20 0:25 / /ru rw - tmpfs t rw\n", "/run/penstock", "8:1", "/run/penstock/containers/" },
+		/* a part of a file system, and the daemon in a container of its own */
+		{ "20 1 0:40 /@/root / rw - btrfs x rw\n", "/run/penstock", "0:40", "/@/root/run/penstock/containers/" },
+		{ "20 1 0:41 / / rw - overlay x rw\n21 20 0:25 /penstock /run/penstock rw - tmpfs t rw\n", "/run/penstock", "0:25", "/penstock/containers/" },
+		/* what is mounted over it last is what is seen */
+		{ "20 1 8:1 / / rw\n21 20 0:25 / /run rw\n22 21 0:26 / /run rw\n", "/run/penstock", "0:26", "/penstock/containers/" },
+		{ "", "/run/penstock", NULL, NULL }, { "rubbish\n\n x\n", "/run/penstock", NULL, NULL },
+		{ "20 1 123456789012345678901234567890:1 / / rw\n", "/run/penstock", NULL, NULL },
+	};
+	for (size_t i = 0; i < PEN_ARRAY_LEN(cases); i++) {
+		struct pen_kube_place p;
+		int r = pen_kube_place_find(cases[i].text, cases[i].dir, &p);
+		if (r != (cases[i].dev ? 0 : -ENOENT))
+			fail_msg("case %zu: %d", i, r);
+		if (r < 0)
+			continue;
+		assert_string_equal(p.dev, cases[i].dev);
+		assert_string_equal(p.above, cases[i].above);
+	}
+}
+
+static void test_port_owner(void **state)
+{
+	(void)state;
+#define HEAD "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+#define LINE(local, st, uid) "   0: " local " 00000000:0000 " st " 00000000:00000000 00:00000000 00000000  " uid "        0 1544 1 00000000a06e3cf6 100 0 0 10 0\n"
+	assert_int_equal(pen_kube_port_owner(HEAD LINE("0100007F:280F", "0A", "   0"), 10255), 1);
+	assert_int_equal(pen_kube_port_owner(HEAD LINE("00000000000000000000000000000000:280F", "0A", "   0"), 10255), 1);
+	assert_int_equal(pen_kube_port_owner(HEAD LINE("0100007F:280F", "0A", "1000"), 10255), -1);
+	assert_int_equal(pen_kube_port_owner(HEAD LINE("00000000:280F", "0A", "   0") LINE("0100007F:280F", "0A", "1000"), 10255), -1);
+	/* connected and not listening; another port; nothing */
+	assert_int_equal(pen_kube_port_owner(HEAD LINE("0100007F:280F", "01", "   0") LINE("0100007F:2810", "0A", "   0"), 10255), 0);
+	assert_int_equal(pen_kube_port_owner("", 10255), 0);
+	assert_int_equal(pen_kube_port_owner("0: \n::\n0: zz:280F", 10255), 0);
+}
+
 static void test_checkpoint(void **state)
 {
 	(void)state;
@@ -338,7 +381,7 @@ int main(void)
 		cmocka_unit_test(test_machine), cmocka_unit_test(test_ids),	 cmocka_unit_test(test_frames),
 		cmocka_unit_test(test_percent), cmocka_unit_test(test_cgroup),	 cmocka_unit_test(test_bundle),
 		cmocka_unit_test(test_pods),	cmocka_unit_test(test_checkpoint), cmocka_unit_test(test_slots),
-		cmocka_unit_test(test_client),
+		cmocka_unit_test(test_client),	cmocka_unit_test(test_place),	 cmocka_unit_test(test_port_owner),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -15,6 +15,7 @@
 #define CONNECTIONS_MAX 32
 #define PATH_MAX_ 128
 #define HEAD 5
+#define REST_MS 100
 
 struct conn;
 
@@ -50,7 +51,7 @@ struct pen_grpc_server {
 	size_t n_methods;
 	void *arg;
 	int fd;
-	struct event *ev;
+	struct event *ev, *rest_ev;
 	struct conn *conns;
 	unsigned n_conns;
 };
@@ -303,8 +304,13 @@ static void on_accept(evutil_socket_t listener, short what, void *arg)
 	struct pen_grpc_server *s = arg;
 	(void)what;
 	int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-	if (fd < 0)
+	if (fd < 0) {
+		/* Out of descriptors or memory: who is in the backlog would wake us again at once, and for ever. */
+		if ((errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) &&
+		    event_add(s->rest_ev, &(struct timeval){ .tv_usec = REST_MS * 1000 }) == 0)
+			event_del(s->ev);
 		return;
+	}
 	nghttp2_session_callbacks *cb = s->n_conns < CONNECTIONS_MAX ? make_callbacks() : NULL;
 	struct conn *c = cb ? calloc(1, sizeof(*c)) : NULL;
 	if (!c) {
@@ -325,6 +331,13 @@ static void on_accept(evutil_socket_t listener, short what, void *arg)
 	pen_h2_flush(c->h2);   /* SETTINGS */
 }
 
+static void on_rested(evutil_socket_t fd, short what, void *arg)
+{
+	struct pen_grpc_server *s = arg;
+	(void)fd, (void)what;
+	event_add(s->ev, NULL);
+}
+
 int pen_grpc_server_create(struct event_base *base, int fd, const struct pen_grpc_method *methods, size_t n, void *arg,
 			   struct pen_grpc_server **ret_server)
 {
@@ -335,7 +348,8 @@ int pen_grpc_server_create(struct event_base *base, int fd, const struct pen_grp
 	}
 	*s = (struct pen_grpc_server){ .base = base, .methods = methods, .n_methods = n, .arg = arg, .fd = fd };
 	s->ev = event_new(base, fd, EV_READ | EV_PERSIST, on_accept, s);
-	if (!s->ev || event_add(s->ev, NULL) < 0) {
+	s->rest_ev = evtimer_new(base, on_rested, s);
+	if (!s->ev || !s->rest_ev || event_add(s->ev, NULL) < 0) {
 		pen_grpc_server_destroy(s);
 		return -ENOMEM;
 	}
@@ -355,6 +369,8 @@ void pen_grpc_server_destroy(struct pen_grpc_server *s)
 		close_conn(c);
 	if (s->ev)
 		event_free(s->ev);
+	if (s->rest_ev)
+		event_free(s->rest_ev);
 	close(s->fd);
 	free(s);
 }

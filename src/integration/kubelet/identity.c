@@ -4,6 +4,7 @@
  * runtime's bundle says namespace, pod and container; else the kubelet's read-only port; else its checkpoint the pod's UID and the container.
  */
 #include "base/auto.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "integration/kubelet/internal.h"
 
@@ -11,6 +12,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <jansson.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -20,7 +22,9 @@
 #define BUNDLE_MAX (4 << 20)
 #define PODS_MAX (32 << 20)
 #define MOUNTINFO_MAX (1 << 20)   /* a container may mount what it likes */
-#define PORT_MS 1000
+#define PORT_MS 1000              /* for each step ... */
+#define PORT_ALL_NS (3 * PEN_S)   /* ... and for all of the answer: who trickles would keep the helper from everybody else */
+#define SOCKETS_MAX (32 << 20)
 
 /* ---- cgroup ------------------------------------------------------------------------------------------------------------ */
 
@@ -114,28 +118,78 @@ int pen_kube_who_process(pid_t pid, struct pen_kube_who *ret)
 
 /* ---- mounts -------------------------------------------------------------------------------------------------------------- */
 
-/*
- * Lines of mountinfo: "36 35 98:0 /root/in/its/filesystem /where ...". The last two parts of the third path are looked at, since /run may be
- * a file system of its own or a part of another. One whose directory is gone ends in "//deleted", and is nobody's.
- */
-static void take_mount(const char *line, void (*fn)(void *arg, const char *name), void *arg)
+/* A line of mountinfo: "36 35 98:0 /root/in/its/filesystem /where ...". */
+struct mount {
+	const char *dev, *root, *at;
+	size_t dev_len, root_len, at_len;
+};
+
+static void read_mount(const char *line, struct mount *m)
 {
-	static const char above[] = "/" PEN_KUBE_CONTAINERS "/";
-	char name[PEN_NAME_MAX + 1];
-	for (unsigned field = 0; field < 3; field++) {
-		line += strcspn(line, " \n");
+	const char *field[5];
+	size_t len[5];
+	for (unsigned i = 0; i < PEN_ARRAY_LEN(field); i++) {
+		field[i] = line;
+		len[i] = strcspn(line, " \n");
+		line += len[i];
 		line += *line == ' ';
 	}
-	size_t len = strcspn(line, " \n"), at = len, n = strlen(above);
-	while (at && line[at - 1] != '/')
-		at--;
-	if (at < n || memcmp(line + at - n, above, n) || len - at >= sizeof(name) || len == at)
+	*m = (struct mount){ field[2], field[3], field[4], len[2], len[3], len[4] };
+}
+
+static size_t length_in(const char *dir, const struct mount *m)
+{
+	if (m->at_len == 1)   /* "/" */
+		return 0;
+	return !strncmp(dir, m->at, m->at_len) && (dir[m->at_len] == '/' || !dir[m->at_len]) ? m->at_len : SIZE_MAX;
+}
+
+/*
+ * Whoever has a namespace of his own can mount a directory of any name: only one in the file system, and at the place in it, where the daemon
+ * makes them counts. The last of the mounts that cover a path is the one that is seen.
+ */
+int pen_kube_place_find(const char *mountinfo, const char *runtime_dir, struct pen_kube_place *ret)
+{
+	struct mount best = { .dev = NULL };
+	size_t longest = 0;
+	for (const char *line = mountinfo; *line; line += strcspn(line, "\n"), line += *line == '\n') {
+		struct mount m;
+		read_mount(line, &m);
+		size_t len = m.at_len ? length_in(runtime_dir, &m) : SIZE_MAX;
+		if (len == SIZE_MAX || (best.dev && len < longest))
+			continue;
+		best = m;
+		longest = len;
+	}
+	if (!best.dev || best.dev_len >= sizeof(ret->dev))
+		return -ENOENT;
+	copy(ret->dev, sizeof(ret->dev), best.dev, best.dev_len);
+	int root = best.root_len == 1 ? 0 : (int)best.root_len;
+	int n = snprintf(ret->above, sizeof(ret->above), "%.*s%s/" PEN_KUBE_CONTAINERS "/", root, best.root, runtime_dir + longest);
+	return n >= (int)sizeof(ret->above) ? -ENAMETOOLONG : 0;
+}
+
+int pen_kube_place_now(const char *runtime_dir, struct pen_kube_place *ret)
+{
+	char real[PATH_MAX];
+	pen_auto_free char *text = NULL;
+	ssize_t n = realpath(runtime_dir, real) ? pen_kube_read_file("/proc/self/mountinfo", MOUNTINFO_MAX, &text) : -errno;
+	return n < 0 ? (int)n : pen_kube_place_find(text, real, ret);
+}
+
+/* One whose directory is gone ends in "//deleted", and is nobody's. */
+static void take_mount(const struct mount *m, const struct pen_kube_place *place, void (*fn)(void *arg, const char *name), void *arg)
+{
+	char name[PEN_NAME_MAX + 1];
+	size_t n = strlen(place->above);
+	if (m->dev_len != strlen(place->dev) || memcmp(m->dev, place->dev, m->dev_len) || m->root_len <= n || m->root_len - n >= sizeof(name) ||
+	    memcmp(m->root, place->above, n) || memchr(m->root + n, '/', m->root_len - n))
 		return;
-	copy(name, sizeof(name), line + at, len - at);
+	copy(name, sizeof(name), m->root + n, m->root_len - n);
 	fn(arg, name);
 }
 
-int pen_kube_each_mount(pid_t pid, void (*fn)(void *arg, const char *name), void *arg)
+int pen_kube_each_mount(pid_t pid, const struct pen_kube_place *place, void (*fn)(void *arg, const char *name), void *arg)
 {
 	char path[48];
 	pen_auto_free char *text = NULL;
@@ -143,8 +197,11 @@ int pen_kube_each_mount(pid_t pid, void (*fn)(void *arg, const char *name), void
 	ssize_t n = pen_kube_read_file(path, MOUNTINFO_MAX, &text);
 	if (n < 0)
 		return (int)n;
-	for (const char *line = text; *line; line += strcspn(line, "\n"), line += *line == '\n')
-		take_mount(line, fn, arg);
+	for (const char *line = text; *line; line += strcspn(line, "\n"), line += *line == '\n') {
+		struct mount m;
+		read_mount(line, &m);
+		take_mount(&m, place, fn, arg);
+	}
 	return 0;
 }
 
@@ -226,6 +283,36 @@ int pen_kube_who_pods(const char *text, size_t len, struct pen_kube_who *who)
 	return r;
 }
 
+/*
+ * Any user may listen on a port that the kubelet leaves alone, and would then name pods as he likes: of the ports that nobody has configured
+ * only root's count. A line of /proc/net/tcp: "0: 0100007F:280F 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000 ...".
+ */
+int pen_kube_port_owner(const char *text, unsigned port)
+{
+	int owner = 0;
+	for (const char *line = text; *line && owner >= 0; line += strcspn(line, "\n"), line += *line == '\n') {
+		unsigned local, state, uid;
+		if (sscanf(line, " %*u: %*32[0-9A-F]:%4x %*32[0-9A-F]:%*4x %2x %*8x:%*8x %*2x:%*8x %*8x %u", &local, &state, &uid) == 3 &&
+		    state == 0x0a && local == port)
+			owner = uid ? -1 : 1;
+	}
+	return owner;
+}
+
+static bool is_roots(unsigned port)
+{
+	static const char *const files[] = { "/proc/net/tcp", "/proc/net/tcp6" };
+	bool found = false;
+	for (size_t i = 0; i < PEN_ARRAY_LEN(files); i++) {
+		pen_auto_free char *text = NULL;
+		int owner = pen_kube_read_file(files[i], SOCKETS_MAX, &text) > 0 ? pen_kube_port_owner(text, port) : 0;
+		if (owner < 0)
+			return false;
+		found |= owner > 0;
+	}
+	return found;
+}
+
 /* Waits, at most PORT_MS for each step. */
 static ssize_t http_get(const char *address, unsigned port, char **ret_text)
 {
@@ -241,7 +328,9 @@ static ssize_t http_get(const char *address, unsigned port, char **ret_text)
 		return -errno;
 	size_t len = 0, room = 65536;
 	pen_auto_free char *text = malloc(room + 1);
-	for (;;) {
+	for (uint64_t until = pen_mono_ns() + PORT_ALL_NS;;) {
+		if (pen_mono_ns() > until)
+			return -ETIMEDOUT;
 		ssize_t n = text ? recv(fd, text + len, room - len, 0) : -1;
 		if (n < 0)
 			return text ? -errno : -ENOMEM;
@@ -301,7 +390,8 @@ static bool ask_bundles(struct job *j)
 static bool ask_pods(struct job *j)
 {
 	if (!strcmp(j->pods, "auto"))   /* kubelets; KubeEdge's EdgeCore */
-		return ask_port("127.0.0.1", 10255, &j->who) || ask_port("127.0.0.1", 10350, &j->who);
+		return (is_roots(10255) && ask_port("127.0.0.1", 10255, &j->who)) ||
+		       (is_roots(10350) && ask_port("127.0.0.1", 10350, &j->who));
 	char *colon = strrchr(j->pods, ':');
 	if (!colon)
 		return false;

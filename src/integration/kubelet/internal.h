@@ -195,8 +195,17 @@ int pen_kube_who_process(pid_t pid, struct pen_kube_who *ret);
 /* Finds out the rest aside from the loop and labels the tenant. */
 void pen_kube_identify(struct pen_kube *k, const struct pen_kube_lease *l, const struct pen_kube_who *who);
 #define PEN_KUBE_CONTAINERS "containers"   /* the folder above the directories of tenants for containers */
+/* Where the directories of tenants for containers lie, as mountinfo says it: file system, and path in it with a '/' behind. */
+struct pen_kube_place {
+	char dev[16], above[2 * PEN_CONFIG_PATH_MAX];
+};
+/* From a text of mountinfo; of now. Return: 0; -ENOENT; -ENAMETOOLONG; negative errno. */
+int pen_kube_place_find(const char *mountinfo, const char *runtime_dir, struct pen_kube_place *ret);
+int pen_kube_place_now(const char *runtime_dir, struct pen_kube_place *ret);
 /* Names of the tenants whose directories are mounted where a process is, some of them more than once. Return: 0; negative errno. */
-int pen_kube_each_mount(pid_t pid, void (*fn)(void *arg, const char *name), void *arg);
+int pen_kube_each_mount(pid_t pid, const struct pen_kube_place *place, void (*fn)(void *arg, const char *name), void *arg);
+/* Of a text of /proc/net/tcp: who listens on a port. Return: 1 root; 0 nobody; -1 somebody else, too. */
+int pen_kube_port_owner(const char *text, unsigned port);
 #define PEN_KUBE_SLOT_ENV "PENSTOCK_SLOT_"
 #define PEN_KUBE_SLOT_MOUNT "/run/penstock/slot/"   /* and the resource: each has a place of its own */
 

@@ -296,7 +296,9 @@ static void look_at_mount(void *arg, const char *name)
 static bool has_another(struct pen_kube *k, const struct pen_kube_lease *l, pid_t pid)
 {
 	struct others o = { .k = k, .own = l };
-	return pen_kube_each_mount(pid, look_at_mount, &o) == 0 && o.found;
+	struct pen_kube_place place;
+	return pen_kube_place_now(pen_service_config(k->s)->runtime_dir, &place) == 0 &&
+	       pen_kube_each_mount(pid, &place, look_at_mount, &o) == 0 && o.found;
 }
 
 int pen_kube_lease_claim(struct pen_kube *k, const char *tenant, pid_t pid, char *why, size_t n)

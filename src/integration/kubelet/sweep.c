@@ -29,6 +29,8 @@ struct due {
 
 struct sweep {
 	struct pen_kube *k;
+	char runtime_dir[PEN_CONFIG_PATH_MAX + 1];
+	struct pen_kube_place place;
 	size_t n;
 	struct due v[DUE_MAX];
 };
@@ -78,14 +80,14 @@ static void look_at(const char *pid, struct seen_ns *seen, struct sweep *w)
 	name[n] = 0;
 	if (!is_new(seen, name))
 		return;
-	pen_kube_each_mount((pid_t)atoi(pid), match_mount, w);
+	pen_kube_each_mount((pid_t)atoi(pid), &w->place, match_mount, w);
 }
 
 static void sweep_work(void *arg)
 {
 	struct sweep *w = arg;
 	struct seen_ns seen = { .v = NULL };
-	DIR *proc = opendir("/proc");
+	DIR *proc = pen_kube_place_now(w->runtime_dir, &w->place) < 0 ? NULL : opendir("/proc");
 	const struct dirent *de;
 	while (proc && (de = readdir(proc)))
 		if (isdigit((unsigned char)de->d_name[0]))
@@ -174,6 +176,7 @@ static void start(struct pen_kube *k)
 	if (!w)
 		return;
 	w->k = k;
+	snprintf(w->runtime_dir, sizeof(w->runtime_dir), "%s", pen_service_config(k->s)->runtime_dir);
 	DL_FOREACH(k->leases, l)
 		if (waits(l) && w->n < DUE_MAX && pen_mono_ns() - l->since_ns >= lease_ns(k))
 			snprintf(w->v[w->n++].tenant, sizeof(w->v[0].tenant), "%s", l->tenant);
