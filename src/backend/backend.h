@@ -33,7 +33,7 @@ struct pen_backend {
 	 * discover - devices in the library's own order
 	 * @v:     room for @room devices
 	 * Mandatory. May crash or hang with the vendor's library: call it in a process that can be lost.
-	 * Return: number of devices; -ENOENT the library is not there; -ELIBBAD it lacks a symbol; -EIO a call failed.
+	 * Return: number of devices; -ENOENT the library is not there; -ENXIO it is not, though a card of the vendor is; -ELIBBAD it lacks a symbol; -EIO a call failed.
 	 */
 	int (*discover)(struct pen_backend_device *v, size_t room, struct pen_err *err);
 };

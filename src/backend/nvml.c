@@ -11,9 +11,12 @@
  */
 #include "backend/nvml.h"
 
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define LIBRARY "libnvidia-ml.so.1"
@@ -198,12 +201,45 @@ static void describe(const struct pen_nvml *nv, const struct pen_nvml_device *d,
 	ret->units = count_units(nv, d);
 }
 
+static int read_hex(const char *folder, const char *device, const char *file, unsigned *ret)
+{
+	char path[512];
+	snprintf(path, sizeof(path), "%s/%s/%s", folder, device, file);
+	FILE *f = fopen(path, "re");
+	int fields = f ? fscanf(f, "%x", ret) : 0;
+	if (f)
+		fclose(f);
+	return fields == 1 ? 0 : -EIO;
+}
+
+/* Address of an NVIDIA display or 3D controller; needs no driver. Return: 0; -ENOENT. */
+static int find_card(const char *folder, char *buf, size_t n)
+{
+	DIR *dir = opendir(folder);
+	bool found = false;
+	for (struct dirent *e; dir && !found && (e = readdir(dir)) != NULL;) {
+		unsigned vendor = 0, class = 0;
+		if (read_hex(folder, e->d_name, "vendor", &vendor) == 0 && read_hex(folder, e->d_name, "class", &class) == 0)
+			found = vendor == 0x10de && class >> 16 == 0x03;
+		if (found)
+			snprintf(buf, n, "%.20s", e->d_name);
+	}
+	if (dir)
+		closedir(dir);
+	return found ? 0 : -ENOENT;
+}
+
 static int discover(struct pen_backend_device *v, size_t room, struct pen_err *err)
 {
 	struct pen_nvml_device found[PEN_BACKEND_DEVICES_MAX];
 	char driver[NVML_SYSTEM_DRIVER_VERSION_BUFFER_SIZE] = "";
 	const struct pen_nvml *nv;
 	int r = pen_nvml_load(&nv, err);
+	char card[24];
+	const char *pci = getenv("PENSTOCK_PROBE_PCI");   /* for tests */
+	if (r == -ENOENT && find_card(pci ? pci : "/sys/bus/pci/devices", card, sizeof(card)) == 0)
+		return pen_err_x(err, -ENXIO, "an NVIDIA card is at %s, but its driver is not installed, or not in this container (%s)", card,
+				 LIBRARY);
 	if (r == 0)
 		r = pen_nvml_start(nv, err);
 	if (r < 0)

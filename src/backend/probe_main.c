@@ -11,6 +11,7 @@
 #include "backend/json.h"
 #include "backend/watch.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,7 +74,8 @@ static int list_devices(FILE *out)
 	for (size_t i = 0; i < 16 && (b = pen_backend_get(i)); i++) {
 		fprintf(out, "%s{\"api\":\"%s\",\"devices\":%d,\"error\":", comma, b->api, rc[i] > 0 ? rc[i] : 0);
 		pen_json_string(out, rc[i] < 0 ? errs[i].text : "");
-		fputc('}', out);
+		/* Absent: most machines lack most vendors. Wanting: what there is cannot be used. */
+		fprintf(out, ",\"absent\":%s,\"wanting\":%s}", rc[i] == -ENOENT ? "true" : "false", rc[i] == -ENXIO ? "true" : "false");
 		comma = ",";
 	}
 	fputs("]}\n", out);

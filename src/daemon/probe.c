@@ -87,8 +87,12 @@ static void take_answer(struct pen_daemon *d, const struct pen_probe *p)
 		if (!*text_of(v, "error"))
 			continue;
 		wanting = true;
-		pen_log(d->probe_again_ns ? PEN_LOG_DEBUG : PEN_LOG_INFO, "%s: %s", text_of(v, "api"), text_of(v, "error"));
+		bool news = !d->probe_again_ns && !json_is_true(json_object_get(v, "absent"));
+		enum pen_log_level level = json_is_true(json_object_get(v, "wanting")) ? PEN_LOG_WARN : PEN_LOG_INFO;
+		pen_log(news ? level : PEN_LOG_DEBUG, "%s: %s", text_of(v, "api"), text_of(v, "error"));
 	}
+	if (none && !d->probe_again_ns)
+		pen_log(PEN_LOG_INFO, "no device was found; `penstock doctor` says what is missing");
 	json_decref(o);
 	if (!none && d->probe_wait_ns == AGAIN_MAX_NS)   /* a library that is not there is no news for ever */
 		wanting = false;

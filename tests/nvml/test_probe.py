@@ -103,6 +103,14 @@ def test_discover_mig():
 def test_discover_without():
     devices, error = Card(libraries=None).discover()
     assert devices == [] and 'libnvidia-ml.so.1' in error, (devices, error)
+    with tempfile.TemporaryDirectory() as pci:
+        for vendor, kind, says in (('0x8086', '0x030000', False), ('0x10de', '0x040300', False), ('0x10de', '0x030200', True)):
+            os.makedirs(pci + '/0000:01:00.0', exist_ok=True)
+            for name, text in (('vendor', vendor), ('class', kind)):
+                with open(f'{pci}/0000:01:00.0/{name}', 'w', encoding='ascii') as f:
+                    f.write(text + '\n')
+            devices, error = Card(libraries=None, PENSTOCK_PROBE_PCI=pci).discover()
+            assert devices == [] and ('card is at 0000:01:00.0' in error) == says, (vendor, kind, error)
     card = Card(PENSTOCK_SIMGPU='')
     assert card.discover() == ([], 'nvmlInit: driver not loaded'), card.discover()
     # A call that fails for one card leaves the other.
