@@ -20,6 +20,7 @@
 
 #define MOUNT_TENANT "/run/penstock/tenant"   /* board/proto.h: PEN_TENANT_MOUNT */
 #define MOUNT_SHIMS "/run/penstock/lib"
+#define NO_PROMISES (1u << PEN_FIELD_name | 1u << PEN_FIELD_device)
 #define NVIDIA_LIBRARIES "/usr/local/nvidia/lib:/usr/local/nvidia/lib64"   /* where images of NVIDIA look, and the daemon mounts the driver */
 #define WAIT_STEP_NS (100 * 1000 * 1000)
 
@@ -248,6 +249,8 @@ static int allocate(struct alloc *a)
 			printf("penstock.io/tenant=%s\n", pen_json_str(tenant, "name"));   /* src/integration/cdi */
 		else
 			code = a->format == FORMAT_ENV ? put_env(tenant) : put_engine(a->cli, tenant);
+		if (!a->cli->quiet && !(a->contract.set_mask & ~NO_PROMISES))
+			fprintf(stderr, _("penstock: contract %s limits and guarantees nothing; --memory and --compute do\n"), pen_json_str(tenant, "name"));
 		if (!a->cli->quiet)
 			fprintf(stderr, _("penstock: contract %s stands; 'penstock end %s' ends it\n"), pen_json_str(tenant, "name"),
 				pen_json_str(tenant, "name"));

@@ -81,7 +81,7 @@ struct pen_cli {
 	X(inspect, "inspect", "[OPTIONS] NAME", PEN_CLI_SOCKET | PEN_CLI_JSON | PEN_CLI_WATCH, \
 	  N_("everything about one tenant, and how each promise is kept here")) \
 	X(why, "why", "[OPTIONS] NAME", PEN_CLI_SOCKET | PEN_CLI_JSON | PEN_CLI_WATCH, \
-	  N_("what holds a tenant up at this moment")) \
+	  N_("what holds a tenant up")) \
 	X(set, "set", "[OPTIONS] NAME --FIELD VALUE...", PEN_CLI_SOCKET | PEN_CLI_JSON | PEN_CLI_QUIET, \
 	  N_("change a contract while it is in use")) \
 	X(end, "end", "[OPTIONS] NAME...", PEN_CLI_SOCKET | PEN_CLI_QUIET, N_("end a contract")) \
@@ -115,7 +115,9 @@ PEN_COMMANDS(X)
 	  N_("podman (default) or docker: options for its run; cdi: the name of a device for its --device; env: variables for a program of this machine")) \
 	X("alloc", "", "--once", N_("the contract ends with the last process that has used it")) \
 	X("run", "alloc", "--wait", N_("queue until the contract can be kept, instead of being refused")) \
+	X("why", "", "--for TIME", N_("watch for so long, 0s to 1h, and add up; 1s by default, 0s: this moment alone")) \
 	X("set", "", "--force", N_("lower the memory below what is in use: new allocations are then refused")) \
+	X("end", "", "--force", N_("also where programs have it; their next calls fail")) \
 	X("events", "", "--since ID", N_("those after the event of that number")) \
 	X("usage", "", "--minutes N", N_("of the last N minutes, 60 by default, at most 180")) \
 	X("device", "", "--wait", N_("drain, release: return when nobody is left on the device")) \
@@ -147,7 +149,9 @@ int pen_cli_arguments(struct pen_cli *cli, int argc, char **argv);
 /* As above for those that take no more than options: anything else is a usage error. */
 int pen_cli_no_arguments(struct pen_cli *cli, int argc, char **argv);
 /* GET @path; for -o json prints the answer. Return: the answer (new reference), or NULL and *@ret_code set. */
-json_t *pen_cli_get(struct pen_cli *cli, const char *cmd, const char *path, int *ret_code);
+json_t *pen_cli_get(struct pen_cli *cli, const char *path, int *ret_code);
+/* GET /v1/tenants/@name@rest, likewise. */
+json_t *pen_cli_get_tenant(struct pen_cli *cli, const char *name, const char *rest, int *ret_code);
 /* Prints @answer as -o json asks. Return: true if that is all there is to print. */
 bool pen_cli_print_json(const struct pen_cli *cli, const json_t *answer);
 /* Calls @once every watch interval, or once. Return: its first exit code that is not 0, or 0. */
@@ -178,6 +182,10 @@ int pen_client_stream(const struct pen_cli *cli, const char *path, bool (*fn)(vo
 		      struct pen_err *err);
 /* Exit code for a result of pen_client_request(); prints the error. */
 int pen_client_exit(const char *cmd, int result, const struct pen_err *err);
+/* As above, for a path below /v1/tenants/@name. */
+int pen_client_exit_tenant(const struct pen_cli *cli, const char *name, int result, const struct pen_err *err);
+/* Says that nobody has that name, and who has one like it; @tenants: those that there are. Return: PEN_EXIT_NO_OBJECT (near.c). */
+int pen_cli_no_tenant(const char *cmd, const char *name, const json_t *tenants);
 /* Appends %-encoded @text to a path. */
 void pen_client_escape(char *buf, size_t n, const char *text);
 
@@ -197,6 +205,9 @@ int pen_install_path(const char *const *relative, char *buf, size_t n);
 int pen_drain_arguments(struct pen_cli *cli, int argc, char **argv, bool *ret_wait);
 bool pen_drain_is_verb(const char *verb, bool wait);   /* @wait: it can be waited for */
 int pen_drain_run(struct pen_cli *cli, const char *verb, bool wait, int n, char **devices);
+
+/* Interfaces of a device, "cuda+opencl": one word (device.c). Return: @buf. */
+char *pen_device_apis(char *buf, size_t n, const json_t *device);
 
 /* ---- tables (table.c) ------------------------------------------------------------------------------------------ */
 

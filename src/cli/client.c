@@ -186,6 +186,19 @@ int pen_client_stream(const struct pen_cli *cli, const char *path, bool (*fn)(vo
 	return r;
 }
 
+/* As pen_client_exit(), for a path below /v1/tenants/@name. */
+int pen_client_exit_tenant(const struct pen_cli *cli, const char *name, int result, const struct pen_err *err)
+{
+	json_t *all = NULL;
+	if (result != 404 || pen_client_request(cli, "GET", "/v1/tenants", NULL, &all, NULL) != 200) {
+		json_decref(all);
+		return pen_client_exit(cli->command->name, result, err);
+	}
+	int code = pen_cli_no_tenant(cli->command->name, name, json_object_get(all, "tenants"));
+	json_decref(all);
+	return code;
+}
+
 int pen_client_exit(const char *cmd, int result, const struct pen_err *err)
 {
 	if (result >= 200 && result < 400)

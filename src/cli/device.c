@@ -13,8 +13,7 @@ static const char *const head[] = { "DEVICE", "MODEL", "API", "STATE", "MODE", "
 /* Which go first where a terminal is narrow; the key is cut, and -o name prints it. */
 static const unsigned char drop[] = { PEN_COLUMN_CUT, 0, 7, 0, 1, 0, 6, 4, 2, 3, 5, 8 };
 
-/* "cuda+opencl": one word, as each cell of the others is. */
-static char *api_names(char *buf, size_t n, const json_t *d)
+char *pen_device_apis(char *buf, size_t n, const json_t *d)
 {
 	size_t i, len = 0;
 	json_t *a;
@@ -31,7 +30,7 @@ static void add_row(struct pen_table *t, const json_t *d)
 {
 	char apis[80], mem[32], used[32], guaranteed[32], units[32], compute[32], busy[32], tenants[32];
 	const char *cells[] = {
-		pen_json_str(d, "key"), pen_json_str(d, "model"), api_names(apis, sizeof(apis), d), pen_json_str(d, "state"), pen_json_str(d, "mode"),
+		pen_json_str(d, "key"), pen_json_str(d, "model"), pen_device_apis(apis, sizeof(apis), d), pen_json_str(d, "state"), pen_json_str(d, "mode"),
 		json_is_integer(json_object_get(d, "mem_bytes")) ?
 			pen_format_bytes(mem, sizeof(mem), (uint64_t)pen_json_int(d, "mem_bytes")) : NULL,
 		pen_format_bytes(used, sizeof(used), (uint64_t)pen_json_int(d, "mem_used_bytes")),
@@ -69,7 +68,7 @@ static int list_once(struct pen_cli *cli, void *arg)
 {
 	(void)arg;
 	int code;
-	json_t *answer = pen_cli_get(cli, "device", "/v1/devices", &code);
+	json_t *answer = pen_cli_get(cli, "/v1/devices", &code);
 	if (!answer)
 		return code;
 	size_t i;

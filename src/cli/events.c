@@ -13,7 +13,7 @@ static int events_once(struct pen_cli *cli, void *arg)
 	char path[96];
 	snprintf(path, sizeof(path), "/v1/events?since=%lld", *since);
 	int code;
-	json_t *answer = pen_cli_get(cli, "events", path, &code);
+	json_t *answer = pen_cli_get(cli, path, &code);
 	if (!answer)
 		return code;
 	json_t *list = json_object_get(answer, "events"), *e;

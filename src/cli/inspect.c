@@ -128,10 +128,8 @@ static void print_promises(struct pen_cli *cli, const json_t *devices)
 
 static int inspect_once(struct pen_cli *cli, void *arg)
 {
-	char path[256] = "/v1/tenants/";
-	pen_client_escape(path, sizeof(path), arg);
 	int code;
-	json_t *t = pen_cli_get(cli, "inspect", path, &code);
+	json_t *t = pen_cli_get_tenant(cli, arg, "", &code);
 	if (!t)
 		return code;
 	if (!pen_cli_print_json(cli, t)) {

@@ -222,18 +222,36 @@ bool pen_cli_print_json(const struct pen_cli *cli, const json_t *answer)
 	return true;
 }
 
-json_t *pen_cli_get(struct pen_cli *cli, const char *cmd, const char *path, int *ret_code)
+static json_t *checked(const struct pen_cli *cli, int r, json_t *answer, const char *tenant, const struct pen_err *err, int *ret_code)
 {
-	struct pen_err err = PEN_ERR_INIT;
-	json_t *answer = NULL;
-	int r = pen_client_request(cli, "GET", path, NULL, &answer, &err);
 	*ret_code = PEN_EXIT_OK;
 	if (r == 200 && answer)
 		return answer;
 	json_decref(answer);
-	*ret_code = r == 200 ? pen_cli_fail(PEN_EXIT_FAILURE, cmd, _("the daemon's answer is no JSON")) :
-			       pen_client_exit(cmd, r, &err);
+	if (r == 200)
+		*ret_code = pen_cli_fail(PEN_EXIT_FAILURE, cli->command->name, _("the daemon's answer is no JSON"));
+	else
+		*ret_code = tenant ? pen_client_exit_tenant(cli, tenant, r, err) : pen_client_exit(cli->command->name, r, err);
 	return NULL;
+}
+
+json_t *pen_cli_get(struct pen_cli *cli, const char *path, int *ret_code)
+{
+	struct pen_err err = PEN_ERR_INIT;
+	json_t *answer = NULL;
+	int r = pen_client_request(cli, "GET", path, NULL, &answer, &err);
+	return checked(cli, r, answer, NULL, &err, ret_code);
+}
+
+json_t *pen_cli_get_tenant(struct pen_cli *cli, const char *name, const char *rest, int *ret_code)
+{
+	struct pen_err err = PEN_ERR_INIT;
+	json_t *answer = NULL;
+	char path[320] = "/v1/tenants/";
+	pen_client_escape(path, sizeof(path) - 64, name);
+	strncat(path, rest, 63);
+	int r = pen_client_request(cli, "GET", path, NULL, &answer, &err);
+	return checked(cli, r, answer, name, &err, ret_code);
 }
 
 int pen_cli_watch(struct pen_cli *cli, int (*once)(struct pen_cli *cli, void *arg), void *arg)

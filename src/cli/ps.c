@@ -25,6 +25,13 @@ static void name_pod(const json_t *tenant, char *buf, size_t n)
 		snprintf(buf, n, "%s%s%s", pen_json_str(labels, "pod_uid"), *container ? "/" : "", container);
 }
 
+/* The upper end of "1G..2G", of "1G" itself; nothing of "1G.." and "unlimited". */
+static const char *cap_of(const char *range)
+{
+	const char *dots = strstr(range, "..");
+	return dots ? dots + 2 : strcmp(range, "unlimited") ? range : "";
+}
+
 static void add_row(struct pen_table *t, const json_t *tenant, const json_t *dev, bool wide)
 {
 	const json_t *contract = json_object_get(tenant, "contract");
@@ -43,8 +50,13 @@ static void add_row(struct pen_table *t, const json_t *tenant, const json_t *dev
 			pen_format_duration(p99, sizeof(p99), p99_ns);
 		snprintf(pids, sizeof(pids), "%zu", json_array_size(json_object_get(dev, "clients")));
 	}
+	/* Before a process has attached: what the contract says, on the device that it holds. */
+	const json_t *held_on = json_object_get(tenant, "held_on");
+	const char *held = json_array_size(held_on) == 1 ? json_string_value(json_array_get(held_on, 0)) : NULL;
+	if (!dev)
+		snprintf(limit, sizeof(limit), "%s", cap_of(pen_json_str(contract, "memory")));
 	const char *sla = pen_json_str(contract, "sla");
-	const char *key = dev ? pen_json_str(dev, "key") : "";
+	const char *key = dev ? pen_json_str(dev, "key") : held ? held : "";
 	const char *state = json_is_true(json_object_get(tenant, "lapsed")) ? "lapsed" : pen_json_str(tenant, "state");
 	char pod[600];
 	name_pod(tenant, pod, sizeof(pod));
@@ -70,6 +82,20 @@ static bool wanted(const char *name, const struct names *names)
 		if (!strcmp(names->v[i], name))
 			return true;
 	return names->n == 0;
+}
+
+/* Is the k-th name there? One that was given twice counts once. */
+static bool has_name(const json_t *tenants, const struct names *names, int k)
+{
+	size_t i;
+	json_t *tenant;
+	for (int before = 0; before < k; before++)
+		if (!strcmp(names->v[before], names->v[k]))
+			return true;
+	json_array_foreach(tenants, i, tenant)
+		if (!strcmp(pen_json_str(tenant, "name"), names->v[k]))
+			return true;
+	return false;
 }
 
 static void print_table(const struct pen_cli *cli, const json_t *tenants)
@@ -98,7 +124,7 @@ static int print_once(struct pen_cli *cli, void *arg)
 {
 	const struct names *names = arg;
 	int code;
-	json_t *answer = pen_cli_get(cli, cli->command->name, "/v1/tenants", &code);
+	json_t *answer = pen_cli_get(cli, "/v1/tenants", &code);
 	if (!answer)
 		return code;
 	json_t *kept = json_array(), *tenant;
@@ -106,8 +132,14 @@ static int print_once(struct pen_cli *cli, void *arg)
 	json_array_foreach(json_object_get(answer, "tenants"), i, tenant)
 		if (wanted(pen_json_str(tenant, "name"), names))
 			json_array_append(kept, tenant);
-	bool missing = json_array_size(kept) < (size_t)names->n;
+	for (int k = 0; k < names->n; k++)
+		if (!has_name(kept, names, k))
+			code = pen_cli_no_tenant(cli->command->name, names->v[k], json_object_get(answer, "tenants"));
 	json_object_set_new(answer, "tenants", kept);
+	if (code != PEN_EXIT_OK && json_array_size(kept) == 0) {
+		json_decref(answer);
+		return code;
+	}
 	if (pen_cli_print_json(cli, answer))
 		;
 	else if (cli->output == PEN_OUT_NAME)
@@ -116,7 +148,7 @@ static int print_once(struct pen_cli *cli, void *arg)
 	else
 		print_table(cli, kept);
 	json_decref(answer);
-	return missing ? pen_cli_fail(PEN_EXIT_NO_OBJECT, cli->command->name, _("no such tenant")) : PEN_EXIT_OK;
+	return code;
 }
 
 int pen_cmd_ps(struct pen_cli *cli, int argc, char **argv)

@@ -465,15 +465,55 @@ static void print_device_use(const struct run *run, const json_t *dev, uint64_t 
 	fputc('\n', stderr);
 }
 
-/* 0: not known. */
-static uint64_t device_size(const json_t *devices, const char *key)
+static const json_t *device_named(const json_t *devices, const char *key)
 {
 	size_t i;
 	json_t *dev;
 	json_array_foreach(devices, i, dev)
 		if (!strcmp(pen_json_str(dev, "key"), key))
-			return (uint64_t)pen_json_int(dev, "mem_bytes");
-	return 0;
+			return dev;
+	return NULL;
+}
+
+/* Has @dev an interface that none of the promised devices has? */
+static bool offers_more(const json_t *dev, const json_t *devices, const json_t *held)
+{
+	size_t i, k, l;
+	json_t *api, *key, *theirs;
+	json_array_foreach(json_object_get(dev, "apis"), i, api) {
+		bool known = false;
+		json_array_foreach(held, k, key)
+			json_array_foreach(json_object_get(device_named(devices, json_string_value(key)), "apis"), l, theirs)
+				known |= !strcmp(pen_json_str(theirs, "name"), pen_json_str(api, "name"));
+		if (!known)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Nothing attached. Most programs that use no device need none; but where one was promised to it that it cannot use, by its
+ * interface, and another is there, it should be known which.
+ */
+static void print_unused(const struct run *run, const json_t *tenant, const json_t *devices)
+{
+	const json_t *held = json_object_get(tenant, "held_on");
+	char apis[80];
+	size_t i, k;
+	json_t *key, *dev;
+	bool told = false;
+	fprintf(stderr, _("penstock: %s used no device\n"), run->contract.name);
+	json_array_foreach(devices, k, dev) {
+		if (!json_array_size(held) || !offers_more(dev, devices, held))
+			continue;
+		json_array_foreach(held, i, key)
+			if (!told)
+				fprintf(stderr, _("penstock: it was promised %s (%s)\n"), json_string_value(key),
+					pen_device_apis(apis, sizeof(apis), device_named(devices, json_string_value(key))));
+		told = true;
+		fprintf(stderr, _("penstock: there is also %s (%s); for that: --device '%s'\n"), pen_json_str(dev, "model"),
+			pen_device_apis(apis, sizeof(apis), dev), pen_json_str(dev, "key"));
+	}
 }
 
 static void print_use(const struct run *run, const json_t *tenant)
@@ -483,12 +523,12 @@ static void print_use(const struct run *run, const json_t *tenant)
 	uint64_t wall = pen_mono_ns() - run->started_ns;
 	json_t *node = NULL, *dev;
 	size_t i;
+	pen_client_request(run->cli, "GET", "/v1/devices", NULL, &node, &err);
 	if (json_array_size(used) == 0)
-		fprintf(stderr, _("penstock: %s used no device\n"), run->contract.name);
-	else
-		pen_client_request(run->cli, "GET", "/v1/devices", NULL, &node, &err);
+		print_unused(run, tenant, json_object_get(node, "devices"));
 	json_array_foreach(used, i, dev)
-		print_device_use(run, dev, device_size(json_object_get(node, "devices"), pen_json_str(dev, "key")), wall);
+		print_device_use(run, dev, (uint64_t)pen_json_int(device_named(json_object_get(node, "devices"), pen_json_str(dev, "key")),
+								  "mem_bytes"), wall);
 	json_decref(node);
 }
 

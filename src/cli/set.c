@@ -55,7 +55,7 @@ static int send_set(struct pen_cli *cli, const char *name, json_t *set, bool for
 	pen_client_escape(path, sizeof(path), name);
 	json_t *body = json_pack("{s:O, s:b}", "set", set, "force", force), *answer = NULL;
 	int r = pen_client_request(cli, "PATCH", path, body, &answer, &err);
-	int code = pen_client_exit("set", r, &err);
+	int code = pen_client_exit_tenant(cli, name, r, &err);
 	/* Where to run is decided when a queue is made; all else holds from the next command on. */
 	if (code == PEN_EXIT_OK && !pen_cli_print_json(cli, answer) && !cli->quiet && json_object_get(set, "units"))
 		puts(_("units: holds for queues and programs that begin from now on; those that there are stay where they are"));

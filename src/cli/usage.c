@@ -50,12 +50,10 @@ int pen_cmd_usage(struct pen_cli *cli, int argc, char **argv)
 	}
 	if (!name)
 		return pen_cli_fail(PEN_EXIT_USAGE, "usage", _("which tenant?"));
-	char path[320] = "/v1/tenants/";
-	pen_client_escape(path, sizeof(path) - 40, name);
-	size_t n = strlen(path);
-	snprintf(path + n, sizeof(path) - n, "/usage?minutes=%ld", minutes);
+	char rest[40];
+	snprintf(rest, sizeof(rest), "/usage?minutes=%ld", minutes);
 	int code;
-	json_t *answer = pen_cli_get(cli, "usage", path, &code);
+	json_t *answer = pen_cli_get_tenant(cli, name, rest, &code);
 	if (!answer)
 		return code;
 	if (!pen_cli_print_json(cli, answer)) {

@@ -6,6 +6,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define PEN_X_(id, kind, member, live_, arg_, deflt_, allowed_, help_) \
@@ -47,11 +48,32 @@ char *pen_printable(char *buf, size_t n, const char *s)
 	return buf;
 }
 
+/* A number to which only its unit is missing: with the unit that is most likely meant. NULL: it is wrong otherwise. */
+static const char *guess(const struct pen_key *k, const char *value, char *buf, size_t n)
+{
+	const char *dots = strstr(value, ".."), *last = dots && dots[2] ? dots + 2 : value;
+	const char *units[] = { "%", strtod(last, NULL) < 256 ? "G" : "M", "ms" };
+	uint64_t scratch[512] = { 0 };   /* any value of a key, a path too */
+	const char *why;
+	if (!*value || value[strspn(value, "0123456789.")])
+		return NULL;
+	for (size_t i = 0; i < PEN_ARRAY_LEN(units); i++) {
+		size_t len = strlen(value) - (dots && !dots[2] ? 2 : 0);
+		snprintf(buf, n, "%.*s%s%s", (int)len, value, units[i], value + len);
+		if (k->parse(scratch, buf, &why) == 0)
+			return buf;
+	}
+	return NULL;
+}
+
 int pen_key_set(const struct pen_key *k, void *base, const char *value, struct pen_err *err)
 {
 	const char *why = NULL;
-	char shown[64];
+	char shown[64], meant[64];
 	int r = k->parse((char *)base + k->offset, value, &why);
+	if (r < 0 && guess(k, value, meant, sizeof(meant)))
+		return pen_err_x(err, r, _("%s: '%s' %s; is '%s' meant? allowed: %s"), k->name, pen_printable(shown, sizeof(shown), value),
+				 why ? _(why) : _("is not valid"), meant, _(k->allowed));
 	if (r < 0)
 		return pen_err_x(err, r, _("%s: '%s' %s; allowed: %s"), k->name, pen_printable(shown, sizeof(shown), value),
 				 why ? _(why) : _("is not valid"), _(k->allowed));

@@ -36,8 +36,11 @@ static void exact_scaled(char *buf, size_t n, uint64_t v, const struct scale *sc
 void pen_exact_bytes(char *buf, size_t n, uint64_t v)
 {
 	static const struct scale scale[] = { { PEN_GIB * 1024, "T" }, { PEN_GIB, "G" }, { PEN_MIB, "M" }, { PEN_KIB, "K" },
-					      { 1, "" } };
-	exact_scaled(buf, n, v, scale);
+					      { 1, "B" } };
+	if (v == 0)
+		snprintf(buf, n, "0");
+	else
+		exact_scaled(buf, n, v, scale);
 }
 
 void pen_exact_rate(char *buf, size_t n, uint64_t v)
@@ -166,12 +169,10 @@ static void format_range(exact_fn *exact, const struct pen_range64 *r, char *buf
 		exact(lower, sizeof(lower), r->guaranteed);
 	if (r->cap != PEN_UNLIMITED)
 		exact(upper, sizeof(upper), r->cap);
-	/* Bytes are the one quantity that is printed without a unit; before an upper end with one they would be read in that. */
-	const char *unit = *lower && exact == pen_exact_bytes && !lower[strspn(lower, "0123456789")] ? "B" : "";
 	if (r->guaranteed == r->cap)
 		snprintf(buf, n, "%s", lower);
 	else
-		snprintf(buf, n, "%s%s..%s", lower, unit, upper);
+		snprintf(buf, n, "%s..%s", lower, upper);
 }
 
 int pen_value_parse_bytes_range(void *member, const char *s, const char **why)
@@ -181,8 +182,16 @@ int pen_value_parse_bytes_range(void *member, const char *s, const char **why)
 	if (r < 0)
 		return r;
 	if (range.cap < MEMORY_CAP_MIN) {
-		*why = N_("is less than 4K (is the unit missing?)");
+		*why = N_("is less than 4K");
 		return -ERANGE;
+	}
+	/* 4096 is nobody's wish in bytes, nor is 4.. */
+	const char *dots = strstr(s, "..");
+	const char *end = dots && !dots[2] ? dots : s + strlen(s);
+	uint64_t most = range.cap == PEN_UNLIMITED ? range.guaranteed : range.cap;
+	if (most && most < PEN_MIB && end[-1] >= '0' && end[-1] <= '9') {
+		*why = N_("has no unit");
+		return -EINVAL;
 	}
 	*(struct pen_range64 *)member = range;
 	return 0;

@@ -146,6 +146,11 @@ json_t *pen_api_tenant_json(struct pen_daemon *d, const struct pen_tenant *t)
 		if (t->place[i])
 			json_array_append_new(devices, place_json(d, t->place[i]));
 	json_object_set_new(o, "devices", devices);
+	json_t *held_on = json_array();
+	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++)
+		if (d->device[i] && t->covers >> i & 1)
+			json_array_append_new(held_on, json_string(d->device[i]->key));
+	json_object_set_new(o, "held_on", held_on);
 	json_object_set_new(o, "owner", *t->owner ? json_string(t->owner) : json_null());
 	json_object_set_new(o, "lapsed", json_boolean(t->lapsed));
 	json_object_set_new(o, "labels", t->labels ? json_copy(t->labels) : json_object());

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #define _(s) pen_text(s)
+#define N_(s) s
 
 int pen_api_tenants(struct pen_api_call *call)
 {
@@ -69,6 +70,8 @@ static int create(struct pen_api_call *call)
 	pen_contract_init(&n.contract);
 	if (contract && pen_contract_from_json(&n.contract, contract, &err) < 0)
 		return pen_api_refuse(call, -EINVAL, &err);
+	if (pen_device_resolve(call->d, n.contract.device, sizeof(n.contract.device), &err) < 0)
+		return pen_api_refuse(call, -EINVAL, &err);
 	if (exclusive && (pen_parse_duration(json_string_value(exclusive), &n.exclusive_ns) < 0 ||
 			  n.exclusive_ns < PEN_EXCLUSIVE_MIN_NS || n.exclusive_ns > PEN_EXCLUSIVE_MAX_NS))
 		return pen_api_error(call, 400, "field-invalid", _("exclusive: '%.40s' is not valid; allowed: a time from 1s to 1h"),
@@ -116,12 +119,33 @@ int pen_api_tenant_change(struct pen_api_call *call)
 	return pen_api_answer(call, 200, pen_api_tenant_json(call->d, call->tenant));
 }
 
+static json_t *users_json(const struct pen_tenant *t)
+{
+	json_t *list = json_array();
+	for (const struct pen_client *c = t->clients; c; c = c->next) {
+		char comm[sizeof(c->comm) + 1];
+		if (!c->greeted || !pen_peer_alive(&c->peer))   /* dead, and not heard of yet: whoever waited for it comes as quickly */
+			continue;
+		snprintf(comm, sizeof(comm), "%.*s", (int)sizeof(c->comm), c->comm);
+		pen_text_clean(comm);   /* a tenant's bytes */
+		json_array_append_new(list, json_pack("{s:i, s:s}", "pid", (int)c->peer.pid, "comm", comm));
+	}
+	return list;
+}
+
+/* With ?unused=1 only if no process has it: checked here, since one may come between a client's look and its request. */
 int pen_api_tenant_end(struct pen_api_call *call)
 {
 	struct pen_daemon *d = call->d;
+	json_t *users = users_json(call->tenant);
+	if (json_array_size(users) && pen_api_query_u64(call, "unused", 0)) {
+		pen_api_error(call, 409, "in-use", N_("'%s' is in use by %zu processes"), call->name, json_array_size(users));
+		json_object_set_new(call->answer, "processes", users);
+		return 0;
+	}
 	pen_tenant_end(d, call->tenant, "ended by request");
 	call->tenant = pen_tenant_find(d, call->name);   /* gone, unless clients are still leaving */
-	json_t *o = json_pack("{s:s, s:s}", "name", call->name, "state", "ended");
+	json_t *o = json_pack("{s:s, s:s, s:o}", "name", call->name, "state", "ended", "processes", users);
 	return pen_api_answer(call, 200, o);
 }
 
@@ -255,7 +279,10 @@ int pen_api_why(struct pen_api_call *call)
 	if (call->tenant->state == PEN_TENANT_WAITING)
 		add_waiting(call, holds);
 	const char *s = reason == PEN_HOLD_MAX_ ? suggest_memory(call->tenant, text, sizeof(text)) : suggest(call->tenant, reason, by, text, sizeof(text));
-	return pen_api_answer(call, 200, json_pack("{s:o, s:s}", "holds", holds, "suggestion", s));
+	json_t *reasons = json_object();
+	for (size_t i = 0; i < PEN_ARRAY_LEN(hold_name); i++)
+		json_object_set_new(reasons, hold_name[i], json_string(hold_text[i]));
+	return pen_api_answer(call, 200, json_pack("{s:o, s:s, s:o}", "holds", holds, "suggestion", s, "reasons", reasons));
 }
 
 int pen_api_container(struct pen_api_call *call)

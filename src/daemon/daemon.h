@@ -127,6 +127,18 @@ struct pen_verdict {
 	uint64_t mem_limit_bytes;   /* by contracts, overhead and all; PEN_UNLIMITED: none */
 };
 struct pen_verdict pen_place_verdict(struct pen_daemon *d, const struct pen_place *p);
+/*
+ * By its key, the key without what is before the colon, a model name that only one has, or a part of one of these that is one
+ * device's. Return: 0; -ENOENT; -EINVAL several (named.c).
+ */
+int pen_device_named(struct pen_daemon *d, const char *name, struct pen_device **ret_dev, struct pen_err *err);
+/*
+ * Puts in place of @name (@n bytes), if it means no device as it is, the model or key that it is a part of. Return: 0, also if there
+ * is none; -EINVAL it is a part of several.
+ */
+int pen_device_resolve(struct pen_daemon *d, char *name, size_t n, struct pen_err *err);
+/* How long it has been stale without moving; 0: it is not. */
+uint64_t pen_seat_still_ns(struct pen_daemon *d, const struct pen_seat *s);
 bool pen_seat_stale(struct pen_daemon *d, const struct pen_seat *s);
 
 /* ---- seat.c: clients' seats ---------------------------------------------------------------------------------------- */
@@ -278,10 +290,10 @@ int pen_probe_find(const struct pen_daemon *d, char *buf, size_t n);
 void pen_probe_free(struct pen_daemon *d);
 void pen_daemon_probed(struct pen_daemon *d);     /* main.c */
 void pen_config_contracts(struct pen_daemon *d);   /* reload.c: those of the configuration come into force */
+void pen_config_contract_again(struct pen_daemon *d, const char *name);   /* one that had to wait for the end of its namesake */
 int pen_daemon_reload(struct pen_daemon *d, struct pen_diff *ret_diff, struct pen_err *err);   /* reload.c */
 void pen_daemon_quit(struct pen_daemon *d, const char *why);
 /* A private daemon without a tenant ends, a moment later: who asked gets the answer, and who comes just now a tenant. */
 void pen_daemon_maybe_quit(struct pen_daemon *d);
 
 #endif
-void pen_config_contract_again(struct pen_daemon *d, const char *name);   /* one that had to wait for the end of its namesake */

@@ -413,6 +413,15 @@ struct pen_verdict pen_place_verdict(struct pen_daemon *d, const struct pen_plac
 	return v;
 }
 
+uint64_t pen_seat_still_ns(struct pen_daemon *d, const struct pen_seat *s)
+{
+	pen_lock(&d->table->lock);
+	const struct pen_table_seat *t = &s->place->device->table->seat[s->seat];
+	uint64_t since = t->stale ? t->still_since_ns : 0, now = pen_mono_ns();
+	pen_unlock(&d->table->lock);
+	return since && since < now ? now - since : 0;
+}
+
 bool pen_seat_stale(struct pen_daemon *d, const struct pen_seat *s)
 {
 	pen_lock(&d->table->lock);

@@ -11,30 +11,6 @@
 #include <strings.h>
 #include <utlist.h>
 
-int pen_device_named(struct pen_daemon *d, const char *name, struct pen_device **ret_dev, struct pen_err *err)
-{
-	struct pen_device *found = NULL;
-	struct pen_contract c = { .device = "" };
-	if (snprintf(c.device, sizeof(c.device), "%s", name) >= (int)sizeof(c.device) || !*name)
-		return pen_err_x(err, -ENOENT, "device: there is none of that name");
-	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++) {
-		struct pen_device *dev = d->device[i];
-		if (!dev || !pen_contract_means(&c, dev))
-			continue;
-		if (!strcasecmp(name, dev->key)) {
-			found = dev;
-			break;
-		}
-		if (found)
-			return pen_err_x(err, -EINVAL, "device: '%s' is '%s' as well as '%s'; say which one", name, found->key, dev->key);
-		found = dev;
-	}
-	if (!found)
-		return pen_err_x(err, -ENOENT, "device: there is no '%s'; `penstock device ls` lists what is", name);
-	*ret_dev = found;
-	return 0;
-}
-
 /* ---- what was asked for -------------------------------------------------------------------------------------------- */
 
 static void keep(struct pen_daemon *d, const char *key, double since, bool released)

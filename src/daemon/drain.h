@@ -17,9 +17,6 @@ struct pen_client;
 struct pen_daemon;
 struct pen_device;
 
-/* By its key, the key without what is before the colon, or a model name that only one has. Return: 0; -ENOENT; -EINVAL several. */
-int pen_device_named(struct pen_daemon *d, const char *name, struct pen_device **ret_dev, struct pen_err *err);
-
 void pen_drain_begin(struct pen_daemon *d, struct pen_device *dev);
 /* @key: also of a device that is not there at the moment. Return: 0; -ENOENT it was not drained. */
 int pen_drain_end(struct pen_daemon *d, const char *key);

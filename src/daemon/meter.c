@@ -11,6 +11,8 @@
 #include <string.h>
 
 #define RECENT_NS (10 * PEN_S)
+/* Neighbours pass it over after 60 ms, which one long kernel takes; what stands still for so long asks for a look. */
+#define TELL_STALE_NS (3 * PEN_S)
 
 static uint32_t ppm(uint64_t part, uint64_t whole)
 {
@@ -129,13 +131,13 @@ static void meter_device(struct pen_daemon *d, struct pen_device *dev)
 	dev->sample_seen_ns = seen;
 	for (unsigned i = 0; i < PEN_SEATS; i++) {
 		struct pen_seat *s = dev->seat[i];
-		bool stale = s && pen_seat_stale(d, s);
+		bool stale = s && pen_seat_still_ns(d, s) >= TELL_STALE_NS;
 		if (s)
 			pen_seat_keep(d, s);
 		if (s && stale && !s->told_stale)
 			pen_event(d, PEN_EVENT_CLIENT_STALE, s->place->tenant, dev,
-				  "process %d says that it is busy and makes no progress; nobody waits on it",
-				  (int)s->client->peer.pid);
+				  "process %d has said for %llu s that it is busy and made no progress; nobody waits on it",
+				  (int)s->client->peer.pid, (unsigned long long)(TELL_STALE_NS / PEN_S));
 		if (s)
 			s->told_stale = stale;
 	}

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line as a person meets it: options that have an effect or are refused, and what is said in reply."""
 import fcntl
+import json
 import os
 import pty
 import re
@@ -10,9 +11,11 @@ import subprocess
 import sys
 import tempfile
 import termios
+import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'daemon'))
-from fake import BOUND, Client, Daemon, run, wait_for                     # noqa: E402  pylint: disable=wrong-import-position
+from auditing import Probe                                                # noqa: E402  pylint: disable=wrong-import-position
+from fake import BOUND, CLIENT_AT, CLIENT_BYTES, Client, Daemon, run, wait_for                     # noqa: E402  pylint: disable=wrong-import-position
 
 PENSTOCK = os.environ['PENSTOCK']
 OPTIONS = ('-o json', '-o wide', '-o name', '--no-headers', '-q')
@@ -201,6 +204,132 @@ def test_run_says_that_its_contract_was_ended():
             _, said = p.communicate('\n', timeout=BOUND)
             assert p.returncode == 5 and 'contract a was ended while the program ran' in said, said
             assert (node.tenant('a') is not None) == again
+
+
+def test_end():
+    """A contract that programs have is ended by force alone, and what it ended is said."""
+    with Daemon() as node:
+        for name in ('a', 'b'):
+            node.create(name)
+        c = Client(node.tenant('a')['dir']).attach()
+        r = cli(node, 'end', 'a', 'b')
+        assert r.returncode == 4 and f'is in use by {os.getpid()} (' in r.stderr and '--force' in r.stderr, r
+        assert r.stdout == 'b is ended\n' and node.tenant('b') is None and node.tenant('a')['state'] == 'active', r
+        status, e = node.request('DELETE', '/v1/tenants/a?unused=1')
+        assert (status, e['error']['code'], e['processes'][0]['pid']) == (409, 'in-use', os.getpid()), e
+        r = cli(node, 'end', '--force', 'a')
+        assert r.returncode == 0 and f'the next calls of these fail: {os.getpid()} (' in r.stdout, r
+        assert node.tenant('a')['state'] == 'ended'
+        c.close()
+        node.create('cam')
+        r = cli(node, 'end', '-q', 'cam', 'cam')
+        assert (r.returncode, r.stdout, r.stderr) == (0, '', ''), r
+
+
+def test_a_number_without_its_unit():
+    with Daemon() as node:
+        for option, value, meant in (('compute', '30', '30%'), ('compute', '10..30', '10..30%'), ('duty', '40', '40%'), ('memory', '4', '4G'),
+                                     ('memory', '..4', '..4G'), ('memory', '8192', '8192M'), ('memory', '2..', '2G..'), ('sla', '20', '20ms')):
+            r = cli(node, 'run', f'--{option}', value, '--', 'true')
+            assert r.returncode == 125 and f"is '{meant}' meant?" in r.stderr, (value, r)
+        r = cli(node, 'run', '--compute', '30x', '--', 'true')
+        assert r.returncode == 125 and 'meant' not in r.stderr, r
+        for value in ('8192B', '1048576'):
+            node.create('a', memory=value)
+            assert node.tenant('a')['contract']['memory'] in ('8K', '1M')
+            node.request('DELETE', '/v1/tenants/a')
+
+
+def test_names_that_are_not_there():
+    with Daemon() as node:
+        node.create('camera')
+        for args in (('ps', 'camra'), ('end', 'camra', 'camra'), ('why', 'camra'), ('inspect', 'cam'), ('usage', 'camra'),
+                     ('set', 'camra', '--priority', '3'), ('ps', '-o', 'json', 'camra')):
+            r = cli(node, *args)
+            assert r.returncode == 5 and r.stdout == '' and r.stderr.count('\n') == 1 and "there is 'camera'" in r.stderr, (args, r)
+        r = cli(node, 'ps', 'camera', 'zz')
+        assert r.returncode == 5 and 'camera' in r.stdout and "no tenant 'zz'; 'penstock ps' lists" in r.stderr, r
+
+
+def test_limits_before_a_process():
+    """`ps` shows what a contract says also while nobody has attached."""
+    with Daemon() as node:
+        for name, memory, shown in (('a', '1G', '1G'), ('b', '..2G', '2G'), ('c', '1G..3G', '3G'), ('d', '1G..', '-'), ('e', 'unlimited', '-')):
+            node.create(name, memory=memory)
+            row = dict(zip(*(line.split() for line in cli(node, 'ps', name).stdout.splitlines())))
+            assert row['LIMIT'] == shown, (name, row)
+
+
+def test_alloc_of_nothing():
+    with Daemon() as node:
+        for args, says in ((('--name', 'a'), True), (('--name', 'b', '--memory', '..1G'), False), (('-q', '--name', 'c'), False)):
+            r = cli(node, 'alloc', '--format', 'cdi', *args)
+            assert r.returncode == 0 and ('limits and guarantees nothing' in r.stderr) == says, r
+
+
+def two_cards(probe, *models):
+    probe.put('devices', json.dumps({'devices': [{'api': api, 'key': f'pci:0000:0{i}:00.0', 'model': model, 'mem_bytes': 1 << 30, 'units': 4}
+                                                 for i, (api, model) in enumerate(models)], 'backends': []}))
+
+
+def test_part_of_a_name():
+    """--device takes a part of a model or key that is one device's."""
+    probe = Probe(api='opencl')
+    two_cards(probe, ('cuda', 'Tesla T4'), ('cuda', 'Tesla T4'), ('opencl', 'NVIDIA A30'))
+    with Daemon('--probe', probe.path) as node:
+        wait_for(lambda: len(node.get('/v1/devices')['devices']) == 3, 'devices')
+        for name, device in (('t4', 'Tesla T4'), ('a30', 'NVIDIA A30'), ('02:00', 'pci:0000:02:00.0'), ('nvidia a30', 'nvidia a30')):
+            status, t = node.create('x', device=name)
+            assert status == 201 and t['contract']['device'] == device, (name, t)
+            node.request('DELETE', '/v1/tenants/x')
+        for name, words in (('pci:', ("'pci:0000:00:00.0' (Tesla T4)", "'pci:0000:02:00.0' (NVIDIA A30)")), (':00.0', ("'pci:0000:01:00.0'",))):
+            r = cli(node, 'run', '--device', name, '--', 'true')
+            assert r.returncode == 125 and all(w in r.stderr for w in (*words, 'say which one')), r
+        r = cli(node, 'run', '--device', 'H100', '--', 'true')
+        assert r.returncode == 125 and "'H100' is not known here" in r.stderr, r
+        assert cli(node, 'device', 'drain', 'a30').returncode == 0
+        assert [d['state'] for d in node.get('/v1/devices')['devices']] == ['ok', 'ok', 'drained']
+    subprocess.run(['rm', '-r', probe.dir], check=True)
+
+
+def test_promised_another_device():
+    """A program that used none is told which one it was promised, if there is another."""
+    probe = Probe(api='opencl')
+    two_cards(probe, ('cuda', 'Tesla T4'), ('opencl', 'NVIDIA A30'), ('cuda', 'H100'))
+    with Daemon('--probe', probe.path) as node:
+        wait_for(lambda: len(node.get('/v1/devices')['devices']) == 3, 'devices')
+        r = cli(node, 'run', '--name', 'a', '--device', 'T4', '--', 'true')
+        assert 'H100' not in r.stderr, r     # whoever cannot use the one cannot use the other
+        assert 'it was promised pci:0000:00:00.0 (cuda)' in r.stderr and "NVIDIA A30 (opencl); for that: --device 'pci:0000:01:00.0'" in r.stderr, r
+        r = cli(node, 'run', '--name', 'a', '--', 'true')
+        assert r.stderr == 'penstock: a used no device\n', r
+    subprocess.run(['rm', '-r', probe.dir], check=True)
+
+
+def test_why_adds_up():
+    """Holds that come and go are seen by what they add up to."""
+    with Daemon() as node:
+        c = Client(node.create('a')[1]['dir']).attach()
+        at, done = CLIENT_AT + CLIENT_BYTES * c.client, threading.Event()
+
+        def hold():
+            while not done.wait(0.001):
+                c.ledger.put64(at + 104 + 8 * 3, c.ledger.u64(at + 104 + 8 * 3) + 500000)     # held_ns[rank]
+        thread = threading.Thread(target=hold)
+        thread.start()
+        r = cli(node, 'why', '--for', '300ms', 'a')
+        done.set()
+        thread.join()
+        assert re.match(r"a on \S+: held for \d+ms of 3\d\dms \(\d+ %\): a more urgent tenant", r.stdout), r
+        r = cli(node, 'why', '--for', '50ms', 'a')
+        assert 'nothing was held for' in r.stdout, r
+        c.ledger.put32(at + 176, 4)
+        r = cli(node, 'why', '--for=0s', 'a')
+        assert r.stdout.startswith(f'a, pid {os.getpid()} on ') and 'penstock set a' in r.stdout, r
+        w = json.loads(cli(node, 'why', '--for', '50ms', '-o', 'json', 'a').stdout)
+        assert w['window_ns'] >= 50000000 and w['holds'][0]['reason'] == 'rank', w
+        for bad in ('soon', '2h', '-1s'):
+            assert cli(node, 'why', '--for', bad, 'a').returncode == 2
 
 
 def test_completion():

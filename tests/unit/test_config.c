@@ -187,7 +187,7 @@ static const struct bad_case bad_cases[] = {
 	{ "socket: \"/a\\nb\"\n", -EINVAL, "p.yaml:1: socket: '/a?b' is not valid; ..." },
 	{ "group: a b\n", -EINVAL, "p.yaml:1: group: 'a b' is not valid; allowed: auto, none, or the name of a Unix group" },
 	{ "log_level: loud\n", -EINVAL, "p.yaml:1: log_level: 'loud' is not valid; allowed: error, warn, info or debug" },
-	{ "tick: 5\n", -EINVAL, "p.yaml:1: tick: '5' is not valid; allowed: a time from 1ms to 100ms" },
+	{ "tick: 5\n", -EINVAL, "p.yaml:1: tick: '5' is not valid; is '5ms' meant? allowed: a time from 1ms to 100ms" },
 	{ "tick: 0.5ms\n", -ERANGE, "p.yaml:1: tick: '0.5ms' is out of range; allowed: a time from 1ms to 100ms" },
 	{ "tick: 101ms\n", -ERANGE, "p.yaml:1: tick: '101ms' is out of range; ..." },
 	{ "tick: [5ms]\n", -EINVAL, "p.yaml:1: tick: must be a single value; allowed: a time from 1ms to 100ms" },

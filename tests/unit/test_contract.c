@@ -53,7 +53,8 @@ static void test_ranges(void **state)
 		{ "memory", "0..1G", 0, G, "..1G" },
 		{ "memory", "1..2G", G, 2 * G, "1G..2G" },
 		{ "memory", "1.5..2.5GiB", G * 3 / 2, G * 5 / 2, "1536M..2560M" },
-		{ "memory", "4097", 4097, 4097, NULL },
+		{ "memory", "4097B", 4097, 4097, NULL },
+		{ "memory", "1048577", 1048577, 1048577, "1048577B" },
 		{ "memory", "5.2M..1G", 5452595, G, "5452595B..1G" },   /* not 5452595 G */
 		{ "memory", "4097B..", 4097, UNL, NULL },
 		{ "memory", "4K", 4096, 4096, NULL },
@@ -180,14 +181,15 @@ static const struct bad_case bad_cases[] = {
 	{ "memory", "1G..2G..3G", -EINVAL, "is not valid" },
 	{ "memory", "1G ..2G", -EINVAL, "is not valid" },
 	{ "memory", "2G..1G", -ERANGE, "guarantees more than its cap" },
-	{ "memory", "4", -ERANGE, "is less than 4K (is the unit missing?)" },
-	{ "memory", "..100", -ERANGE, "is less than 4K (is the unit missing?)" },
+	{ "memory", "4", -ERANGE, "is less than 4K; is '4G' meant?" },
+	{ "memory", "..100", -ERANGE, "is less than 4K; is '..100G' meant?" },
+	{ "memory", "8192", -EINVAL, "has no unit; is '8192M' meant?" },
 	{ "memory", "0", -ERANGE, "would allow nothing at all" },
 	{ "memory", "..0G", -ERANGE, "would allow nothing at all" },
 	{ "memory", "2000T", -ERANGE, "is out of range" },
 	{ "memory", "99999999999999999999999G", -ERANGE, "is out of range" },
 	{ "memory", "50%", -EINVAL, "is not valid" },
-	{ "compute", "30", -EINVAL, "is not valid" },
+	{ "compute", "30", -EINVAL, "is not valid; is '30%' meant?" },
 	{ "compute", "0%", -ERANGE, "is out of range" },
 	{ "compute", "101%", -ERANGE, "is out of range" },
 	{ "compute", "60%..30%", -ERANGE, "guarantees more than its cap" },
@@ -199,17 +201,17 @@ static const struct bad_case bad_cases[] = {
 	{ "bandwidth", "0", -ERANGE, "would allow nothing at all" },
 	{ "bandwidth", "9000000000", -ERANGE, "is out of range" },
 	{ "units", "0", -ERANGE, "would allow nothing at all" },
-	{ "units", "1.5", -EINVAL, "is not valid" },
+	{ "units", "1.5", -EINVAL, "is not valid; is '1.5%' meant?" },
 	{ "units", "65537", -ERANGE, "is out of range" },
 	{ "units", "1..65537", -ERANGE, "is out of range" },
 	{ "units", "10%..4", -EINVAL, "is not valid" },
 	{ "units", "101%", -ERANGE, "is out of range" },
-	{ "sla", "20", -EINVAL, "is not valid" },
+	{ "sla", "20", -EINVAL, "is not valid; is '20ms' meant?" },
 	{ "sla", "0ms", -ERANGE, "is out of range" },
 	{ "sla", "999ns", -ERANGE, "is out of range" },
 	{ "sla", "2h", -ERANGE, "is out of range" },
 	{ "duty", "0%", -ERANGE, "is out of range" },
-	{ "duty", "40", -EINVAL, "is not valid" },
+	{ "duty", "40", -EINVAL, "is not valid; is '40%' meant?" },
 	{ "duty", "10%..20%", -EINVAL, "is not valid" },
 };
 
@@ -235,7 +237,7 @@ static void test_bad_values(void **state)
 		/* Long and unprintable values are cut and masked in the text; those cases check the rest only. */
 		snprintf(shown, sizeof(shown), "%s", k->text);
 		bool plain = strlen(k->text) < 64 && !strchr(k->text, '\n');
-		snprintf(want, sizeof(want), "%s: '%s' %s; allowed: %s", k->field, shown, k->says,
+		snprintf(want, sizeof(want), "%s: '%s' %s%s allowed: %s", k->field, shown, k->says, strchr(k->says, '?') ? "" : ";",
 			 pen_contract_field((size_t)f)->allowed);
 		if (plain)
 			assert_string_equal(err.text, want);
@@ -572,11 +574,11 @@ static void test_json_changes(void **state)
 		assert_memory_equal(&c, &before, sizeof(c));
 		json_decref(v);
 	}
-	json_t *v = json_loads("{\"class\": \"normal\", \"duty\": null, \"memory\": 8192, \"priority\": 9}", 0, NULL);
+	json_t *v = json_loads("{\"class\": \"normal\", \"duty\": null, \"memory\": 8388608, \"priority\": 9}", 0, NULL);
 	assert_int_equal(pen_contract_from_json(&c, v, NULL), 0);
 	json_decref(v);
 	assert_int_equal(c.duty_ppm, 0);
-	assert_int_equal(c.memory.cap, 8192);
+	assert_int_equal(c.memory.cap, 8388608);
 	assert_int_equal(c.priority, 9);
 	assert_int_equal(c.set_mask & (1u << PEN_FIELD_duty), 0);
 }
