@@ -12,6 +12,7 @@
 #define OLDEST 470              /* driver that the shim is tested against, on a stand-in */
 #define MODULE "/proc/driver/nvidia/version"
 #define CONTROL "/dev/nvidiactl"
+#define UVM "/dev/nvidia-uvm"
 #define UNEXPLAINED (UINT64_C(2) << 30)
 
 static bool any(void *arg, const char *path)
@@ -62,6 +63,10 @@ static void check_libraries(struct doctor *d)
 	if (access(CONTROL, F_OK) == 0 && access(CONTROL, R_OK | W_OK) < 0)
 		pen_doctor_report(d, "cuda-device", BAD, _("join the group of the device file: ls -l /dev/nvidiactl"),
 				  _("you may not use %s"), CONTROL);
+	/* It comes with the first program that uses CUDA, or nvidia-modprobe; what a container is to have of it must be there before. */
+	if (access(CONTROL, F_OK) == 0 && access(UVM, F_OK) < 0)
+		pen_doctor_report(d, "cuda-uvm", WARN, "nvidia-modprobe -u -c 0",
+				  _("%s is not there yet: containers that are started now get no CUDA"), UVM);
 }
 
 void pen_doctor_cuda(struct doctor *d, const json_t *probe)
