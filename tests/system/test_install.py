@@ -106,6 +106,16 @@ class Install(unittest.TestCase):
         for path in ('/var/lib/kubelet/device-plugins', os.path.realpath('/var/run') + '/cdi', '/etc/cdi', '/run/penstock', '/var/lib/penstock'):
             self.assertTrue(any(path.startswith(p) for p in writable), path)
 
+    def test_the_unit_is_never_given_up(self):
+        """However often it is killed it comes back; only what a person must mend, a configuration, is not tried again and again."""
+        lines = dict(line.split('=', 1) for line in self.unit().splitlines() if '=' in line and not line.startswith('#'))
+        self.assertEqual((lines['Restart'], lines['StartLimitIntervalSec']), ('always', '0'))
+        with tempfile.TemporaryDirectory(prefix='pen-unit-') as folder:
+            with open(folder + '/penstock.yaml', 'w', encoding='utf-8') as f:
+                f.write('contracts: [')
+            r = run(self.path('sbin/penstockd'), '--config', folder + '/penstock.yaml', '--runtime-dir', folder + '/r', '--state-dir', folder + '/s')
+            self.assertEqual(str(r.returncode), lines['RestartPreventExitStatus'], r.stderr)
+
     def test_the_unit_is_valid(self):
         if not shutil.which('systemd-analyze'):
             self.skipTest('no systemd-analyze')
