@@ -250,6 +250,7 @@ struct pen_gate_who {
 	bool attached;                       /* has terms; false in a forked child until it uses the device */
 	bool refused;
 	uint64_t lease_until_ns;
+	uint64_t denials;                    /* of memory, of the whole tenant */
 };
 void pen_gate_who(struct pen_gate *g, struct pen_gate_who *ret);
 

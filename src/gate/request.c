@@ -55,6 +55,9 @@ void pen_gate_who(struct pen_gate *g, struct pen_gate_who *ret)
 		.adapter = atomic_load(&g->ad)->name,
 		.attached = pen_gate_attached(g),
 		.refused = atomic_load(&g->refused),
-		.lease_until_ns = atomic_load(&g->hot->seen_epoch) && !pen_gate_forked_() ? atomic_load(&g->dev->terms->lease_until_ns) : 0,
 	};
+	if (!ret->attached)
+		return;
+	ret->lease_until_ns = atomic_load(&g->dev->terms->lease_until_ns);
+	ret->denials = atomic_load_explicit(&g->dev->ledger->denials, memory_order_relaxed);
 }

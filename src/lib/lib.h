@@ -17,6 +17,13 @@
 
 #define PEN_EXPORT __attribute__((visibility("default")))
 
+/* PENSTOCK_OK; _NO_CONTRACT; _REFUSED. Looks once in a process, and is a few nanoseconds afterwards. */
+int pen_lib_managed(void);
+
+#define PEN_LIB_NAME_MAX 64
+/* Of the tenant; "" where it cannot be told. */
+void pen_lib_name(char name[PEN_LIB_NAME_MAX]);
+
 #define PEN_DOORS 8
 
 /* The tables found so far, the n-th of them; NULL behind the last. */

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Requests that an application marks are what the daemon reports, host time between two synchronisations included.
 
-The camera of docs/examples, under `penstock run`, on PoCL. It sleeps 6 ms a frame on the host, half of it between its two models: a guessed
+The camera of docs/examples, under `penstock run`, on PoCL and on a simulated card. It sleeps 6 ms a frame on the host, half of it between its two models: a guessed
 request is one model, a marked one is at least 6 ms. What it measured itself is compared with what the daemon says.
 """
 import json
@@ -10,8 +10,10 @@ import re
 import subprocess
 import sys
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'daemon'))
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [HERE + '/../daemon', HERE + '/../system']
 import fake                                                     # noqa: E402  pylint: disable=wrong-import-position
+import test_cuda as cards                                       # noqa: E402  pylint: disable=wrong-import-position
 from fake import BOUND, Daemon                                  # noqa: E402  pylint: disable=wrong-import-position
 
 HOST_NS = 6000000
@@ -22,7 +24,7 @@ APART_NS = 2000000
 def camera(d, exe, env, frames, *options):
     """Runs it. Returns the microseconds of each frame as it measured them, and what the daemon says while it is still there."""
     p = subprocess.Popen([os.environ['PENSTOCK'], '--socket', d.sock, 'run', '--name', 'cam', *options, '--', exe, str(frames), 'stay'],
-                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **env})
+                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
     try:
         line = p.stdout.readline()
         assert re.fullmatch(r'frames \d+ p50_us \d+ p99_us \d+\n', line), line
@@ -57,7 +59,13 @@ def test_opencl():
         print('   OpenCL is not there')
         sys.exit(77)
     with Daemon() as d:
-        check(*camera(d, exe, {'POCL_CACHE_DIR': d.dir + '/pocl'}, 60, '--sla', '40ms'))
+        check(*camera(d, exe, {**os.environ, 'POCL_CACHE_DIR': d.dir + '/pocl'}, 60, '--sla', '40ms'))
+
+
+def test_cuda_card():
+    cards.VERSION = '13.0'
+    with cards.Node() as n:
+        check(*camera(n.daemon, os.environ['CAMERA_CUDA'], n.card.env, 60, '--sla', '40ms'))
 
 
 if __name__ == '__main__':

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""libpenstock in a process of ours: without a contract, without a device, attached by itself, forked, and when its contract ends."""
+import os
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'daemon'))
+import fake                                                     # noqa: E402  pylint: disable=wrong-import-position
+from fake import BOUND, Daemon, wait_for                        # noqa: E402  pylint: disable=wrong-import-position
+
+REFUSED, NO_CONTRACT = -4, -16
+
+
+def tenant(directory, *what, **kw):
+    env = {k: v for k, v in os.environ.items() if k != 'PENSTOCK_TENANT'}
+    return subprocess.Popen([os.environ['LIBTENANT'], *what], env={**env, **({'PENSTOCK_TENANT': directory} if directory else {})}, text=True, **kw)
+
+
+def succeeds(p):
+    assert p.wait(BOUND) == 0
+
+
+def test_without():
+    if os.path.exists('/run/penstock/tenant'):
+        print('   this machine is itself a tenant')
+        sys.exit(77)
+    succeeds(tenant(None, 'none', str(NO_CONTRACT)))
+    succeeds(tenant('/nonexistent', 'none', str(REFUSED)))
+    with Daemon() as d:
+        assert d.create('lib')[0] == 201
+        succeeds(tenant(d.run + '/tenants/lib', 'unused'))
+
+
+def test_attached():
+    with Daemon() as d:
+        assert d.create('lib', memory='64M', compute='30%', sla='40ms', **{'class': 'latency'})[0] == 201
+        p = tenant(d.run + '/tenants/lib', 'attach', stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        try:
+            assert p.stdout.readline() == 'guessed\n'
+            guessed = d.place('lib')['response']['count']
+            assert 1 <= guessed <= 5, guessed
+            p.stdin.write('\n')
+            p.stdin.flush()
+            word, n = p.stdout.readline().split()
+            assert word == 'marked'
+            place = d.place('lib')
+            assert place['response']['count'] == guessed + int(n), (place, guessed, n)
+            assert place['denials'] == 1 and place['device_ns'] > 0 and place['commands'] > int(n), place
+            wait_for(lambda: d.place('lib')['mem_used_bytes'] == 0, 'what the child had to come back')
+        finally:
+            p.stdin.close()
+            p.stdout.close()
+            code = p.wait(BOUND)
+        assert code == 0
+
+
+def test_stopped():
+    with Daemon() as d:
+        assert d.create('lib')[0] == 201
+        p = tenant(d.run + '/tenants/lib', 'stopped', stdout=subprocess.PIPE)
+        assert p.stdout.readline() == 'attached\n'
+        assert d.request('DELETE', '/v1/tenants/lib')[0] == 200
+        succeeds(p)
+        p.stdout.close()
+
+
+if __name__ == '__main__':
+    fake.run(sys.modules[__name__])
