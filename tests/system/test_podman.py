@@ -29,7 +29,7 @@ ENV = dict(os.environ, LC_ALL='C')
 
 
 def podman(*args, **kw):
-    return subprocess.run(['podman', *args], env=ENV, capture_output=True, text=True, check=False, timeout=60, **kw)
+    return subprocess.run(['podman', *args], env=ENV, capture_output=True, text=True, check=False, timeout=150, **kw)
 
 
 class Node(Daemon):
@@ -101,6 +101,34 @@ def test_two_containers_keep_their_contracts():
         r = podman('start', node.full('cam'))
         assert r.returncode == 0, r
         wait_for(lambda: used(node, 'cam') >= 32 << 20, 'the same container to be back')
+
+
+def test_programs():
+    """What people run, in two containers at once: ffmpeg's frames are what they are without Penstock, hashcat finds its word."""
+    frames = ['ffmpeg', '-v', 'error', '-nostdin', '-init_hw_device', 'opencl=ocl:0.0', '-filter_hw_device', 'ocl', '-f', 'lavfi', '-i',
+              'testsrc2=size=640x360:rate=25:duration=2', '-vf', 'format=yuv420p,hwupload,unsharp_opencl=lx=5:ly=5,hwdownload,format=yuv420p', '-f',
+              'md5', '-']
+    if not shutil.which('ffmpeg') or not shutil.which('hashcat'):
+        print('  ffmpeg or hashcat is not installed')
+        return
+    bare = subprocess.run(frames, env=ENV, capture_output=True, text=True, check=False)
+    if bare.returncode:
+        print('  this ffmpeg has no OpenCL filters')
+        return
+    with Node() as node:
+        scratch = ['-v', node.scratch + ':/mnt', '-e', 'HOME=/mnt']
+        frame, crack = node.alloc('frames', '--memory', '64M'), node.alloc('crack', '--memory', '1G', '--compute', '..80%')
+        r = node.container('frames', frame, *frames, extra=[*scratch, '-e', 'POCL_CACHE_DIR=/mnt/a'])
+        assert r.returncode == 0, r
+        r = node.inside(crack, 'hashcat', '-m', '0', '-a', '3', '--force', '--potfile-disable', '-w', '1', 'fe01ce2a7fbac8fafaed7c982a04e229',
+                        '?l?l?l?l', extra=[*scratch, '-e', 'POCL_CACHE_DIR=/mnt/b'])
+        assert r.returncode == 0 and 'fe01ce2a7fbac8fafaed7c982a04e229:' in r.stdout, r
+        assert podman('wait', node.full('frames')).stdout == '0\n', podman('logs', node.full('frames'))
+        r = podman('logs', node.full('frames'))
+        assert r.stdout == bare.stdout, (r, bare.stdout)
+        for name, most in (('frames', 64 << 20), ('crack', 1 << 30)):
+            place = node.place(name)
+            assert place['device_ns'] > 0 and place['commands'] > 10 and 0 < place['mem_peak_bytes'] <= most, (name, place)
 
 
 LOOK = r'''
