@@ -89,6 +89,9 @@ class Program(unittest.TestCase):
             code, text = run('localedef', '-i', 'zh_CN', '-f', 'UTF-8', os.path.join(tmp, 'zh_CN.UTF-8'))
             self.assertEqual(code, 0, text)
             self.assertIn('用法：penstock', self.says('--help', LC_ALL='zh_CN.UTF-8', LOCPATH=tmp))
+            text = self.says('run', '--start', '--memory', '900T', '--', 'true', LC_ALL='zh_CN.UTF-8', LOCPATH=tmp, XDG_RUNTIME_DIR=tmp,
+                             PENSTOCK_SOCKET=os.path.join(tmp, 'penstock.sock'))
+            self.assertTrue('penstockd' in text or is_chinese(text), text)
 
     def test_errors_of_contracts(self):
         text = self.says('run', '--memory', '3G..1G', '--', 'true', PENSTOCK_LANG='zh_CN')

@@ -189,6 +189,9 @@ int pen_cli_no_tenant(const char *cmd, const char *name, const json_t *tenants);
 /* Appends %-encoded @text to a path. */
 void pen_client_escape(char *buf, size_t n, const char *text);
 
+/* A text of the daemon in the reader's language; English where the catalogue has none that fits (translate.c). Return: @buf. */
+char *pen_cli_translate(const char *text, char *buf, size_t n);
+
 /* ---- daemon of the user (private.c) ---------------------------------------------------------------------------- */
 
 /*

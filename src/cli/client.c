@@ -166,7 +166,8 @@ int pen_client_request(const struct pen_cli *cli, const char *method, const char
 	json_t *answer = data ? json_loads(data, 0, NULL) : NULL;
 	if (status >= 400) {
 		const json_t *e = json_object_get(answer, "error");
-		const char *message = pen_json_str(e, "message");
+		char message[PEN_ERR_TEXT];
+		pen_cli_translate(pen_json_str(e, "message"), message, sizeof(message));
 		pen_err_x(err, -EREMOTEIO, "%s", *message ? message : _("the daemon refused without a reason"));
 	}
 	if (ret)

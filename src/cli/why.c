@@ -191,10 +191,10 @@ static void print_now(const struct why *w)
 	if (json_array_size(holds) == 0 && !w->for_ns)
 		printf(_("%s: nothing is held at this moment\n"), w->name);
 	json_array_foreach(holds, i, h) {
-		char since[32];
+		char since[32], text[PEN_ERR_TEXT];
 		const char *by = pen_json_str(h, "by");
 		if (waits(w))
-			printf(_("%s waits: %s"), w->name, pen_json_str(h, "text"));
+			printf(_("%s waits: %s"), w->name, pen_cli_translate(pen_json_str(h, "text"), text, sizeof(text)));
 		else
 			printf(_("%s, pid %lld on %s: held for %s: %s"), w->name, pen_json_int(h, "pid"), pen_json_str(h, "device"),
 			       pen_format_duration(since, sizeof(since), (uint64_t)pen_json_int(h, "since_ns")),
@@ -224,8 +224,9 @@ static int why_once(struct pen_cli *cli, void *arg)
 		else
 			print_now(w);
 		const char *suggestion = pen_json_str(w->last, "suggestion");
+		char text[PEN_ERR_TEXT];
 		if (*suggestion)
-			puts(suggestion);
+			puts(pen_cli_translate(suggestion, text, sizeof(text)));
 	}
 	json_decref(sums);
 	forget(w);

@@ -108,8 +108,11 @@ static void name_holders(const struct held *h, const struct resource *r, const s
 		r->format(amount, sizeof(amount), claim_of(h, named[k], r, cap), true);
 		len += (size_t)snprintf(buf + len, n - len, "%s'%s' %s", k ? ", " : "", h->v[named[k]]->name, amount);
 	}
-	if (holders > n_named && len < n)
-		snprintf(buf + len, n - len, _(" and %zu more"), holders - n_named);
+	if (holders > n_named && len < n) {
+		char head[360];   /* a format that stands for the whole: a reader in another language is given that */
+		snprintf(head, sizeof(head), "%s", buf);
+		snprintf(buf, n, _("%s and %zu more"), head, holders - n_named);
+	}
 }
 
 static int admit_resource(const struct held *h, const struct resource *r, const struct pen_capacity *cap, uint64_t total,

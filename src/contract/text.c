@@ -22,8 +22,10 @@ enum { MO_MAGIC = 0, MO_COUNT = 2, MO_ORIGINALS = 3, MO_TRANSLATIONS = 4, MO_HEA
 #define MO_MAGIC_VALUE UINT32_C(0x950412de)
 
 static struct {
-	char *data;   /* NULL: gettext translates; one byte more than the file, a NUL */
+	char *data;   /* NULL: there is none; one byte more than the file, a NUL */
 	uint32_t size;
+	bool translates;   /* not gettext */
+	bool english;
 } own;
 
 static uint32_t word(const char *data, uint32_t offset)
@@ -122,13 +124,18 @@ void pen_text_init(const char *installed_dir)
 	const char *where = find_dir(installed_dir, dir, sizeof(dir));
 	const char *lang = wanted(has_locale);
 	if (!lang) {
+		const char *list = getenv("LANGUAGE");
+		lang = setlocale(LC_MESSAGES, NULL);
+		if (lang && strcmp(lang, "C") && strcmp(lang, "POSIX"))
+			load_language(where, list && *list ? list : lang);   /* for pen_text_each() */
 		bindtextdomain(DOMAIN, where);
 		bind_textdomain_codeset(DOMAIN, nl_langinfo(CODESET));
 		return;
 	}
 	/* From here on gettext stays out of it, also when the wish is English or a language that we do not have. */
 	setlocale(LC_MESSAGES, "C");
-	if (load_language(where, lang) && strcmp(nl_langinfo(CODESET), "UTF-8"))
+	own.translates = load_language(where, lang);
+	if (own.translates && strcmp(nl_langinfo(CODESET), "UTF-8"))
 		setlocale(LC_CTYPE, "C.UTF-8");   /* for the width of characters; the catalogue is UTF-8 */
 }
 
@@ -172,7 +179,9 @@ char *pen_text_size(char *buf, size_t n, uint64_t bytes, bool up)
 
 const char *pen_text(const char *s)
 {
-	if (!own.data)
+	if (own.english)
+		return s;
+	if (!own.translates)
 		return dgettext(DOMAIN, s);
 	if (!*s)
 		return s;   /* the empty string's translation is the catalogue's header */
@@ -192,4 +201,19 @@ const char *pen_text(const char *s)
 			low = mid + 1;
 	}
 	return s;
+}
+
+void pen_text_english(void)
+{
+	own.english = true;
+}
+
+void pen_text_each(void (*fn)(void *arg, const char *english), void *arg)
+{
+	uint32_t count = own.data ? word(own.data, MO_COUNT * 4) : 0;
+	for (uint32_t i = 0; i < count; i++) {
+		const char *s = string(word(own.data, MO_ORIGINALS * 4), i);
+		if (s && *s)
+			fn(arg, s);
+	}
 }

@@ -31,5 +31,14 @@ char *pen_text_size(char *buf, size_t n, uint64_t bytes, bool up);
 
 /* The translation of @s, or @s. */
 const char *pen_text(const char *s) __attribute__((format_arg(1)));
+/* From here on nothing is translated: what a daemon answers is read by programs, and by people of several languages. */
+void pen_text_english(void);
+/* Calls @fn with every English text that the reader's catalogue translates; with none if there is no catalogue. */
+void pen_text_each(void (*fn)(void *arg, const char *english), void *arg);
+
+/* Marks a text for the catalogue and leaves it English. */
+#ifndef N_
+#define N_(s) s
+#endif
 
 #endif

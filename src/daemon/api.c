@@ -141,14 +141,14 @@ static int read_body(struct pen_api_call *call)
 	if (call->method != PEN_API_POST && call->method != PEN_API_PATCH)
 		return 0;
 	if (call->body_len > PEN_API_BODY_MAX)
-		return pen_api_error(call, 413, "too-large", "the body is longer than %d bytes", PEN_API_BODY_MAX);
+		return pen_api_error(call, 413, "too-large", N_("the body is longer than %d bytes"), PEN_API_BODY_MAX);
 	json_error_t e;
 	/* An empty body is an empty object: reload takes none. */
 	call->json = call->body_len ? json_loadb(call->body, call->body_len, JSON_REJECT_DUPLICATES, &e) : json_object();
 	if (!call->json)
-		return pen_api_error(call, 400, "body-invalid", "the body is not JSON: %s", e.text);
+		return pen_api_error(call, 400, "body-invalid", N_("the body is not JSON: %s"), e.text);
 	if (!json_is_object(call->json))
-		return pen_api_error(call, 400, "body-invalid", "the body must be a JSON object");
+		return pen_api_error(call, 400, "body-invalid", N_("the body must be a JSON object"));
 	return 0;
 }
 
@@ -158,17 +158,17 @@ void pen_api_run(struct pen_api_call *call)
 	const struct route *r = find_route(call, &known);
 	call->status = 0;
 	if (!r && known)
-		pen_api_error(call, 405, "no-such-method", "this cannot be done to %.100s", call->path);
+		pen_api_error(call, 405, "no-such-method", N_("this cannot be done to %.100s"), call->path);
 	else if (!r)
-		pen_api_error(call, 404, "no-such-path", "there is no %.100s", call->path);
+		pen_api_error(call, 404, "no-such-path", N_("there is no %.100s"), call->path);
 	else if (r->changes && !call->may_change)
-		pen_api_error(call, 403, "denied", "only root, the owner of the daemon and its group may change anything");
+		pen_api_error(call, 403, "denied", N_("only root, the owner of the daemon and its group may change anything"));
 	if (!r || call->status)
 		return;
 	if (strchr(r->path, '*')) {
 		call->tenant = pen_tenant_find(call->d, call->name);
 		if (!call->tenant) {
-			pen_api_error(call, 404, "no-such-tenant", "there is no tenant '%s'", call->name);
+			pen_api_error(call, 404, "no-such-tenant", N_("there is no tenant '%s'"), call->name);
 			return;
 		}
 	}
@@ -176,7 +176,7 @@ void pen_api_run(struct pen_api_call *call)
 	if (!call->status)
 		r->run(call);
 	if (!call->status || (call->status == 500 && !call->answer))
-		pen_api_error(call, 500, "internal", "out of memory");
+		pen_api_error(call, 500, "internal", N_("out of memory"));
 }
 
 void pen_api_finish(struct pen_api_call *call)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* POST /v1/devices/drain, undrain, release: {device}. Each may be sent again to see how far it is. */
 #include "base/auto.h"
+#include "contract/text.h"
 #include "daemon/api.h"
 #include "daemon/drain.h"
 
@@ -14,10 +15,10 @@ static int name_of(struct pen_api_call *call, const char **ret_name)
 	json_t *v;
 	json_object_foreach(call->json, key, v)
 		if (strcmp(key, "device"))
-			return pen_api_error(call, 400, "field-invalid", "%.40s is no member here; allowed: device", key), -EINVAL;
+			return pen_api_error(call, 400, "field-invalid", N_("%.40s is no member here; allowed: device"), key), -EINVAL;
 	*ret_name = json_string_value(json_object_get(call->json, "device"));
 	if (!*ret_name)
-		return pen_api_error(call, 400, "field-invalid", "device: missing, or no text"), -EINVAL;
+		return pen_api_error(call, 400, "field-invalid", N_("device: missing, or no text")), -EINVAL;
 	return 0;
 }
 
@@ -91,7 +92,7 @@ int pen_api_device_release(struct pen_api_call *call)
 	if (json_array_size(holders)) {
 		char text[384];
 		describe(holders, text, sizeof(text));
-		pen_api_error(call, 409, "busy", "%s is drained, and still held by %s", dev->key, text);
+		pen_api_error(call, 409, "busy", N_("%s is drained, and still held by %s"), dev->key, text);
 		json_object_set_new(call->answer, "holders", holders);
 		return 0;
 	}

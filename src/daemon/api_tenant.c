@@ -11,8 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define _(s) pen_text(s)
-#define N_(s) s
 
 int pen_api_tenants(struct pen_api_call *call)
 {
@@ -34,7 +32,7 @@ static int optional(struct pen_api_call *call, const char *key, json_type a, jso
 	*ret = json_is_null(v) ? NULL : v;
 	if (!*ret || json_typeof(v) == a || json_typeof(v) == b)
 		return 0;
-	pen_api_error(call, 400, "field-invalid", "%s: wrong type", key);
+	pen_api_error(call, 400, "field-invalid", N_("%s: wrong type"), key);
 	return -EINVAL;
 }
 
@@ -47,7 +45,7 @@ static int known_members(struct pen_api_call *call, const char *const *names)
 		while (names[i] && strcmp(names[i], key))
 			i++;
 		if (!names[i]) {
-			pen_api_error(call, 400, "field-invalid", "%.64s: unknown member of the body", key);
+			pen_api_error(call, 400, "field-invalid", N_("%.64s: unknown member of the body"), key);
 			return -EINVAL;
 		}
 	}
@@ -74,16 +72,16 @@ static int create(struct pen_api_call *call)
 		return pen_api_refuse(call, -EINVAL, &err);
 	if (exclusive && (pen_parse_duration(json_string_value(exclusive), &n.exclusive_ns) < 0 ||
 			  n.exclusive_ns < PEN_EXCLUSIVE_MIN_NS || n.exclusive_ns > PEN_EXCLUSIVE_MAX_NS))
-		return pen_api_error(call, 400, "field-invalid", _("exclusive: '%.40s' is not valid; allowed: a time from 1s to 1h"),
+		return pen_api_error(call, 400, "field-invalid", N_("exclusive: '%.40s' is not valid; allowed: a time from 1s to 1h"),
 				     json_string_value(exclusive));
 	json_int_t number = json_integer_value(pid);
 	if (number < 0 || number > INT32_MAX)
-		return pen_api_error(call, 400, "field-invalid", "pid: no process number");
+		return pen_api_error(call, 400, "field-invalid", N_("pid: no process number"));
 	n.watch_pid = (pid_t)number;
 	/* What descends from it is taken to be the tenant's: nobody names a process that is not his. */
 	uid_t owner;
 	if (number && call->uid != 0 && pen_process_uid(n.watch_pid, &owner) == 0 && owner != call->uid)
-		return pen_api_error(call, 403, "denied", "pid: process %d is not yours", (int)number);
+		return pen_api_error(call, 403, "denied", N_("pid: process %d is not yours"), (int)number);
 	struct pen_tenant *t;
 	int r = pen_tenant_create(call->d, &n, &t, &err);
 	if (r < 0)
@@ -153,7 +151,7 @@ int pen_api_usage(struct pen_api_call *call)
 {
 	uint64_t minutes = pen_api_query_u64(call, "minutes", 60);
 	if (!minutes || minutes > PEN_USAGE_MINUTES)   /* older ones are in the database alone */
-		return pen_api_error(call, 400, "field-invalid", "minutes: %llu; allowed: 1 to %d", (unsigned long long)minutes,
+		return pen_api_error(call, 400, "field-invalid", N_("minutes: %llu; allowed: 1 to %d"), (unsigned long long)minutes,
 				     PEN_USAGE_MINUTES);
 	uint64_t now = (uint64_t)pen_unix_now() / 60;
 	json_t *list = json_array();
@@ -192,27 +190,27 @@ static const char *suggest(const struct pen_tenant *t, unsigned reason, const ch
 	/* Without a cap it is ahead of its share: an equal's turn. */
 	switch (reason == PEN_HOLD_SHARE && compute->cap == PEN_UNLIMITED ? PEN_HOLD_TURN : reason) {
 	case PEN_HOLD_SHARE:
-		snprintf(buf, n, _("raise the cap: penstock set %s --compute %s"), t->name, range);
+		snprintf(buf, n, N_("raise the cap: penstock set %s --compute %s"), t->name, range);
 		break;
 	case PEN_HOLD_BYTES:
-		snprintf(buf, n, _("raise the cap: penstock set %s --bandwidth unlimited"), t->name);
+		snprintf(buf, n, N_("raise the cap: penstock set %s --bandwidth unlimited"), t->name);
 		break;
 	case PEN_HOLD_RANK:
-		snprintf(buf, n, _("give it a guarantee (penstock set %s --compute 20%%..), or lower the rank of %s"), t->name,
-			 *by ? by : _("the other"));
+		snprintf(buf, n, N_("give it a guarantee (penstock set %s --compute 20%%..), or lower the rank of %s"), t->name,
+			 *by ? by : N_("the other"));
 		break;
 	case PEN_HOLD_TURN:
-		snprintf(buf, n, _("it shares the device with %s; a larger guarantee gives it a larger part, unless the device's policy is turns"),
-			 *by ? by : _("others"));
+		snprintf(buf, n, N_("it shares the device with %s; a larger guarantee gives it a larger part, unless the device's policy is turns"),
+			 *by ? by : N_("other tenants"));
 		break;
 	case PEN_HOLD_STOPPED:
-		snprintf(buf, n, _("its contract has ended, or the device is lost"));
+		snprintf(buf, n, N_("its contract has ended, or the device is lost"));
 		break;
 	case PEN_HOLD_EXCLUSIVE:
-		snprintf(buf, n, _("%s has the device for itself; `penstock events` says for how long at most"), *by ? by : _("another tenant"));
+		snprintf(buf, n, N_("%s has the device for itself; `penstock events` says for how long at most"), *by ? by : N_("another tenant"));
 		break;
 	default:
-		snprintf(buf, n, _("nothing: its own commands keep the device busy"));
+		snprintf(buf, n, N_("nothing: its own commands keep the device busy"));
 	}
 	return buf;
 }
@@ -257,7 +255,7 @@ static const char *suggest_memory(const struct pen_tenant *t, char *buf, size_t 
 		const struct pen_place *p = t->place[i];
 		if (!p || !p->lent_denied_ns || pen_mono_ns() - p->lent_denied_ns > 60 * PEN_S)
 			continue;
-		snprintf(buf, n, _("memory was refused on %s: what is left is promised to other tenants or in use by them; a guarantee keeps it free: penstock set %s --memory X.."),
+		snprintf(buf, n, N_("memory was refused on %s: what is left is promised to other tenants or in use by them; a guarantee keeps it free: penstock set %s --memory X.."),
 			 p->device->key, t->name);
 		return buf;
 	}
@@ -289,7 +287,7 @@ int pen_api_container(struct pen_api_call *call)
 {
 	struct pen_service_edit *v = calloc(PEN_EDITS_MAX, sizeof(*v));
 	if (!v)
-		return pen_api_error(call, 500, "no-memory", "out of memory");
+		return pen_api_error(call, 500, "no-memory", N_("out of memory"));
 	size_t n = pen_container_edits(call->d, call->tenant, NULL, v, PEN_EDITS_MAX);
 	json_t *env = json_object(), *mounts = json_array(), *nodes = json_array();
 	for (size_t i = 0; i < n; i++) {

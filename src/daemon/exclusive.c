@@ -16,8 +16,6 @@
 
 #include <errno.h>
 
-#define _(s) pen_text(s)
-
 bool pen_exclusive_now(const struct pen_tenant *t)
 {
 	return t->exclusive_until_ns > pen_mono_ns() && t->state != PEN_TENANT_ENDED;
@@ -43,11 +41,11 @@ int pen_exclusive_admit(struct pen_daemon *d, const struct pen_device *dev, cons
 			continue;
 		const char *theirs = promised(&t->contract);
 		if (exclusive && theirs)
-			return pen_err_x(err, -EAGAIN, _("exclusive: '%s' was promised %s on %s, which would be broken"), t->name, theirs, dev->key);
+			return pen_err_x(err, -EAGAIN, N_("exclusive: '%s' was promised %s on %s, which would be broken"), t->name, theirs, dev->key);
 		if (!pen_exclusive_now(t) || !(exclusive || field))
 			continue;
 		pen_format_duration(left, sizeof(left), (t->exclusive_until_ns - pen_mono_ns()) / PEN_S * PEN_S + PEN_S);
-		return pen_err_x(err, -EAGAIN, _("%s: '%s' has %s for itself, for %s at most"), exclusive ? "exclusive" : field, t->name,
+		return pen_err_x(err, -EAGAIN, N_("%s: '%s' has %s for itself, for %s at most"), exclusive ? "exclusive" : field, t->name,
 				 dev->key, left);
 	}
 	return 0;

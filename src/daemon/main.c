@@ -332,7 +332,7 @@ int main(int argc, char **argv)
 {
 	static struct pen_daemon d;
 	struct pen_err err = PEN_ERR_INIT;
-	pen_text_init(PEN_LOCALEDIR);   /* a private daemon's refusals are read by the person who typed the command */
+	pen_text_init(PEN_LOCALEDIR);   /* why it does not start is read by the person who typed the command */
 	pen_log_set_prefix("penstockd");
 	umask(022);   /* modes are given one by one; under a careful shell's 077 nobody but root would reach what is his */
 	int r = pen_options_parse(&d.opt, argc, argv, &err);
@@ -354,6 +354,7 @@ int main(int argc, char **argv)
 		d.exit_code = 1;
 	} else if (!d.quitting) {
 		tell_ready(&d);
+		pen_text_english();
 		event_base_dispatch(d.base);
 	}
 	finish(&d);

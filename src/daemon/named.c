@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Devices by the names that people use: key, key without what is before the first colon, model, or a part of one of these. */
 #include "base/auto.h"
+#include "contract/text.h"
 #include "daemon/daemon.h"
 
 #include <errno.h>
@@ -8,8 +9,6 @@
 #include <strings.h>
 
 #define NAMED 4   /* of an ambiguous name */
-
-#define N_(s) s
 
 struct matches {
 	struct pen_device *first, *other;   /* other: of another model, or @first is only meant by its key */

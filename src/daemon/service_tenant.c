@@ -113,7 +113,7 @@ void pen_service_all_tenants(struct pen_service *s, void (*fn)(void *arg, const 
 int pen_service_tenant_hold(struct pen_service *s, const char *name, struct pen_err *err)
 {
 	struct pen_tenant *t = own(s, name);
-	return t ? pen_tenant_hold(s->d, t, err) : pen_err_x(err, -ENOENT, "the contract has ended");
+	return t ? pen_tenant_hold(s->d, t, err) : pen_err_x(err, -ENOENT, N_("the contract has ended"));
 }
 
 int pen_service_tenant_lapse(struct pen_service *s, const char *name)

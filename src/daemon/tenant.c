@@ -2,6 +2,7 @@
 #include "base/auto.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "contract/text.h"
 #include "daemon/daemon.h"
 #include "daemon/service.h"
 #include "daemon/store.h"
@@ -99,7 +100,7 @@ static int hold(struct pen_daemon *d, struct pen_tenant *t, uint64_t covers, str
 int pen_tenant_cover(struct pen_daemon *d, struct pen_tenant *t, struct pen_device *dev, struct pen_err *err)
 {
 	if (!pen_contract_means(&t->contract, dev))
-		return pen_err_x(err, -ENODEV, "the contract is for device '%s'", t->contract.device);
+		return pen_err_x(err, -ENODEV, N_("the contract is for device '%s'"), t->contract.device);
 	/* In force before a restart it is in force again: what others have is known only roughly then. */
 	bool was_in_force = t->place[dev->index] || (t->restored && d->adopt_until_ns);
 	uint64_t one = UINT64_C(1) << dev->index;
@@ -139,8 +140,8 @@ static int admit_everywhere(struct pen_daemon *d, const struct pen_contract *c, 
 			continue;
 		/* Who has a drained device keeps it, and may change its contract. */
 		bool drained = dev->drained && !(self && self->covers >> i & 1);
-		int r = dev->state == PEN_DEVICE_LOST ? pen_err_x(&e, -EAGAIN, "device: '%s' is lost", dev->key) :
-			drained ? pen_err_x(&e, -EAGAIN, "device: '%s' is drained", dev->key) : admit_on(d, dev, c, self, false, &e);
+		int r = dev->state == PEN_DEVICE_LOST ? pen_err_x(&e, -EAGAIN, N_("device: '%s' is lost"), dev->key) :
+			drained ? pen_err_x(&e, -EAGAIN, N_("device: '%s' is drained"), dev->key) : admit_on(d, dev, c, self, false, &e);
 		if (r == 0)
 			covers |= UINT64_C(1) << i;
 		else if (!why || r == -EAGAIN)   /* of several reasons one that waiting can mend */
@@ -149,7 +150,7 @@ static int admit_everywhere(struct pen_daemon *d, const struct pen_contract *c, 
 	if (!covers && why)
 		return why;
 	if (!covers && c->device[0] && d->n_devices)
-		return pen_err_x(err, -ENODEV, "device: '%s' is not known here; `penstock device ls` lists what is",
+		return pen_err_x(err, -ENODEV, N_("device: '%s' is not known here; `penstock device ls` lists what is"),
 				 c->device);
 	*ret_covers = covers;
 	return 0;
@@ -273,11 +274,11 @@ int pen_tenant_create(struct pen_daemon *d, const struct pen_tenant_new *n, stru
 {
 	struct pen_contract c = n->contract;
 	if (!c.name[0] && make_up_name(d, &c) < 0)
-		return pen_err_x(err, -EBUSY, "no name is free");
+		return pen_err_x(err, -EBUSY, N_("no name is free"));
 	if (pen_tenant_find(d, c.name))
-		return pen_err_x(err, -EEXIST, "name: '%s' exists already", c.name);
+		return pen_err_x(err, -EEXIST, N_("name: '%s' exists already"), c.name);
 	if (HASH_COUNT(d->tenants) >= TENANTS_MAX)
-		return pen_err_x(err, -ENOSPC, "there are %d tenants, which is the most", TENANTS_MAX);
+		return pen_err_x(err, -ENOSPC, N_("there are %d tenants, which is the most"), TENANTS_MAX);
 	uint64_t covers = 0;
 	int r = n->lapsed || n->waited ? 0 : admit_everywhere(d, &c, n->exclusive_ns, NULL, &covers, err);
 	uint64_t queued;
@@ -285,7 +286,7 @@ int pen_tenant_create(struct pen_daemon *d, const struct pen_tenant_new *n, stru
 	bool may_wait = n->wait && !n->lapsed && waiting < WAITING_MAX, wait = n->waited || (r == -EAGAIN && may_wait);
 	if (r == 0 && may_wait && (queued & wanted(d, &c))) {   /* who would wait does not overtake */
 		wait = true;
-		pen_err_x(err, -EAGAIN, "others wait already");
+		pen_err_x(err, -EAGAIN, N_("others wait already"));
 	}
 	if (r < 0 && !wait) {
 		pen_event(d, PEN_EVENT_REFUSED, NULL, NULL, "%s: %s", c.name, err ? err->text : "");
@@ -333,7 +334,7 @@ int pen_tenant_would_admit(struct pen_daemon *d, const struct pen_tenant *t, str
 	int r = admit_everywhere(d, &t->contract, t->exclusive_ns, t, &covers, err);
 	for (const struct pen_tenant *o = d->tenants; r == 0 && o; o = o->hh.next)
 		if (o->state == PEN_TENANT_WAITING && o->queue_nr < t->queue_nr && (wanted(d, &o->contract) & wanted(d, &t->contract)))
-			r = pen_err_x(err, -EAGAIN, "'%s' waits before it", o->contract.name);
+			r = pen_err_x(err, -EAGAIN, N_("'%s' waits before it"), o->contract.name);
 	return r;
 }
 
@@ -430,8 +431,8 @@ static int check_memory(struct pen_tenant *t, const struct pen_contract *c, bool
 		*ret_below = true;
 		if (!force)
 			return pen_err_x(err, -EBUSY,
-					 "memory: %llu MiB are in use on %s, the new limit is %llu MiB; "
-					 "--force stops new allocations until it fits",
+					 N_("memory: %llu MiB are in use on %s, the new limit is %llu MiB; "
+					 "--force stops new allocations until it fits"),
 					 (unsigned long long)(used >> 20), t->place[i]->device->key,
 					 (unsigned long long)(c->memory.cap >> 20));
 	}
@@ -463,9 +464,9 @@ int pen_tenant_change(struct pen_daemon *d, struct pen_tenant *t, const struct p
 		      struct pen_err *err)
 {
 	if (t->state == PEN_TENANT_ENDED)
-		return pen_err_x(err, -ESHUTDOWN, "the contract has ended");
+		return pen_err_x(err, -ESHUTDOWN, N_("the contract has ended"));
 	if (strcmp(c->name, t->name) || strcasecmp(c->device, t->contract.device))
-		return pen_err_x(err, -EINVAL, "%s cannot change while the tenant runs",
+		return pen_err_x(err, -EINVAL, N_("%s cannot change while the tenant runs"),
 				 strcmp(c->name, t->name) ? "name" : "device");
 	bool below;
 	uint64_t covers = t->covers;

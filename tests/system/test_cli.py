@@ -332,6 +332,31 @@ def test_why_adds_up():
             assert cli(node, 'why', '--for', bad, 'a').returncode == 2
 
 
+def is_chinese(text):
+    return re.search('[\u4e00-\u9fff]', text) is not None
+
+
+def test_refusals_in_the_readers_language():
+    """The daemon speaks English to everybody; the command line knows what it said."""
+    with Daemon(env={'LC_ALL': 'C'}) as node:
+        c = Client(node.create('a', memory='512M', compute='80%')[1]['dir']).attach()
+        c.charge(256 << 20)
+        for args, words in ((('run', '--memory', '900M', '--', 'true'), ('memory: ', '900 MiB', "'a'")),
+                            (('run', '--memory', '9G', '--', 'true'), ('memory: ', '1 GiB')),
+                            (('run', '--name', 'a', '--compute', '1%', '--', 'true'), ('name: ', 'a')),
+                            (('run', '--device', 'H100', '--', 'true'), ('device: ', 'H100')),
+                            (('set', 'a', '--memory', '64M'), ('memory: ', '256 MiB', '64 MiB', 'test:platform/device#0', '--force')),
+                            (('end', 'a'), (str(os.getpid()),))):
+            r = cli(node, *args, PENSTOCK_LANG='zh_CN')
+            assert r.returncode in (4, 125) and is_chinese(r.stderr) and all(w in r.stderr for w in words), (args, r)
+            assert not re.search('cannot|exists|known|are in use|held', r.stderr), r
+            assert not is_chinese(cli(node, *args).stderr), args
+        c.ledger.put32(CLIENT_AT + CLIENT_BYTES * c.client + 176, 2)
+        for flag in ('0s', '50ms'):
+            r = cli(node, 'why', '--for', flag, 'a', PENSTOCK_LANG='zh_CN')
+            assert all(is_chinese(line) for line in r.stdout.splitlines()) and 'penstock set a --compute' in r.stdout, r
+
+
 def test_completion():
     """What bash offers is what help lists: it is made of the same lists."""
     with Daemon() as node:
