@@ -21,6 +21,7 @@ import sys
 NEWEST = (2, 28)
 MAY_NEED = ['libc.so.6', 'libdl.so.2', 'ld-linux*.so.*']   # libdl: a part of the C library before 2.34
 LAYER_OF = {'libpenstock-opencl.so': 'libOpenCL.so.1'}
+FOR_TOOLS = {'libpenstock-contract.so.1': 'libyaml-0.so.2'}   # not loaded by tenants
 STAND_INS = ['libOpenCL.so.1', 'libdl.so.2']   # what a library of ours is linked against, and nobody loads
 
 
@@ -71,9 +72,10 @@ def check(library, exports):
         who = [name for name, v, defined in symbols if v == version and not defined] or ['the loader']
         bad += [f'{name} needs {version}, newer than GLIBC_{NEWEST[0]}.{NEWEST[1]}' for name in who]
     dynamic, loader = readelf('-d', library), LAYER_OF.get(os.path.basename(library))
+    also = FOR_TOOLS.get(os.path.basename(library))
     needs = re.findall(r'\(NEEDED\).*\[(.*)\]', dynamic)
     for needed in needs:
-        if needed != loader and not any(fnmatch.fnmatchcase(needed, p) for p in MAY_NEED):
+        if needed not in (loader, also) and not any(fnmatch.fnmatchcase(needed, p) for p in MAY_NEED):
             bad.append(f'needs {needed}: a shim needs the C library alone')
     if loader and (loader not in needs or 'NODELETE' not in dynamic):
         bad.append(f'must need {loader} and be marked NODELETE: its callbacks outlast a dlclose()')
