@@ -237,6 +237,8 @@ static bool parks(const struct call *k)
 static void ask(struct call *k, const struct pen_admit_view *v, struct pen_admit_decision *d)
 {
 	uint32_t left = k->slices - k->first;
+	if (k->first && k->cmd->cost)   /* its first pieces may have told more than was known */
+		k->est_ns = pen_clamp(pen_cost_est_ns(k->cmd->cost), PEN_COST_FLOOR_NS, PEN_GATE_EST_MAX_NS);
 	uint64_t est = k->est_ns / k->slices * left;
 	uint32_t wave = PEN_MAX(k->cmd->wave, 1u);
 	struct pen_admit_cmd c = {

@@ -2,7 +2,7 @@
 #ifndef PEN_TESTS_GATE_SUITE_DEVGATE_H
 #define PEN_TESTS_GATE_SUITE_DEVGATE_H
 /*
- * The part of the gate's suite about the device-side gate; included by gate_suite.h. The commands wait for the test, so that nothing
+ * The part of the gate's suite about the device-side gate, and what is submitted in front of one; included by gate_suite.h. The commands wait for the test, so that nothing
  * depends on how fast the machine is.
  */
 
@@ -326,7 +326,29 @@ static void test_devgate_bell(void **state)
 	deep_close(&d);
 }
 
+/* A command of many pieces takes eight times what was guessed: those that come after the first ones are cut to what these told. */
+static void test_pieces_follow_what_is_learned(void **state)
+{
+	(void)state;
+	static const uint16_t rank[] = { 0, 1 };
+	static struct fake_cmd c = { .dur_ns = 64 * PEN_MS, .slices = 64 };
+	if (!(SUITE_CAPS & PEN_ADAPTER_TIMESTAMPS))
+		return;
+	struct fake_board *b = fake_board_new(2, rank);
+	b->base[1].chunk_wide_ns = b->base[1].chunk_narrow_ns = PEN_MS;
+	b->base[1].window_narrow_ns = PEN_MS;
+	fake_board_publish(b, 1);
+	urgent_says(b, PEN_BUSY_IDLE);
+	struct rig r;
+	rig_open(&r, b, 1, 0);
+	struct pen_gate_cmd cmd = { .native = &c, .slices = 64, .wave = 1, .cost = pen_gate_cost_guessed(r.gate, 4711, 1, 8 * PEN_MS) };
+	assert_int_equal(pen_gate_submit(r.q, &cmd), 0);
+	assert_in_range(atomic_load(&account(&r)->chunks), 12, 64);   /* by the guess it would be 8 */
+	rig_close(&r);
+}
+
 #define SUITE_TESTS_DEVGATE \
+	cmocka_unit_test(test_pieces_follow_what_is_learned), \
 	cmocka_unit_test(test_devgate_shuts_and_opens), cmocka_unit_test(test_devgate_not_for_who_waits), cmocka_unit_test(test_devgate_shut_by_a_hold), \
 	cmocka_unit_test(test_devgate_stuck_neighbour), cmocka_unit_test(test_devgate_guarantee), cmocka_unit_test(test_devgate_overtaken), \
 	cmocka_unit_test(test_devgate_overtaken_often), cmocka_unit_test(test_devgate_bell)
