@@ -230,6 +230,7 @@ void pen_table_destroy(struct pen_table *t);
 void pen_put_padded(FILE *out, const char *text, size_t cells);
 /* As above, and cut to @cells, with a '.' where something is missing. */
 void pen_put_cut(FILE *out, const char *text, size_t cells);
+char *pen_cut(char *buf, size_t n, const char *text, size_t cells);   /* the same into @buf, which is returned */
 /* @text and a newline, broken before @width cells; lines after the first begin with @indent blanks, which the first has before it. */
 void pen_put_folded(FILE *out, const char *text, size_t indent, size_t width);
 

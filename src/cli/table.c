@@ -97,21 +97,33 @@ void pen_put_folded(FILE *out, const char *text, size_t indent, size_t width_cel
 	}
 }
 
-void pen_put_cut(FILE *out, const char *text, size_t cells)
+char *pen_cut(char *buf, size_t n, const char *text, size_t cells)
 {
 	bool cut = width(text) > cells;
-	size_t used = 0, w;
+	size_t used = 0, len = 0, w;
 	while (*text && cells) {
-		size_t n = step(text, &w);
-		if (used + w + cut > cells)
+		size_t bytes = step(text, &w);
+		if (used + w + cut > cells || len + bytes + 2 > n)
 			break;
-		fprintf(out, "%.*s", (int)n, text);
+		memcpy(buf + len, text, bytes);
+		len += bytes;
 		used += w;
-		text += n;
+		text += bytes;
 	}
-	if (cut && cells)
-		fputs(".", out), used++;
-	fprintf(out, "%*s", (int)(cells - used), "");
+	if (cut && cells && len + 1 < n) {
+		buf[len++] = '.';
+		used++;
+	}
+	for (; used < cells && len + 1 < n; used++)
+		buf[len++] = ' ';
+	buf[len] = 0;
+	return buf;
+}
+
+void pen_put_cut(FILE *out, const char *text, size_t cells)
+{
+	char buf[1024];
+	fputs(pen_cut(buf, sizeof(buf), text, cells), out);
 }
 
 static size_t column_width(const struct pen_table *t, size_t c, bool skip_first)

@@ -14,7 +14,12 @@
 #include <string.h>
 
 #define ROWS_MAX 256
-#define BAR_CELLS 16
+#define BAR_MAX 16
+#define WIDE 118     /* cells from which all is shown */
+#define NARROW 70    /* below which the bar goes */
+
+/* Cells of each column; 0: it is not shown. */
+enum column { C_NAME, C_CLASS, C_BAR, C_MEMORY, C_SHARE, C_P99, C_HELD, C_MAX_ };
 
 enum { COLOUR_OK = 1, COLOUR_WARN, COLOUR_BAD, COLOUR_HEAD };
 
@@ -80,90 +85,154 @@ static int level_colour(double part)
 	return part < 0.75 ? COLOUR_OK : part < 0.95 ? COLOUR_WARN : COLOUR_BAD;
 }
 
-static void bar(double part)
+static void layout(int cells, int *width)
 {
-	int full = part <= 0 ? 0 : part >= 1 ? BAR_CELLS : (int)(part * BAR_CELLS + 0.5);
+	static const int wide[] = { 20, 10, BAR_MAX, 18, 16, 16, 0 }, narrow[] = { 18, 0, 8, 12, 12, 13, 0 };
+	const int *from = cells >= WIDE ? wide : narrow;
+	int left = cells - 1;
+	for (int i = 0; i < C_HELD; i++) {
+		width[i] = i == C_BAR && cells < NARROW ? 0 : from[i];
+		left -= width[i] ? width[i] + 1 : 0;
+	}
+	width[C_HELD] = left > 0 ? left : 0;
+}
+
+/* One cell and a blank, never more: what wrapped would push the others off the screen. */
+static void cell(const int *width, enum column c, const char *text)
+{
+	char buf[512];
+	int room = COLS - 1 - getcurx(stdscr), cells = width[c] < room ? width[c] : room;
+	if (width[c] <= 0 || cells <= 0)
+		return;
+	addstr(pen_cut(buf, sizeof(buf), text, (size_t)cells));
+	if (cells < room)
+		addch(' ');
+}
+
+static void bar(const int *width, double part)
+{
+	char text[BAR_MAX + 1];
+	int cells = width[C_BAR], full = part <= 0 ? 0 : part >= 1 ? cells : (int)(part * cells + 0.5);
+	for (int i = 0; i < cells; i++)
+		text[i] = i < full ? '|' : '.';   /* ASCII: edge boxes are looked at through serial consoles */
+	text[cells] = 0;
 	attron(COLOR_PAIR(level_colour(part)));
-	for (int i = 0; i < BAR_CELLS; i++)
-		addstr(i < full ? "|" : "."); /* ASCII: edge boxes are looked at through serial consoles */
+	cell(width, C_BAR, text);
 	attroff(COLOR_PAIR(level_colour(part)));
 }
 
-static void draw_held(const struct top *top, const struct row *r)
+/* The longest first: on a narrow screen there is room for one. */
+static size_t put_held(const struct top *top, const struct row *r, char *buf, size_t n)
 {
-	const json_t *old = before(top, r);
-	const char *reason;
-	json_t *v;
+	const json_t *old = json_object_get(before(top, r), "held_ns");
 	double span = (double)(top->now_ns - top->previous_ns);
-	json_object_foreach(json_object_get(r->dev, "held_ns"), reason, v) {
-		long long diff = json_integer_value(v) - pen_json_int(json_object_get(old, "held_ns"), reason);
-		if (old && span > 0 && diff > 0)
-			printw(" %s %.0f%%", reason, 100.0 * (double)diff / span);
+	long long above = INT64_MAX;
+	size_t len = 0;
+	*buf = 0;
+	while (old && span > 0 && len < n) {
+		const char *reason, *next = NULL;
+		long long most = 0;
+		json_t *v;
+		json_object_foreach(json_object_get(r->dev, "held_ns"), reason, v) {
+			long long diff = json_integer_value(v) - pen_json_int(old, reason);
+			if (diff > most && diff < above) {
+				most = diff;
+				next = reason;
+			}
+		}
+		if (!next || (double)most / span < 0.005)
+			break;
+		len += (size_t)snprintf(buf + len, n - len, "%s%s %.0f%%", len ? " " : "", next, 100.0 * (double)most / span);
+		above = most;
 	}
+	return PEN_MIN(len, n - 1);
 }
 
 /* Only while there is some: most tenants never use it. */
-static void draw_video(const struct row *r)
+static void put_video(const struct row *r, char *buf, size_t n)
 {
 	static const char *const keys[] = { "dec_ppm", "enc_ppm" };
-	for (size_t i = 0; i < PEN_ARRAY_LEN(keys); i++) {
+	size_t len = 0;
+	for (size_t i = 0; i < PEN_ARRAY_LEN(keys) && len < n; i++) {
 		char share[32];
 		uint32_t ppm = (uint32_t)pen_json_int(r->dev, keys[i]);
 		if (ppm)
-			printw(i ? _(" encoder %s (not gated)") : _(" decoder %s (not gated)"), pen_format_share(share, sizeof(share), ppm));
+			len += (size_t)snprintf(buf + len, n - len, i ? _(" encoder %s (not gated)") : _(" decoder %s (not gated)"),
+						pen_format_share(share, sizeof(share), ppm));
 	}
 }
 
-static void draw_row(const struct top *top, const struct row *r)
+static void draw_memory(const struct row *r, const int *width)
 {
-	const json_t *contract = json_object_get(r->tenant, "contract");
-	printw("%-20.20s %-10s ", pen_json_str(r->tenant, "name"), pen_json_str(contract, "class"));
-	if (!r->dev) {
-		printw("%s\n", _("uses no device"));
-		return;
-	}
-	char used[32], beside[32] = "", limit[32] = "-", share[32], entitled[32], p99[32] = "-";
-	double mem = (double)pen_json_int(r->dev, "mem_used_bytes"), overhead = (double)pen_json_int(r->dev, "mem_overhead_bytes");
-	const json_t *cap = json_object_get(r->dev, "mem_limit_bytes");
-	double room = json_is_integer(cap) ? (double)json_integer_value(cap) : 0;
-	if (room > 0)
-		pen_format_bytes(limit, sizeof(limit), (uint64_t)room);
-	if (overhead > 0) {
-		beside[0] = '+';
-		pen_format_bytes(beside + 1, sizeof(beside) - 1, (uint64_t)overhead);
-	}
-	bar(room > 0 ? (mem + overhead) / room : 0);
-	printw(" %7s%-7s/%-7s ", pen_format_bytes(used, sizeof(used), (uint64_t)mem), beside, limit);
-	printw("%6s of %-6s ", pen_format_share(share, sizeof(share), (uint32_t)pen_json_int(r->dev, "share_ppm_1s")),
-	       pen_format_share(entitled, sizeof(entitled), (uint32_t)pen_json_int(r->dev, "entitled_ppm")));
-	const json_t *recent = json_object_get(json_object_get(r->dev, "response"), "recent");
-	uint64_t p99_ns = (uint64_t)pen_json_int(recent, "p99_ns"), target = 0;
-	const char *sla = pen_json_str(contract, "sla");
+	char text[96], used[32], beside[32], limit[32] = "-";
+	uint64_t mem = (uint64_t)pen_json_int(r->dev, "mem_used_bytes"), overhead = (uint64_t)pen_json_int(r->dev, "mem_overhead_bytes");
+	uint64_t room = (uint64_t)pen_json_int(r->dev, "mem_limit_bytes");
+	if (room)
+		pen_format_bytes(limit, sizeof(limit), room);
+	bar(width, room ? (double)(mem + overhead) / (double)room : 0);
+	if (overhead && width[C_CLASS])   /* apart where there is room for it */
+		snprintf(text, sizeof(text), "%s+%s/%s", pen_format_bytes(used, sizeof(used), mem), pen_format_bytes(beside, sizeof(beside), overhead), limit);
+	else
+		snprintf(text, sizeof(text), "%s/%s", pen_format_bytes(used, sizeof(used), mem + overhead), limit);
+	cell(width, C_MEMORY, text);
+}
+
+static void draw_p99(const struct row *r, const int *width, const char *sla)
+{
+	char text[96], p99[32] = "-";
+	uint64_t target = 0, p99_ns = (uint64_t)pen_json_int(json_object_get(json_object_get(r->dev, "response"), "recent"), "p99_ns");
 	bool has_target = pen_parse_duration(sla, &target) == 0 && target;
 	if (p99_ns)
 		pen_format_duration(p99, sizeof(p99), p99_ns);
+	snprintf(text, sizeof(text), "%s/%s", p99, has_target ? sla : "-");
 	int colour = has_target ? level_colour((double)p99_ns / (double)target) : 0;
 	attron(COLOR_PAIR(colour));
-	printw("%8s/%-7s", p99, has_target ? sla : "-");
+	cell(width, C_P99, text);
 	attroff(COLOR_PAIR(colour));
-	draw_held(top, r);
-	draw_video(r);
-	addch('\n');
+}
+
+static void draw_row(const struct top *top, const struct row *r, const int *width)
+{
+	const json_t *contract = json_object_get(r->tenant, "contract");
+	char share[32], entitled[32], text[256];
+	cell(width, C_NAME, pen_json_str(r->tenant, "name"));
+	cell(width, C_CLASS, pen_json_str(contract, "class"));
+	if (!r->dev) {
+		addstr(pen_cut(text, sizeof(text), _("uses no device"), (size_t)PEN_MAX(COLS - 1 - getcurx(stdscr), 0)));
+		return;
+	}
+	draw_memory(r, width);
+	snprintf(text, sizeof(text), width[C_CLASS] ? _("%s of %s") : "%s/%s",
+		 pen_format_share(share, sizeof(share), (uint32_t)pen_json_int(r->dev, "share_ppm_1s")),
+		 pen_format_share(entitled, sizeof(entitled), (uint32_t)pen_json_int(r->dev, "entitled_ppm")));
+	cell(width, C_SHARE, text);
+	draw_p99(r, width, pen_json_str(contract, "sla"));
+	size_t len = put_held(top, r, text, sizeof(text));
+	put_video(r, text + len, sizeof(text) - len);
+	cell(width, C_HELD, text);
 }
 
 static void draw(struct top *top, const json_t *answer)
 {
 	static struct row rows[ROWS_MAX];
+	static const char *const heads[] = { "NAME", "CLASS", "MEMORY", "", "SHARE", "P99/TARGET", "HELD" };
+	int width[C_MAX_];
+	char line[256], cut[256];
 	size_t n = collect(answer, rows);
 	qsort_r(rows, n, sizeof(rows[0]), compare, &top->sort);
 	erase();
+	layout(COLS, width);
 	attron(COLOR_PAIR(COLOUR_HEAD) | A_BOLD);
-	printw("penstock top  %zu %s   q %s, m s p n %s (%c)\n", n, _("tenants"), _("quits"), _("sort"), top->sort);
-	printw("%-20s %-10s %-*s %-22s %-16s %-16s %s\n", "NAME", "CLASS", BAR_CELLS, "MEMORY", "", "SHARE", "P99/TARGET",
-	       "HELD");
+	snprintf(line, sizeof(line), "penstock top  %zu %s   q %s, m s p n %s (%c)", n, _("tenants"), _("quits"), _("sort"), top->sort);
+	mvaddstr(0, 0, pen_cut(cut, sizeof(cut), line, (size_t)PEN_MIN(COLS - 1, 200)));
+	move(1, 0);
+	for (enum column c = 0; c < C_MAX_; c++)   /* the bar is of memory */
+		cell(width, c, c == C_MEMORY && !width[C_BAR] ? "MEMORY" : heads[c]);
 	attroff(COLOR_PAIR(COLOUR_HEAD) | A_BOLD);
-	for (size_t i = 0; i < n && getcury(stdscr) < LINES - 1; i++)
-		draw_row(top, &rows[i]);
+	for (size_t i = 0; i < n && (int)i + 2 < LINES; i++) {
+		move((int)i + 2, 0);
+		draw_row(top, &rows[i], width);
+	}
 	refresh();
 }
 

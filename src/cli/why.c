@@ -21,6 +21,7 @@ struct why {
 	json_t *before, *after;   /* the tenant */
 	json_t *first, *last;     /* its holds at the first and the last look */
 	json_t *told;             /* the last look at which there was one; NULL: there was none */
+	bool told_names;
 	json_t *by;               /* "device reason" -> tenant -> looks */
 };
 
@@ -32,6 +33,7 @@ static void forget(struct why *w)
 	json_decref(w->last);
 	json_decref(w->told);
 	json_decref(w->by);
+	w->told_names = false;
 	w->before = w->after = w->first = w->last = w->told = w->by = NULL;
 }
 
@@ -46,16 +48,19 @@ static void note_look(struct why *w, json_t *answer)
 	size_t i;
 	json_t *h, *holds = json_object_get(answer, "holds");
 	char key[256];
+	bool names = false;
 	json_array_foreach(holds, i, h) {
 		const char *by = pen_json_str(h, "by");
+		names |= *by;
 		slot(key, sizeof(key), pen_json_str(h, "device"), pen_json_str(h, "reason"));
 		json_t *who = json_object_get(w->by, key);
 		if (!who)
 			json_object_set_new(w->by, key, who = json_object());
 		json_object_set_new(who, by, json_integer(pen_json_int(who, by) + 1));
 	}
-	if (json_array_size(holds)) {
+	if (json_array_size(holds) && (names || !w->told_names)) {   /* its suggestion says whom, then */
 		json_decref(w->told);
+		w->told_names = names;
 		w->told = json_incref(answer);
 	}
 	if (!w->first)
@@ -135,7 +140,7 @@ static const char *mostly_by(const struct why *w, const char *device, const char
 	long long best = 0;
 	json_t *n;
 	json_object_foreach(json_object_get(w->by, slot(key, sizeof(key), device, reason)), who, n) {
-		if (json_integer_value(n) <= best)
+		if (!*who || json_integer_value(n) <= best)   /* not every look finds who it is */
 			continue;
 		best = json_integer_value(n);
 		most = who;
@@ -169,17 +174,21 @@ static void print_sums(const struct why *w, const json_t *sums)
 	size_t i;
 	json_t *s;
 	char ns[32], span[32];
+	bool printed = false;
 	pen_format_duration(span, sizeof(span), w->elapsed_ns);
 	json_array_foreach(sums, i, s) {
 		const char *by = pen_json_str(s, "by");
 		uint64_t one = (uint64_t)pen_json_int(s, "held_ns");
+		if (one < w->elapsed_ns / 200)   /* "0 %" */
+			continue;
+		printed = true;
 		printf(_("%s on %s: held for %s of %s (%.0f %%): %s"), w->name, pen_json_str(s, "device"), pen_format_duration(ns, sizeof(ns), one), span,
 		       100.0 * (double)one / (double)w->elapsed_ns, _(pen_json_str(s, "text")));
 		if (*by)
 			printf(_(" (mostly by %s)"), by);
 		putchar('\n');
 	}
-	if (!json_array_size(sums))
+	if (!printed)
 		printf(_("%s: nothing was held for %s\n"), w->name, span);
 }
 

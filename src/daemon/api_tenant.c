@@ -184,6 +184,7 @@ static const char *const hold_text[] = { PEN_HOLD_REASONS(HOLD_TEXT) };
 static const char *suggest(const struct pen_tenant *t, unsigned reason, const char *by, char *buf, size_t n)
 {
 	const struct pen_range64 *compute = &t->contract.compute;
+	uint64_t more;
 	char range[40] = "unlimited";   /* without the cap, and with what is guaranteed */
 	if (compute->guaranteed)
 		strcat(pen_format_share(range, 32, (uint32_t)compute->guaranteed), "..");
@@ -196,7 +197,10 @@ static const char *suggest(const struct pen_tenant *t, unsigned reason, const ch
 		snprintf(buf, n, N_("raise the cap: penstock set %s --bandwidth unlimited"), t->name);
 		break;
 	case PEN_HOLD_RANK:
-		snprintf(buf, n, N_("give it a guarantee (penstock set %s --compute 20%%..), or lower the rank of %s"), t->name,
+		/* More than it has by half, at least a fifth of the device. */
+		more = PEN_MAX(compute->guaranteed * 3 / 2, (uint64_t)PEN_PPM / 5);
+		pen_format_share(range, sizeof(range), (uint32_t)PEN_MIN(more, (uint64_t)PEN_PPM));
+		snprintf(buf, n, N_("give it a larger guarantee (penstock set %s --compute %s..), or lower the rank of %s"), t->name, range,
 			 *by ? by : N_("the other"));
 		break;
 	case PEN_HOLD_TURN:

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -330,6 +331,32 @@ def test_why_adds_up():
         assert w['window_ns'] >= 50000000 and w['holds'][0]['reason'] == 'rank', w
         for bad in ('soon', '2h', '-1s'):
             assert cli(node, 'why', '--for', bad, 'a').returncode == 2
+
+
+def test_top():
+    """A line a tenant, whatever the width, with its columns under their heads; in Chinese as well."""
+    if not shutil.which('tmux'):
+        print('   tmux is not installed')
+        return
+    with Daemon() as node, tempfile.TemporaryDirectory() as folder:
+        for name, fields in (('camera-at-the-gate', {'class': 'latency', 'sla': '20ms', 'memory': '..512M'}), ('b', {})):
+            c = Client(node.create(name, **fields)[1]['dir']).attach()
+            c.charge(200 << 20)
+
+        def tmux(*args):
+            return subprocess.run(['tmux', '-S', folder + '/s', '-f', '/dev/null', *args], text=True, capture_output=True, timeout=BOUND, check=True,
+                                  env={**os.environ, 'LC_ALL': 'C.UTF-8', 'PENSTOCK_SOCKET': node.sock, 'TERM': 'xterm'}).stdout
+        try:
+            for width, lang in ((60, 'en'), (80, 'en'), (80, 'zh_CN'), (120, 'zh_CN')):
+                tmux('new-session', '-d', '-s', 't', '-x', str(width), '-y', '24', f'PENSTOCK_LANG={lang} exec {PENSTOCK} top')
+                wait_for(lambda: 'camera-at-the-gate' in tmux('capture-pane', '-t', 't', '-p'), 'the picture')
+                lines = tmux('capture-pane', '-t', 't', '-p').rstrip().split('\n')
+                assert len(lines) == 4 and is_chinese(lines[0]) == (lang != 'en'), lines
+                for head, cell in (('SHARE', '0%'), ('P99/TARGET', '-/20ms')):
+                    assert lines[3][lines[1].index(head):].startswith(cell), (width, head, lines)
+                tmux('kill-session', '-t', 't')
+        finally:
+            subprocess.run(['tmux', '-S', folder + '/s', 'kill-server'], capture_output=True, check=False)
 
 
 def is_chinese(text):
