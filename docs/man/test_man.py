@@ -44,7 +44,7 @@ class Man(unittest.TestCase):
         if not shutil.which('man') or not shutil.which('groff'):
             self.skipTest('man and groff are not installed')
         for name in sorted(os.listdir(PAGES)):
-            if re.search(r'\.[158]$', name):
+            if re.search(r'\.[1358]$', name) and not page(name).startswith('.so '):
                 r = subprocess.run(['man', '--warnings', '-E', 'UTF-8', '-l', '-P', 'cat', os.path.join(PAGES, name)],
                                    env=dict(ENV, MANWIDTH='80'), capture_output=True, text=True, check=False)
                 self.assertEqual((r.returncode, r.stderr), (0, ''), name)
@@ -52,8 +52,8 @@ class Man(unittest.TestCase):
 
     def test_pages_named_in_see_also_exist(self):
         for name in sorted(os.listdir(PAGES)):
-            if re.search(r'\.[158]$', name):
-                for other, section in re.findall(r'\b(penstock[a-z.-]*)\(([158])\)', page(name)):
+            if re.search(r'\.[1358]$', name):
+                for other, section in re.findall(r'\b(penstock[a-z_.-]*)\(([1358])\)', page(name)):
                     self.assertTrue(os.path.exists(os.path.join(PAGES, f'{other}.{section}')), f'{name}: {other}({section})')
 
     def test_examples_keep_their_backslashes(self):
@@ -67,6 +67,20 @@ class Man(unittest.TestCase):
                         seen += block.count('\\\\')
                         self.assertNotIn('\\', block.replace('\\\\', ''), name)
         self.assertGreater(seen, 0)
+
+    def test_every_function_has_a_page(self):
+        """Those of the headers; each named at the head of the page that its own leads to."""
+        include = os.path.join(os.path.dirname(os.path.abspath(__file__)), '../../include/penstock')
+        functions = set()
+        for name in os.listdir(include):
+            with open(os.path.join(include, name), encoding='utf-8') as f:
+                functions |= set(re.findall(r'^[a-z].*?\b(penstock_[a-z_]+)\(', f.read(), re.M))
+        self.assertGreater(len(functions), 15)
+        for function in functions:
+            text = page(function + '.3')
+            if text.startswith('.so '):
+                text = page(text.split('/')[1].strip())
+            self.assertIn(function, text)
 
     def test_options_of_the_help_are_in_the_page(self):
         for command in ('run', 'set'):

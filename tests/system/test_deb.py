@@ -76,7 +76,7 @@ class Deb(unittest.TestCase):
 
     def test_names(self):
         names = sorted(os.path.basename(d).split('_')[0] for d in self.debs)
-        self.assertEqual(names, ['penstock', 'penstock-shims'])
+        self.assertEqual(names, ['libpenstock-contract1', 'libpenstock-dev', 'libpenstock1', 'penstock', 'penstock-shims'])
 
     def test_life(self):
         """In an overlay over this root; /tmp is the host's, so the packages are carried in beside it."""

@@ -4,8 +4,10 @@
 
 Arguments: build directory, source directory.
 """
+import glob
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -53,11 +55,27 @@ class Install(unittest.TestCase):
     def test_nothing_else(self):
         """Tests, stand-in drivers and static archives stay at home."""
         allowed = ('bin/', 'sbin/', 'lib/penstock/', 'lib/systemd/', 'libexec/penstock/', 'share/', 'include/penstock/')
+        library = re.compile(r'lib(64|/[^/]+-linux-gnu[^/]*)?/(libpenstock(-contract)?\.so(\.1)?|pkgconfig/penstock(-contract)?\.pc)')
         for folder, _, names in os.walk(self.moved):
             for name in names:
                 path = os.path.relpath(os.path.join(folder, name), self.moved)
-                self.assertTrue(path.startswith(allowed), path)
+                self.assertTrue(path.startswith(allowed) or library.fullmatch(path), path)
                 self.assertFalse(path.endswith('.a') or 'test' in os.path.basename(path), path)
+
+    def test_a_program_is_built_with_the_library(self):
+        """With nothing but what is installed: its headers, and what pkg-config says."""
+        where = next(os.path.dirname(f) for f in glob.glob(self.moved + '/lib*/**/penstock.pc', recursive=True))
+        flags = run('pkg-config', '--cflags', '--libs', 'penstock', 'penstock-contract', PKG_CONFIG_PATH=where)
+        self.assertEqual(flags.returncode, 0, flags.stderr)
+        flags = [f.replace('/' + prefix(), self.moved) for f in flags.stdout.split()]
+        with open(self.tmp + '/x.c', 'w', encoding='utf-8') as f:
+            f.write('#include <penstock/contract.h>\n#include <penstock/penstock.h>\n#include <stdio.h>\n'
+                    'int main(void)\n{\n\tpenstock_request_t r;\n\tpenstock_contract_t *c;\n\tpenstock_contract_new(&c);\n'
+                    '\treturn puts(penstock_error_name(penstock_request_begin(&r))) < 0;\n}\n')
+        r = run('cc', '-o', self.tmp + '/x', self.tmp + '/x.c', *flags)
+        self.assertEqual((r.returncode, r.stderr), (0, ''))
+        r = run(self.tmp + '/x', LD_LIBRARY_PATH=os.path.dirname(where), PENSTOCK_TENANT='')
+        self.assertEqual((r.returncode, r.stdout), (0, 'no-contract\n'), r.stderr)
 
     def test_man_pages(self):
         if not shutil.which('scdoc'):
