@@ -5,6 +5,8 @@
  *   none CODE      marks, asks and attaches; each call must answer with that code
  *   unused         marks, though no device is used
  *   attach         all of it on a device of its own; then waits for a line on stdin
+ *   two            two devices: a request counts where its work was
+ *   name           prints what the contract is called
  *   stopped        works until it is told that its contract has ended
  *   cost N         nanoseconds of a pair of marks, with a device
  */
@@ -230,6 +232,38 @@ static void on_device(void)
 	getchar();
 }
 
+/* Of three requests one gives work to the second device alone, one to both, and one to none, which counts on both. */
+static void two(void)
+{
+	struct penstock_device_want want = { .size = sizeof(want), .device = "test:other", .memory_bytes = 1024 * MIB };
+	penstock_device_t *first, *second;
+	penstock_request_t r;
+	IS(attach(), 0);
+	first = device;
+	IS(penstock_attach(&want, &second), 0);
+	for (int i = 0; i < 3; i++) {
+		IS(penstock_request_begin(&r), 0);
+		device = first;
+		if (i == 1)
+			work();
+		device = second;
+		if (i < 2)
+			work();
+		IS(penstock_request_end(r), 0);
+	}
+	printf("two\n");
+	fflush(stdout);
+	getchar();
+}
+
+static void name(void)
+{
+	struct penstock_info info = { .size = sizeof(info) };
+	IS(attach(), 0);
+	IS(penstock_info_get(0, &info), 0);
+	printf("%s\n", info.contract);
+}
+
 static void stopped(void)
 {
 	struct penstock_work_want want = { .size = sizeof(want), .estimate_ns = 1000 };
@@ -269,13 +303,17 @@ int main(int argc, char **argv)
 		unused();
 	else if (!strcmp(what, "attach"))
 		on_device();
+	else if (!strcmp(what, "two"))
+		two();
+	else if (!strcmp(what, "name"))
+		name();
 	else if (!strcmp(what, "stopped"))
 		stopped();
 	else if (!strcmp(what, "cost"))
 		cost(argc > 2 ? atoi(argv[2]) : 1000000);
 	else
 		return 2;
-	if (strcmp(what, "attach"))   /* others call the C library in between */
+	if (!strcmp(what, "none") || !strcmp(what, "unused"))   /* others call the C library in between */
 		IS(errno, 77);
 	return 0;
 }

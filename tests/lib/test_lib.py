@@ -6,7 +6,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'daemon'))
 import fake                                                     # noqa: E402  pylint: disable=wrong-import-position
-from fake import BOUND, Daemon, wait_for                        # noqa: E402  pylint: disable=wrong-import-position
+from fake import BOUND, Daemon, KEY, wait_for                   # noqa: E402  pylint: disable=wrong-import-position
 
 REFUSED, NO_CONTRACT = -4, -16
 
@@ -52,6 +52,33 @@ def test_attached():
             p.stdout.close()
             code = p.wait(BOUND)
         assert code == 0
+
+
+def test_two_devices():
+    with Daemon() as d:
+        assert d.create('lib')[0] == 201
+        p = tenant(d.run + '/tenants/lib', 'two', stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        try:
+            assert p.stdout.readline() == 'two\n'
+            counts = {o['key']: o['response']['count'] for o in d.tenant('lib')['devices']}
+            assert counts == {KEY: 2, 'test:other': 3}, counts
+        finally:
+            p.stdin.close()
+            p.stdout.close()
+            assert p.wait(BOUND) == 0
+
+
+def test_name_in_a_container():
+    """There the directory is mounted, and the contract's name is not in its path."""
+    with Daemon() as d:
+        assert d.create('cam-1')[0] == 201
+        script = f'mount -t tmpfs none /run && mkdir -p /run/penstock/tenant && mount --bind {d.run}/seats/cam-1 /run/penstock/tenant || exit 77; ' \
+                 'exec "$0" name'
+        r = subprocess.run(['unshare', '--mount', 'sh', '-c', script, os.environ['LIBTENANT']], capture_output=True, text=True, check=False)
+        if r.returncode == 77 or r.stderr.startswith('unshare:'):
+            print('   cannot mount here: left out')
+            return
+        assert (r.returncode, r.stdout) == (0, 'cam-1\n'), r
 
 
 def test_stopped():
