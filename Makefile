@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # A thin front door: meson and ninja do the work. `make help` says what there is.
-# Variables: BUILD (build directory), PREFIX and DESTDIR (install), NAME and FULL (bench), TESTS (names or meson test
-# options for the check targets), KHRONOS (folder of a loader), FUZZ_SECONDS, MESON_FLAGS and NINJA_FLAGS (passed on),
-# TEST_LIMIT (seconds, 0 = none).
+# Variables: BUILD (build directory), PREFIX and DESTDIR (install), ARCH (deb, bundle and check-bundle: amd64 or arm64),
+# MIRROR (Debian's, for another ARCH), NAME and FULL (bench), TESTS (names or meson test options for the check targets),
+# KHRONOS (folder of a loader), FUZZ_SECONDS, MESON_FLAGS and NINJA_FLAGS (passed on), TEST_LIMIT (seconds, 0 = none).
 
 BUILD ?= build
 PREFIX ?=
 DESTDIR ?=
+ARCH ?= $(shell dpkg --print-architecture 2>/dev/null)
 TESTS ?=
 TEST_LIMIT ?= 0
 FUZZ_SECONDS ?= 20
@@ -120,15 +121,23 @@ install: all   ## install: PREFIX=/usr/local, DESTDIR=
 	@$(if $(PREFIX),meson configure $(BUILD) --prefix=$(abspath $(PREFIX)))
 	@DESTDIR=$(DESTDIR) meson install -C $(BUILD)
 
+# Another architecture is built in a root of its own, which has the build packages; this machine needs the tools to make one.
+FOR_DEB = package $(if $(filter $(ARCH),$(shell dpkg --print-architecture 2>/dev/null)),build,cross)
+
 .PHONY: deb
-deb:   ## Debian packages of what is committed, into build-deb/ (lintian clean)
-	@tools/deps.sh build package
-	@tools/deb.sh build-deb
+deb:   ## Debian packages of what is committed, into build-deb/ (ARCH=arm64: cross-built)
+	@tools/deps.sh $(FOR_DEB)
+	@MIRROR=$(MIRROR) tools/deb.sh --arch '$(ARCH)'
 
 .PHONY: bundle
-bundle:   ## one file for machines without Internet, for this release and architecture
-	@tools/deps.sh build package
-	@tools/bundle.sh build-deb
+bundle:   ## one file for machines without Internet, for this release and ARCH
+	@tools/deps.sh $(FOR_DEB)
+	@MIRROR=$(MIRROR) tools/bundle.sh --arch '$(ARCH)'
+
+.PHONY: check-bundle
+check-bundle: bundle   ## the bundle in a fresh minimal Debian without network (ARCH=arm64: under qemu)
+	@tools/deps.sh cross
+	@MIRROR=$(MIRROR) tests/system/test_bundle.py . --life '$(ARCH)'
 
 .PHONY: clean
 clean:   ## remove every build directory

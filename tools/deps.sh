@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Installs what tools/packages.txt lists for the groups named on the command line and is not there yet.
-# Usage: tools/deps.sh [--list] GROUP...      (groups: build demo test lint package)
+# Usage: tools/deps.sh [--list] GROUP...      (groups: build demo test lint package cross)
 # Debian 12 and Ubuntu 24.04; as root, else through sudo. Does nothing, and needs no network, if all is there.
 set -euo pipefail
 
@@ -13,7 +13,7 @@ if [ "${1:-}" = --list ]; then
 	shift
 fi
 if [ $# -eq 0 ]; then
-	echo "usage: $0 [--list] GROUP...   (groups: build demo test lint package)" >&2
+	echo "usage: $0 [--list] GROUP...   (groups: build demo test lint package cross)" >&2
 	exit 2
 fi
 
