@@ -39,6 +39,7 @@
 #define STREAMS_READERS 16
 #define STREAM_BACKLOG_MAX (256 * 1024)   /* a reader that does not read is let go */
 #define PARKED_MAX 256
+#define TURN_MAX_NS (20 * PEN_MS)   /* a machine that stood still for a second does not count */
 
 struct door {
 	struct pen_daemon *d;
@@ -58,17 +59,24 @@ struct stream {
 	struct stream *prev, *next;
 };
 
+/* A request that waits: for discovery, or for its turn. */
+struct queue {
+	struct parked *first;
+	unsigned n;
+};
 struct parked {
 	struct door *door;
 	struct evhttp_request *req;
+	struct queue *queue;
 	struct parked *prev, *next;
 };
 
 struct pen_http {
 	struct door control, reader;
 	struct stream *streams;
-	unsigned n_parked;
-	struct parked *parked;
+	struct queue parked, turns;
+	struct event *turn_ev;
+	uint64_t turn_ns;          /* the next one not before */
 	gid_t group;
 	bool has_group;
 	struct pen_conns conns;
@@ -313,41 +321,71 @@ void pen_http_event(struct pen_daemon *d, const struct pen_event_row *row)
 static void parked_closed(struct evhttp_connection *conn, void *arg)
 {
 	struct parked *p = arg;
-	struct pen_http *h = p->door->d->http;
 	(void)conn;
 	free_orphan(p->req);
-	DL_DELETE(h->parked, p);
-	h->n_parked--;
+	DL_DELETE(p->queue->first, p);
+	p->queue->n--;
 	free(p);
 }
 
-static bool park(struct door *door, struct evhttp_request *req)
+static bool park(struct queue *q, struct door *door, struct evhttp_request *req)
 {
-	struct pen_http *h = door->d->http;
-	struct parked *p = h->n_parked < PARKED_MAX ? calloc(1, sizeof(*p)) : NULL;
+	struct parked *p = q->n < PARKED_MAX ? calloc(1, sizeof(*p)) : NULL;
 	if (!p)
 		return false;
-	p->door = door;
-	p->req = req;
-	DL_APPEND(h->parked, p);
-	h->n_parked++;
+	*p = (struct parked){ .door = door, .req = req, .queue = q };
+	DL_APPEND(q->first, p);
+	q->n++;
 	evhttp_connection_set_closecb(evhttp_request_get_connection(req), parked_closed, p);
 	return true;
 }
 
+static void run_first(struct queue *q)
+{
+	struct parked *p = q->first;
+	struct door *door = p->door;
+	struct evhttp_request *req = p->req;
+	evhttp_connection_set_closecb(evhttp_request_get_connection(req), NULL, NULL);
+	DL_DELETE(q->first, p);
+	q->n--;
+	free(p);
+	run_request(door, req);
+}
+
 void pen_http_unpark(struct pen_daemon *d)
 {
-	struct pen_http *h = d->http;
-	struct parked *p;
-	while (h && (p = h->parked)) {
-		struct door *door = p->door;
-		struct evhttp_request *req = p->req;
-		evhttp_connection_set_closecb(evhttp_request_get_connection(req), NULL, NULL);
-		DL_DELETE(h->parked, p);
-		h->n_parked--;
-		free(p);
-		run_request(door, req);
-	}
+	while (d->http && d->http->parked.first)
+		run_first(&d->http->parked);
+}
+
+/*
+ * Anybody may look, as often and on as many connections as there are, and an answer may take milliseconds to write. So those who only look
+ * are answered one after the other, and no more than half of the time: tenants, the kubelet and who may change things come in between.
+ */
+static void arm_turn(struct pen_http *h)
+{
+	uint64_t now = pen_mono_ns(), us = h->turn_ns > now ? (h->turn_ns - now) / PEN_US : 0;
+	if (h->turns.first && !evtimer_pending(h->turn_ev, NULL))
+		event_add(h->turn_ev, &(struct timeval){ .tv_sec = (time_t)(us / 1000000), .tv_usec = (suseconds_t)(us % 1000000) });
+}
+
+static void on_turn(evutil_socket_t fd, short what, void *arg)
+{
+	struct pen_http *h = arg;
+	uint64_t began = pen_mono_ns();
+	(void)fd, (void)what;
+	if (h->turns.first)
+		run_first(&h->turns);
+	uint64_t now = pen_mono_ns();
+	h->turn_ns = now + PEN_MIN(now - began, TURN_MAX_NS);
+	arm_turn(h);
+}
+
+static bool take_turn(struct door *door, struct evhttp_request *req)
+{
+	bool ok = park(&door->d->http->turns, door, req);
+	arm_turn(door->d->http);
+	return ok;
 }
 
 static void on_answered(struct evhttp_request *req, void *arg)
@@ -365,9 +403,9 @@ static void on_request(struct evhttp_request *req, void *arg)
 	fill_call(door, req, &call);
 	if (call.method == PEN_API_GET && !strcmp(call.path, "/v1/stream"))
 		open_stream(door, req, call.may_change);
-	else if (pen_api_needs_devices(&call) && pen_probe_running(door->d) && park(door, req))
+	else if (pen_api_needs_devices(&call) && pen_probe_running(door->d) && park(&door->d->http->parked, door, req))
 		return;
-	else
+	else if (call.may_change || !take_turn(door, req))
 		run_request(door, req);
 }
 
@@ -583,7 +621,8 @@ int pen_http_open(struct pen_daemon *d, struct pen_err *err)
 	h->control.room = CONTROL_MAX;
 	h->reader.room = READERS_MAX;
 	h->look_ev = evtimer_new(d->base, on_look, h);
-	if (!h->look_ev)
+	h->turn_ev = evtimer_new(d->base, on_turn, h);
+	if (!h->look_ev || !h->turn_ev)
 		return pen_err_sys(err, -ENOMEM, "http");
 	int r = open_control(d, err);
 	if (r < 0)
@@ -604,7 +643,7 @@ void pen_http_close(struct pen_daemon *d)
 		evhttp_free(h->control.http);
 	if (h->reader.http)
 		evhttp_free(h->reader.http);
-	struct event *evs[] = { h->look_ev, h->control.rest_ev, h->reader.rest_ev };
+	struct event *evs[] = { h->look_ev, h->turn_ev, h->control.rest_ev, h->reader.rest_ev };
 	for (size_t i = 0; i < PEN_ARRAY_LEN(evs); i++)
 		if (evs[i])
 			event_free(evs[i]);

@@ -3,6 +3,7 @@
 import atexit
 import json
 import os
+import select
 import signal
 import socket
 import stat
@@ -478,6 +479,42 @@ def test_pid_of_another_user():
         finally:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+
+
+def test_scrapers_take_turns():
+    """Forty readers with long answers do not stand before somebody who changes a contract, however they have come together."""
+    port = free_port()
+    with Daemon('--http', f'127.0.0.1:{port}') as d:
+        clients = []
+        for i in range(24):
+            d.create(f't{i}', memory='..64M')
+            clients.append(Client(d.tenant(f't{i}')['dir']).attach())
+        asked = b'GET /v1/tenants HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n'
+        shares = []
+        for _ in range(5):
+            os.kill(d.proc.pid, signal.SIGSTOP)
+            readers = []
+            for _ in range(40):
+                s = socket.create_connection(('127.0.0.1', port))
+                s.sendall(asked)
+                readers.append(s)
+            own = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            own.connect(d.sock)
+            own.sendall(b'GET /v1/version HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n')
+            began, left, mine = time.monotonic(), set(readers), None
+            os.kill(d.proc.pid, signal.SIGCONT)
+            while left or not mine:
+                for s in select.select([*left, *([] if mine else [own])], [], [], fake.BOUND)[0]:
+                    data = s.recv(1 << 20)
+                    if s is own:
+                        mine = time.monotonic() - began
+                        assert data.startswith(b'HTTP/1.1 200'), data
+                    elif not data:
+                        s.close()
+                        left.remove(s)
+            own.close()
+            shares.append(mine / (time.monotonic() - began))
+        assert sorted(shares)[2] < 0.5 and len(clients) == 24, shares    # of the time that all took; the middle one of five
 
 
 def test_lookers():
