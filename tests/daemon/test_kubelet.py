@@ -511,6 +511,36 @@ def test_samples():
             assert r.returncode == 0, (text, r.stdout + r.stderr)
 
 
+def test_manifests():
+    """What they ask for is what the shipped configuration has, and all of one manifest finds room on a node with one card."""
+    try:
+        import yaml
+    except ImportError:
+        print('  (without: no PyYAML)')
+        return
+    folder = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..', 'packaging', 'kubernetes')
+    with open(folder + '/penstock.yaml', encoding='utf-8') as f:
+        profiles = {'penstock.io/' + p['name']: p for p in yaml.safe_load(f)['kubernetes']['profiles']}
+    seen = 0
+    for name in os.listdir(folder):
+        if name == 'penstock.yaml':
+            continue
+        asked = {}
+        with open(f'{folder}/{name}', encoding='utf-8') as f:
+            for o in yaml.safe_load_all(f):
+                spec = o['spec']['template']['spec'] if o['kind'] == 'Deployment' else o['spec']
+                for c in spec['containers']:
+                    resources = {k: v for k, v in c['resources']['limits'].items() if k.startswith('penstock.io/')}
+                    assert len(resources) == 1, (name, resources)
+                    for k, v in resources.items():
+                        asked[k] = asked.get(k, 0) + v * o['spec'].get('replicas', 1)
+        for k, v in asked.items():
+            room = profiles[k].get('count') or 100 // int(profiles[k]['compute'].rstrip('%'))
+            assert 1 < v <= room, (name, k, v, room)
+            seen += 1
+    assert seen == 2
+
+
 def test_doctor():
     """It says whether the kubelet listens, and which profile fits into no card."""
     def doctor(n, **env):
