@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A camera: each frame is decoded on the host, goes through two models on the accelerator with host work between, and is answered.
- * For the accelerator's user that is one request; a gate alone sees two, and not the host's part of either.
+ * A camera: each frame is decoded on the host, goes through two models on the accelerator with host work
+ * between, and is answered. For the accelerator's user that is one request; a gate alone sees two, and not
+ * the host's part of either.
  *
  *   cc camera.c camera_opencl.c $(pkg-config --cflags --libs penstock) -lOpenCL -o camera
  *   penstock run --name cam --sla 40ms -- ./camera 200
  *   penstock ps -o json        # response: counts frames; P99 of frames
  *
- * Prints what it measured itself: the 50th and 99th percentile in microseconds; with a second argument every frame, and stays.
+ * Prints what it measured itself: the 50th and 99th percentile in microseconds; with a second argument
+ * every frame, and stays.
  */
 #include "camera.h"
 
@@ -28,7 +30,7 @@ static long long now_ns(void)
 	return (long long)ts.tv_sec * 1000000000 + ts.tv_nsec;
 }
 
-static void host_work(long ns)   /* stands for a decoder, which waits for its device */
+static void host_work(long ns) /* stands for a decoder, which waits for its device */
 {
 	struct timespec ts = { 0, ns };
 	nanosleep(&ts, NULL);
@@ -37,12 +39,12 @@ static void host_work(long ns)   /* stands for a decoder, which waits for its de
 static int frame(void)
 {
 	penstock_request_t request;
-	penstock_request_begin(&request);           /* not under a contract: does nothing */
+	penstock_request_begin(&request); /* not under a contract: does nothing */
 	host_work(DECODE_NS);
-	int r = accelerator_run();                  /* detect */
+	int r = accelerator_run(); /* detect */
 	host_work(BETWEEN_NS);
 	if (!r)
-		r = accelerator_run();              /* classify */
+		r = accelerator_run(); /* classify */
 	if (r)
 		penstock_request_cancel(request);
 	else

@@ -1,19 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Opens the driver by name, as the CUDA runtime does, so that no toolkit is needed to build it: cc ... camera_cuda.c -ldl */
+/*
+ * Opens the driver by name, as the CUDA runtime does, so that no toolkit is needed to build it: cc ...
+ * camera_cuda.c -ldl
+ */
 #include "camera.h"
 
 #include <dlfcn.h>
 #include <stdio.h>
 #include <string.h>
 
-static int (*launch)(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void *, void **, void **);
+static int (*launch)(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void *,
+		     void **, void **);
 static int (*synchronize)(void);
 static void *model;
 
 /* A kernel that takes as many microseconds as it is told. */
 static const char ptx[] =
 	".version 6.0\n.target sm_50\n.address_size 64\n"
-	"// simgpu: model block_ns=arg0*1000\n"   /* for the simulated card, which does not run PTX */
+	"// simgpu: model block_ns=arg0*1000\n" /* for the simulated card, which does not run PTX */
 	".visible .entry model(.param .u32 us)\n"
 	"{\n"
 	"	.reg .pred %p<2>;\n	.reg .b32 %r<2>;\n	.reg .b64 %rd<6>;\n"
@@ -29,15 +33,16 @@ static int failed(const char *what, int code)
 }
 
 /* ISO C has no cast from an object's pointer to a function's. */
-#define FIND(pointer, name)                                   \
-	do {                                                  \
-		void *found_ = dlsym(lib, name);              \
-		memcpy(&(pointer), &found_, sizeof(found_));  \
+#define FIND(pointer, name) \
+	do { \
+		void *found_ = dlsym(lib, name); \
+		memcpy(&(pointer), &found_, sizeof(found_)); \
 	} while (0)
 
 int accelerator_open(void)
 {
-	int (*init)(unsigned), (*get)(int *, int), (*create)(void **, unsigned, int), (*load)(void **, const void *);
+	int (*init)(unsigned), (*get)(int *, int), (*create)(void **, unsigned, int),
+		(*load)(void **, const void *);
 	int (*function)(void **, void *, const char *);
 	int device;
 	void *context, *module, *lib = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);

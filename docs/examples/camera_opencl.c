@@ -9,14 +9,13 @@
 static cl_command_queue queue;
 static cl_kernel model;
 
-static const char *source =
-	"kernel void model(global float *v, int rounds)\n"
-	"{\n"
-	"	float x = v[get_global_id(0)];\n"
-	"	for (int i = 0; i < rounds; i++)\n"
-	"		x = x * 0.999f + 0.5f;\n"
-	"	v[get_global_id(0)] = x;\n"
-	"}\n";
+static const char *source = "kernel void model(global float *v, int rounds)\n"
+			    "{\n"
+			    "	float x = v[get_global_id(0)];\n"
+			    "	for (int i = 0; i < rounds; i++)\n"
+			    "		x = x * 0.999f + 0.5f;\n"
+			    "	v[get_global_id(0)] = x;\n"
+			    "}\n";
 
 static int failed(const char *what, cl_int code)
 {

@@ -2,14 +2,15 @@
 #ifndef PENSTOCK_ERROR_H
 #define PENSTOCK_ERROR_H
 /*
- * Results of libpenstock. Functions return PENSTOCK_OK (0) or one of these, which are negative; what they hand back through a
- * pointer is written on success only, unless their comment says otherwise.
+ * Results of libpenstock. Functions return PENSTOCK_OK (0) or one of these, which are negative; what they
+ * hand back through a pointer is written on success only, unless their comment says otherwise.
  *
- * The first five are the exit codes of penstock(1), negated; the word in the comment is the name, which for what the control API knows
- * too is its code (docs/API.md). Values are never changed or used again; new ones may be added.
+ * The first five are the exit codes of penstock(1), negated; the word in the comment is the name, which for
+ * what the control API knows too is its code (docs/API.md). Values are never changed or used again; new
+ * ones may be added.
  *
- * Threads: any. Nothing of this library exits, aborts, prints on its own account, raises or handles a signal, or changes the
- * environment; errno is left as it was.
+ * Threads: any. Nothing of this library exits, aborts, prints on its own account, raises or handles a
+ * signal, or changes the environment; errno is left as it was.
  */
 #ifdef __cplusplus
 extern "C" {
@@ -38,7 +39,10 @@ enum penstock_error {
 	PENSTOCK_ERR_LAST_ = -32767
 };
 
-/* English text of a result, for a log: never NULL, constant, also for a value that this version does not know. */
+/*
+ * English text of a result, for a log: never NULL, constant, also for a value that this version does not
+ * know.
+ */
 const char *penstock_strerror(int error);
 
 /* Its name, "no-contract": for output that a program reads. Never NULL ("unknown"), constant. */

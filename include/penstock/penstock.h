@@ -2,7 +2,8 @@
 #ifndef PENSTOCK_PENSTOCK_H
 #define PENSTOCK_PENSTOCK_H
 /*
- * libpenstock, for programs that want to cooperate with Penstock. Nobody has to: applications run unmodified. penstock(3) is the manual.
+ * libpenstock, for programs that want to cooperate with Penstock. Nobody has to: applications run
+ * unmodified. penstock(3) is the manual.
  *
  *   request.h    marks of requests, so that response times are those of what the application calls one
  *   info.h       what this process has: limits, shares, class, target

@@ -178,8 +178,9 @@ struct pen_ledger_client {
 };
 
 /*
- * Response times of the tenant (all queues empty -> first command -> all empty again), logarithmic: value v (ns) falls
- * into bucket 16 * octave + 4 bits after the leading one, counted from 1 us; width <= 6.25 % of the value.
+ * Response times of the tenant's requests: those that a process marks; guessed where it marks none, from all queues empty over the first
+ * command to all empty again. Logarithmic: value v (ns) falls into bucket 16 * octave + 4 bits after the leading one, counted from
+ * 1 us; width <= 6.25 % of the value.
  */
 #define PEN_HIST_BUCKETS 432   /* 27 octaves of 16: 1.024 us .. 137 s */
 struct pen_hist {

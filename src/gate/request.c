@@ -1,18 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * For libpenstock, which finds the gate of each of our libraries in its process: requests that the application itself marks, and which
- * gates there are.
+ * For libpenstock, which finds the gate of each of our libraries in its process: requests that the
+ * application itself marks, and which gates there are.
  *
- * What busy.c takes for a request ends when the device has nothing to do, be it between two steps of one inference, and has nothing of
- * what the host does before and behind. An application that says where its requests begin and end is believed, and in a
- * process that has once said so nothing is guessed any more.
+ * What busy.c takes for a request ends when the device has nothing to do, be it between two steps of one
+ * inference, and has nothing of what the host does before and behind. An application that says where its
+ * requests begin and end is believed, and in a process that has once said so nothing is guessed any more.
  *
  * No lock is taken: a mark must not wait for a thread that is in the middle of a submission.
  */
 #include "board/hist.h"
 #include "gate/internal.h"
 
-/* Has it had work of ours since then? As of the last look at the clock: what went by on credit may have left no trace. */
+/*
+ * Has it had work of ours since then? As of the last look at the clock: what went by on credit may have
+ * left no trace.
+ */
 static bool had_work(const struct pen_gate *g, uint64_t since_ns)
 {
 	const struct pen_signal_page *s = g->dev->signal;
@@ -41,9 +44,13 @@ void pen_gate_request(struct pen_gate_request *r)
 			continue;
 		if (!is_new(r, g->dev->ledger->head.instance))
 			continue;
-		/* A kernel that ran for the first time has been compiled: seconds, once, that say nothing of what was promised. */
+		/*
+		 * A kernel that ran for the first time has been compiled: seconds, once, that say nothing
+		 * of what was promised.
+		 */
 		if (atomic_load_explicit(&g->warm_ns, memory_order_relaxed) < r->start_ns)
-			pen_hist_add(&g->dev->ledger->response, r->end_ns - r->start_ns, pen_gate_terms_(g)->target_ns);
+			pen_hist_add(&g->dev->ledger->response, r->end_ns - r->start_ns,
+				     pen_gate_terms_(g)->target_ns);
 	}
 }
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Devices that the application drives itself. The gate's adapter for them has nothing below it: to submit is to tell the caller that it
- * may, and a mark is done when the caller says so.
+ * Devices that the application drives itself. The gate's adapter for them has nothing below it: to submit
+ * is to tell the caller that it may, and a mark is done when the caller says so.
  *
- * Work is an out-of-order queue's, since nobody says in which order it ends. A slot has two owners, the caller until it ends the work and
- * the gate's mark until that is released; `user` is the mark, taken by whoever comes first.
+ * Work is an out-of-order queue's, since nobody says in which order it ends. A slot has two owners, the
+ * caller until it ends the work and the gate's mark until that is released; `user` is the mark, taken by
+ * whoever comes first.
  */
 #include "base/clock.h"
 #include "base/devkey.h"
@@ -20,23 +21,25 @@
 #include <unistd.h>
 
 _Static_assert(PEN_SLOTS == PENSTOCK_WORK_MAX, "as the header says");
-_Static_assert(sizeof(struct penstock_device_want) == 40 && sizeof(struct penstock_work_want) == 40, "append: the first sizes stay");
+_Static_assert(sizeof(struct penstock_device_want) == 40 && sizeof(struct penstock_work_want) == 40,
+	       "append: the first sizes stay");
 
-#define DEVICES 16   /* of one process: as many as can be attached */
+#define DEVICES 16 /* of one process: as many as can be attached */
 
 struct penstock_device {
 	struct pen_gate *gate;
 	struct pen_gate_queue *_Atomic queue;
-	_Atomic uint32_t process;           /* whose the queue is: a child needs one of its own */
+	_Atomic uint32_t process; /* whose the queue is: a child needs one of its own */
 };
 
 static struct pen_slots works;
 static struct penstock_device devices[DEVICES];
-static struct pen_gate *_Atomic gates[DEVICES];   /* filled in order; devices[i] is of gates[i] */
+static struct pen_gate *_Atomic gates[DEVICES]; /* filled in order; devices[i] is of gates[i] */
 
-/* ---- the adapter ------------------------------------------------------------------------------------------------- */
+/* ---- the adapter -------------------------------------------------------------------------------- */
 
-static int submit(struct pen_gate_queue *q, void *native, const struct pen_piece *piece, struct pen_mark *mark)
+static int submit(struct pen_gate_queue *q, void *native, const struct pen_piece *piece,
+		  struct pen_mark *mark)
 {
 	struct pen_slot *s = native;
 	(void)q, (void)piece;
@@ -65,7 +68,7 @@ static void mark_release(struct pen_mark *mark)
 	void *is = mark;
 	mark->native = NULL;
 	if (s && !atomic_compare_exchange_strong(&s->user, &is, NULL))
-		pen_slot_free(s);   /* the caller has ended it */
+		pen_slot_free(s); /* the caller has ended it */
 }
 
 static int refused_code(enum pen_denial why)
@@ -86,7 +89,7 @@ static const struct pen_adapter adapter = {
 	.oom_code = refused_code,
 };
 
-/* ---- devices ------------------------------------------------------------------------------------------------------ */
+/* ---- devices ------------------------------------------------------------------------------------ */
 
 static bool is_key(const char *s)
 {
@@ -103,7 +106,7 @@ static struct penstock_device *device_of(struct pen_gate *gate)
 		struct pen_gate *is = NULL;
 		if (!atomic_compare_exchange_strong(&gates[i], &is, gate) && is != gate)
 			continue;
-		devices[i].gate = gate;   /* by whoever comes, always the same */
+		devices[i].gate = gate; /* by whoever comes, always the same */
 		return &devices[i];
 	}
 	return NULL;
@@ -112,11 +115,16 @@ static struct penstock_device *device_of(struct pen_gate *gate)
 static int error_of(int r)
 {
 	switch (r) {
-	case 0: return PENSTOCK_OK;
-	case -EAGAIN: return PENSTOCK_ERR_UNREACHABLE;
-	case -EACCES: return PENSTOCK_ERR_REFUSED;
-	case -ENOTCONN: return PENSTOCK_ERR_NO_CONTRACT;
-	default: return PENSTOCK_ERR_FAILED;
+	case 0:
+		return PENSTOCK_OK;
+	case -EAGAIN:
+		return PENSTOCK_ERR_UNREACHABLE;
+	case -EACCES:
+		return PENSTOCK_ERR_REFUSED;
+	case -ENOTCONN:
+		return PENSTOCK_ERR_NO_CONTRACT;
+	default:
+		return PENSTOCK_ERR_FAILED;
 	}
 }
 
@@ -128,7 +136,10 @@ PEN_EXPORT int penstock_attach(const struct penstock_device_want *want, penstock
 	if (r)
 		return r;
 	const struct pen_gate_device dev = {
-		.key = want->device, .model = want->model ? want->model : want->device, .mem_bytes = want->memory_bytes, .units = want->units,
+		.key = want->device,
+		.model = want->model ? want->model : want->device,
+		.mem_bytes = want->memory_bytes,
+		.units = want->units,
 	};
 	struct pen_gate *gate;
 	r = error_of(pen_gate_open(&adapter, &dev, &gate));
@@ -142,7 +153,7 @@ PEN_EXPORT int penstock_attach(const struct penstock_device_want *want, penstock
 	return PENSTOCK_OK;
 }
 
-/* ---- memory ------------------------------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------------------- */
 
 PEN_EXPORT int penstock_memory_reserve(penstock_device_t *device, uint64_t bytes)
 {
@@ -152,7 +163,9 @@ PEN_EXPORT int penstock_memory_reserve(penstock_device_t *device, uint64_t bytes
 		return PENSTOCK_OK;
 	struct pen_gate_who who;
 	pen_gate_who(device->gate, &who);
-	return !who.attached || pen_gate_terms(device->gate)->flags & PEN_TERMS_STOP ? PENSTOCK_ERR_STOPPED : PENSTOCK_ERR_OUT_OF_MEMORY;
+	return !who.attached || pen_gate_terms(device->gate)->flags & PEN_TERMS_STOP
+		       ? PENSTOCK_ERR_STOPPED
+		       : PENSTOCK_ERR_OUT_OF_MEMORY;
 }
 
 PEN_EXPORT int penstock_memory_release(penstock_device_t *device, uint64_t bytes)
@@ -163,7 +176,7 @@ PEN_EXPORT int penstock_memory_release(penstock_device_t *device, uint64_t bytes
 	return PENSTOCK_OK;
 }
 
-/* ---- work --------------------------------------------------------------------------------------------------------- */
+/* ---- work --------------------------------------------------------------------------------------- */
 
 /* A child's first, and the very first: one that two threads make at once is left to the process's end. */
 static struct pen_gate_queue *queue_of(struct penstock_device *d, uint32_t process)
@@ -182,7 +195,8 @@ static struct pen_gate_queue *queue_of(struct penstock_device *d, uint32_t proce
 	return q;
 }
 
-PEN_EXPORT int penstock_work_begin(penstock_device_t *device, const struct penstock_work_want *want, penstock_work_t *ret_work)
+PEN_EXPORT int penstock_work_begin(penstock_device_t *device, const struct penstock_work_want *want,
+				   penstock_work_t *ret_work)
 {
 	if (!device || !want || want->size < sizeof(*want) || want->flags || !ret_work)
 		return PENSTOCK_ERR_INVALID;
@@ -198,8 +212,14 @@ PEN_EXPORT int penstock_work_begin(penstock_device_t *device, const struct penst
 		return PENSTOCK_ERR_TOO_MANY;
 	uint64_t guess = want->estimate_ns ? want->estimate_ns : PEN_COST_GUESS_NS;
 	struct pen_gate_cmd cmd = {
-		.native = s, .est_ns = guess, .bytes = want->bytes, .slices = 1, .wave = 1, .kind = PEN_CMD_KERNEL,
-		.cost = want->kind ? pen_gate_cost_guessed(device->gate, want->kind, want->amount, guess) : NULL,
+		.native = s,
+		.est_ns = guess,
+		.bytes = want->bytes,
+		.slices = 1,
+		.wave = 1,
+		.kind = PEN_CMD_KERNEL,
+		.cost = want->kind ? pen_gate_cost_guessed(device->gate, want->kind, want->amount, guess)
+				   : NULL,
 	};
 	int r = pen_gate_submit(q, &cmd);
 	if (r) {
@@ -218,7 +238,7 @@ PEN_EXPORT int penstock_work_end(penstock_work_t work)
 		return PENSTOCK_ERR_NOT_OPEN;
 	struct pen_mark *mark = atomic_exchange(&s->user, NULL);
 	if (mark)
-		pen_gate_mark_done(mark, false);   /* the gate frees the slot when it lets go of the mark */
+		pen_gate_mark_done(mark, false); /* the gate frees the slot when it lets go of the mark */
 	else
 		pen_slot_free(s);
 	return PENSTOCK_OK;

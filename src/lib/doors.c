@@ -2,9 +2,10 @@
 /*
  * Finds the gates of this process: the table of each library of ours, by the note in it.
  *
- * Not dlsym(): our libraries are loaded by others (the OpenCL loader, a runtime's dlopen()) with RTLD_LOCAL, where RTLD_DEFAULT does not
- * see them; and what stands in for a vendor's library exports that library's names and no others. dl_iterate_phdr() sees every object
- * whoever loaded it, in the caller's namespace, and takes no lock that is held while a library starts.
+ * Not dlsym(): our libraries are loaded by others (the OpenCL loader, a runtime's dlopen()) with
+ * RTLD_LOCAL, where RTLD_DEFAULT does not see them; and what stands in for a vendor's library exports that
+ * library's names and no others. dl_iterate_phdr() sees every object whoever loaded it, in the caller's
+ * namespace, and takes no lock that is held while a library starts.
  */
 #include "lib/lib.h"
 
@@ -45,10 +46,12 @@ static void look_at_notes(const unsigned char *at, size_t left)
 		memcpy(&h, at, sizeof(h));
 		at += sizeof(h);
 		left -= sizeof(h);
-		size_t name = ((size_t)h.n_namesz + 3) & ~(size_t)3, rest = ((size_t)h.n_descsz + 3) & ~(size_t)3;
+		size_t name = ((size_t)h.n_namesz + 3) & ~(size_t)3,
+		       rest = ((size_t)h.n_descsz + 3) & ~(size_t)3;
 		if (name > left || rest > left - name)
 			return;
-		if (h.n_type == PEN_GATE_NOTE_DOOR && h.n_namesz == sizeof(PEN_GATE_NOTE_NAME) && h.n_descsz == sizeof(int64_t) &&
+		if (h.n_type == PEN_GATE_NOTE_DOOR && h.n_namesz == sizeof(PEN_GATE_NOTE_NAME) &&
+		    h.n_descsz == sizeof(int64_t) &&
 		    !memcmp(at, PEN_GATE_NOTE_NAME, sizeof(PEN_GATE_NOTE_NAME))) {
 			int64_t offset;
 			memcpy(&offset, at + name, sizeof(offset));
@@ -63,7 +66,10 @@ static int look_at_object(struct dl_phdr_info *o, size_t size, void *arg)
 {
 	bool *first = arg;
 	if (*first && HAS(size, struct dl_phdr_info, dlpi_subs)) {
-		/* Counters of the loader: nothing came or went since. Two threads may both look; that does no harm. */
+		/*
+		 * Counters of the loader: nothing came or went since. Two threads may both look; that does
+		 * no harm.
+		 */
 		if (atomic_load(&seen_adds) == o->dlpi_adds && atomic_load(&seen_subs) == o->dlpi_subs)
 			return 1;
 		atomic_store(&seen_adds, o->dlpi_adds);
@@ -72,7 +78,10 @@ static int look_at_object(struct dl_phdr_info *o, size_t size, void *arg)
 	*first = false;
 	for (unsigned i = 0; i < o->dlpi_phnum; i++) {
 		const ElfW(Phdr) *p = &o->dlpi_phdr[i];
-		/* A segment aligned otherwise has the kernel's or the linker's own notes (GNU properties: 8). */
+		/*
+		 * A segment aligned otherwise has the kernel's or the linker's own notes (GNU properties:
+		 * 8).
+		 */
 		if (p->p_type == PT_NOTE && p->p_align <= 4)
 			look_at_notes((const unsigned char *)o->dlpi_addr + p->p_vaddr, p->p_memsz);
 	}
@@ -92,6 +101,7 @@ void pen_doors_look_at(uint64_t now_ns)
 		return;
 	/* The first is our own. */
 	uint64_t then = now_ns + (pen_door(1) ? LOOK_NS : LOOK_NONE_NS);
-	if (atomic_compare_exchange_strong_explicit(&next_ns, &next, then, memory_order_relaxed, memory_order_relaxed))
+	if (atomic_compare_exchange_strong_explicit(&next_ns, &next, then, memory_order_relaxed,
+						    memory_order_relaxed))
 		pen_doors_look();
 }

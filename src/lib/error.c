@@ -6,7 +6,9 @@
 int pen_lib_managed(void)
 {
 	enum pen_managed m = pen_gate_managed();
-	return m == PEN_MANAGED ? PENSTOCK_OK : m == PEN_REFUSED ? PENSTOCK_ERR_REFUSED : PENSTOCK_ERR_NO_CONTRACT;
+	return m == PEN_MANAGED   ? PENSTOCK_OK
+	       : m == PEN_REFUSED ? PENSTOCK_ERR_REFUSED
+				  : PENSTOCK_ERR_NO_CONTRACT;
 }
 
 static const struct {

@@ -9,7 +9,8 @@
 #include <string.h>
 
 _Static_assert(sizeof(struct penstock_info) == PENSTOCK_INFO_SIZE_1, "append: the first size stays");
-_Static_assert(offsetof(struct penstock_info, epoch) == 280 && offsetof(struct penstock_info, denials) == 368, "never moved");
+_Static_assert(offsetof(struct penstock_info, epoch) == 280 && offsetof(struct penstock_info, denials) == 368,
+	       "never moved");
 
 struct place {
 	const struct pen_gate_door *door;
@@ -59,7 +60,7 @@ static void text(char *to, size_t n, const char *from)
 static void fill_terms(struct penstock_info *o, const struct place *p, const struct pen_gate_who *who)
 {
 	struct pen_mem_view mem;
-	p->door->mem_view(p->gate, &mem);   /* takes over new terms */
+	p->door->mem_view(p->gate, &mem); /* takes over new terms */
 	const struct pen_terms *t = p->door->terms(p->gate);
 	o->flags |= PENSTOCK_INFO_ATTACHED;
 	if (who->lease_until_ns >= pen_mono_ns())
@@ -74,7 +75,9 @@ static void fill_terms(struct penstock_info *o, const struct place *p, const str
 	o->memory_limit_bytes = mem.limit_bytes;
 	o->memory_used_bytes = mem.used_bytes;
 	o->memory_guaranteed_bytes = t->mem_guaranteed_bytes;
-	o->memory_now_bytes = t->mem_cap_bytes > UINT64_MAX - t->mem_overhead_bytes ? UINT64_MAX : t->mem_cap_bytes + t->mem_overhead_bytes;
+	o->memory_now_bytes = t->mem_cap_bytes > UINT64_MAX - t->mem_overhead_bytes
+				      ? UINT64_MAX
+				      : t->mem_cap_bytes + t->mem_overhead_bytes;
 	o->device_memory_bytes = t->device_mem_bytes;
 	o->target_ns = t->target_ns;
 	o->bandwidth_cap_bytes_s = t->rate_cap_bytes_s;

@@ -4,11 +4,12 @@
 /*
  * What the files of libpenstock share.
  *
- * The library has a gate of its own linked in, for programs that drive a device without a library of ours (attach.c). Where such a library
- * is in the process, its gate is the one that counts. Both are found alike, and spoken to through their tables (gate/gate.h).
+ * The library has a gate of its own linked in, for programs that drive a device without a library of ours
+ * (attach.c). Where such a library is in the process, its gate is the one that counts. Both are found
+ * alike, and spoken to through their tables (gate/gate.h).
  *
- * Threads: any. No constructor, no thread. Everything that is kept is a word that is only ever filled in, so that a fork at any
- * moment leaves nothing shut.
+ * Threads: any. No constructor, no thread. Everything that is kept is a word that is only ever filled in,
+ * so that a fork at any moment leaves nothing shut.
  */
 #include "base/mark.h"
 #include "gate/gate.h"
@@ -28,7 +29,10 @@ void pen_lib_name(char name[PEN_LIB_NAME_MAX]);
 
 /* The tables found so far, the n-th of them; NULL behind the last. */
 const struct pen_gate_door *pen_door(unsigned n);
-/* Looks for more, if libraries were loaded since the last look. Takes the loader's lock, which nobody holds for long. */
+/*
+ * Looks for more, if libraries were loaded since the last look. Takes the loader's lock, which nobody holds
+ * for long.
+ */
 void pen_doors_look(void);
 /* The same when it is time to: a look costs 60 ns when nothing has changed. */
 void pen_doors_look_at(uint64_t now_ns);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The tenant's name: that of its directory. In a container the directory is mounted under another one, and the table of mounts says what it
- * is called outside.
+ * The tenant's name: that of its directory. In a container the directory is mounted under another one, and
+ * the table of mounts says what it is called outside.
  */
 #include "base/auto.h"
 #include "board/proto.h"
@@ -33,10 +33,14 @@ static void last_part(const char *path, size_t n, char name[PEN_LIB_NAME_MAX])
 	name[n - from] = '\0';
 }
 
-/* "36 35 98:0 /penstock/seats/cam /run/penstock/tenant ro ...": the last such line is the mount that is seen. */
+/*
+ * "36 35 98:0 /penstock/seats/cam /run/penstock/tenant ro ...": the last such line is the mount that is
+ * seen.
+ */
 static void from_mounts(const char *text, char name[PEN_LIB_NAME_MAX])
 {
-	for (const char *line = text; line && *line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL) {
+	for (const char *line = text; line && *line;
+	     line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL) {
 		const char *at = line;
 		for (int i = 0; at && i < 3; i++) {
 			at = strchr(at, ' ');

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Marks of requests: a handle is open in between, and at its end the gates enter the time in their ledgers. */
+/*
+ * Marks of requests: a handle is open in between, and at its end the gates enter the time in their ledgers.
+ */
 #include "base/clock.h"
 #include "lib/lib.h"
 #include "lib/slots.h"
@@ -10,7 +12,10 @@ _Static_assert(PEN_SLOTS == PENSTOCK_REQUESTS_MAX, "as the header says");
 
 static struct pen_slots requests;
 
-/* From now on nothing is guessed in this process. Again in each begin: a library may have come, or we are a child. */
+/*
+ * From now on nothing is guessed in this process. Again in each begin: a library may have come, or we are a
+ * child.
+ */
 static void tell_doors(uint32_t process)
 {
 	const struct pen_gate_door *door;
@@ -52,14 +57,15 @@ PEN_EXPORT int penstock_request_end(penstock_request_t request)
 	int m = pen_lib_managed();
 	if (m)
 		return m;
-	struct pen_gate_request r;   /* its list of ledgers is only ever read as far as it was written */
+	struct pen_gate_request r; /* its list of ledgers is only ever read as far as it was written */
 	r.end_ns = pen_mono_ns();
 	r.n = 0;
 	struct pen_slot *s = pen_slot_close(&requests, request, &r.start_ns);
 	if (!s)
 		return PENSTOCK_ERR_NOT_OPEN;
 	pen_slot_free(s);
-	if (r.end_ns < r.start_ns)   /* two requests of one reading of the clock: the second has the next number */
+	/* Two requests of one reading of the clock: the second has the next number. */
+	if (r.end_ns < r.start_ns)
 		r.end_ns = r.start_ns;
 	if (count(&r))
 		return PENSTOCK_OK;

@@ -30,7 +30,10 @@ static void table_adopt(struct pen_slots *s, struct pen_slot_table *t, uint32_t 
 	uint32_t me = (uint32_t)getpid();
 	if (was == me)
 		return;
-	/* A second thread that is here at the same moment may lose what it just opened: then its end says so. */
+	/*
+	 * A second thread that is here at the same moment may lose what it just opened: then its end says
+	 * so.
+	 */
 	if (atomic_compare_exchange_strong(&t->process, &was, me) && atomic_load(&s->not_wiped))
 		for (unsigned i = 0; i < PEN_SLOTS; i++)
 			atomic_store(&t->slot[i].word, 0);
@@ -64,7 +67,8 @@ struct pen_slot *pen_slot_open(struct pen_slot_table *t, uint64_t now_ns, uint64
 		struct pen_slot *s = &t->slot[at];
 		uint64_t none = 0;
 		if (atomic_load_explicit(&s->word, memory_order_relaxed) ||
-		    !atomic_compare_exchange_strong_explicit(&s->word, &none, PEN_SLOT_HELD, memory_order_acquire, memory_order_relaxed))
+		    !atomic_compare_exchange_strong_explicit(&s->word, &none, PEN_SLOT_HELD,
+							     memory_order_acquire, memory_order_relaxed))
 			continue;
 		uint64_t opened = now_ns > s->last_ns ? now_ns : s->last_ns + 1;
 		s->last_ns = opened;
@@ -83,7 +87,8 @@ struct pen_slot *pen_slot_close(struct pen_slots *s, uint64_t handle, uint64_t *
 	if (!t || opened <= PEN_SLOT_HELD)
 		return NULL;
 	struct pen_slot *slot = &t->slot[handle % PEN_SLOTS];
-	if (!atomic_compare_exchange_strong_explicit(&slot->word, &is, PEN_SLOT_HELD, memory_order_acq_rel, memory_order_relaxed))
+	if (!atomic_compare_exchange_strong_explicit(&slot->word, &is, PEN_SLOT_HELD, memory_order_acq_rel,
+						     memory_order_relaxed))
 		return NULL;
 	*ret_opened_ns = opened;
 	return slot;

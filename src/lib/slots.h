@@ -2,11 +2,13 @@
 #ifndef PEN_LIB_SLOTS_H
 #define PEN_LIB_SLOTS_H
 /*
- * Handles: a table of what is open in this process. A slot's word is the time at which it was opened, and with its place the handle: so nothing
- * is allocated, a handle that was closed is known by its time, and opening and closing are one compare-and-swap each.
+ * Handles: a table of what is open in this process. A slot's word is the time at which it was opened, and
+ * with its place the handle: so nothing is allocated, a handle that was closed is known by its time, and
+ * opening and closing are one compare-and-swap each.
  *
- * The table lies on pages that the kernel wipes in a forked child: what was open is the parent's. A child's clock is later than
- * anything that its parent opened, so an inherited handle never names something of the child's.
+ * The table lies on pages that the kernel wipes in a forked child: what was open is the parent's. A child's
+ * clock is later than anything that its parent opened, so an inherited handle never names something of the
+ * child's.
  *
  * Threads: any. No lock, no system call but for a process's first. A table is static and never freed.
  */
@@ -38,7 +40,10 @@ struct pen_slot_table *pen_slots_table(struct pen_slots *s);
 
 /* Return: the slot, and its handle, not 0; NULL: none is free. */
 struct pen_slot *pen_slot_open(struct pen_slot_table *t, uint64_t now_ns, uint64_t *ret_handle);
-/* Ends what a handle names; the slot is then held, until pen_slot_free(). Return: the slot, and when it was opened; NULL: not open. */
+/*
+ * Ends what a handle names; the slot is then held, until pen_slot_free(). Return: the slot, and when it was
+ * opened; NULL: not open.
+ */
 struct pen_slot *pen_slot_close(struct pen_slots *s, uint64_t handle, uint64_t *ret_opened_ns);
 
 static inline void pen_slot_free(struct pen_slot *slot)

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Prints what programs that were built before depend on; abi.txt has what it printed then. Lines may only be added. */
+/*
+ * Prints what programs that were built before depend on; abi.txt has what it printed then. Lines may only
+ * be added.
+ */
 #include <penstock/contract.h>
 #include <penstock/penstock.h>
 

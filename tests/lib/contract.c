@@ -1,18 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reads a contract through libpenstock-contract: prints it, or the code and the parts of what is wrong. Then what needs no file. */
+/*
+ * Reads a contract through libpenstock-contract: prints it, or the code and the parts of what is wrong.
+ * Then what needs no file.
+ */
 #include <penstock/contract.h>
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define IS(what, wanted)                                                                           \
-	do {                                                                                       \
-		long long got_ = (long long)(what), want_ = (long long)(wanted);                   \
-		if (got_ != want_) {                                                               \
+#define IS(what, wanted) \
+	do { \
+		long long got_ = (long long)(what), want_ = (long long)(wanted); \
+		if (got_ != want_) { \
 			fprintf(stderr, "%d: %s: %lld instead of %lld\n", __LINE__, #what, got_, want_); \
-			exit(3);                                                                   \
-		}                                                                                  \
+			exit(3); \
+		} \
 	} while (0)
 
 static void fields(void)
@@ -34,7 +37,7 @@ static void fields(void)
 	IS(p.line, 0);
 	IS(penstock_contract_set(c, "memry", "9", NULL), PENSTOCK_ERR_INVALID);
 	IS(penstock_contract_set(c, "duty", "10%", &p), 0);
-	IS(penstock_contract_check(c, &p), PENSTOCK_ERR_INVALID);   /* not of class latency */
+	IS(penstock_contract_check(c, &p), PENSTOCK_ERR_INVALID); /* not of class latency */
 	IS(penstock_contract_set(c, "duty", NULL, &p), 0);
 	IS(penstock_contract_check(c, &p), 0);
 	IS(penstock_contract_print(c, 0, &text), 0);

@@ -26,14 +26,14 @@
 #define MARKS 200
 #define THREADS 8
 
-#define IS(what, wanted)                                                                                                 \
-	do {                                                                                                             \
-		long long got_ = (long long)(what), want_ = (long long)(wanted);                                         \
-		if (got_ != want_) {                                                                                     \
-			fprintf(stderr, "%s:%d: %s: %lld (%s) instead of %lld\n", __FILE__, __LINE__, #what, got_,       \
-				penstock_error_name((int)got_), want_);                                                  \
-			_exit(1);                                                                                        \
-		}                                                                                                        \
+#define IS(what, wanted) \
+	do { \
+		long long got_ = (long long)(what), want_ = (long long)(wanted); \
+		if (got_ != want_) { \
+			fprintf(stderr, "%s:%d: %s: %lld (%s) instead of %lld\n", __FILE__, __LINE__, #what, \
+				got_, penstock_error_name((int)got_), want_); \
+			_exit(1); \
+		} \
 	} while (0)
 
 static penstock_device_t *device;
@@ -47,7 +47,9 @@ static uint64_t now_ns(void)
 
 static int attach(void)
 {
-	struct penstock_device_want want = { .size = sizeof(want), .device = KEY, .model = "test", .memory_bytes = 1024 * MIB };
+	struct penstock_device_want want = {
+		.size = sizeof(want), .device = KEY, .model = "test", .memory_bytes = 1024 * MIB
+	};
 	return penstock_attach(&want, &device);
 }
 
@@ -85,7 +87,7 @@ static void unused(void)
 	IS(penstock_request_begin(NULL), PENSTOCK_ERR_INVALID);
 }
 
-/* ---- on a device ---------------------------------------------------------------------------------------------------- */
+/* ---- on a device -------------------------------------------------------------------------------- */
 
 static void arguments(void)
 {
@@ -134,7 +136,10 @@ static void memory(void)
 	info.size = 16;
 	IS(penstock_info_get(0, &info), PENSTOCK_ERR_INVALID);
 	/* A program that was built with a newer header: what this version does not know is left alone. */
-	struct { struct penstock_info info; uint64_t newer; } later = { .newer = 5 };
+	struct {
+		struct penstock_info info;
+		uint64_t newer;
+	} later = { .newer = 5 };
 	later.info.size = sizeof(later);
 	IS(penstock_info_get(0, &later.info), 0);
 	IS(later.info.size, sizeof(info));
@@ -157,7 +162,7 @@ static void handles(void)
 	penstock_work_t w, w2;
 	IS(penstock_work_begin(device, &want, &w), 0);
 	IS(penstock_work_begin(device, &want, &w2), 0);
-	IS(penstock_work_end(w2), 0);   /* in any order */
+	IS(penstock_work_end(w2), 0); /* in any order */
 	IS(penstock_work_end(w2), PENSTOCK_ERR_NOT_OPEN);
 	IS(penstock_work_end(w), 0);
 	IS(penstock_work_end(w), PENSTOCK_ERR_NOT_OPEN);
@@ -189,16 +194,16 @@ static void forks(void)
 		IS(penstock_request_end(open), PENSTOCK_ERR_NOT_OPEN);
 		IS(penstock_work_end(w), PENSTOCK_ERR_NOT_OPEN);
 		IS(penstock_info_get(0, &info), 0);
-		IS(info.flags, 0);   /* not attached yet */
+		IS(info.flags, 0); /* not attached yet */
 		IS(penstock_request_begin(&own), 0);
 		IS(penstock_request_end(own), PENSTOCK_ERR_NO_DEVICE);
-		IS(penstock_memory_reserve(device, 8 * MIB), 0);   /* attaches */
+		IS(penstock_memory_reserve(device, 8 * MIB), 0); /* attaches */
 		IS(penstock_info_get(0, &info), 0);
 		IS(info.memory_used_bytes, 8 * MIB);
 		IS(penstock_request_begin(&own), 0);
 		work();
 		IS(penstock_request_end(open), PENSTOCK_ERR_NOT_OPEN);
-		IS(penstock_request_end(own), 0);   /* the one that the child is counted with */
+		IS(penstock_request_end(own), 0); /* the one that the child is counted with */
 		_exit(0);
 	}
 	int status;
@@ -213,7 +218,7 @@ static void on_device(void)
 	pthread_t thread[THREADS];
 	IS(attach(), 0);
 	for (int i = 0; i < 5; i++)
-		work();   /* before the first mark: guessed */
+		work(); /* before the first mark: guessed */
 	printf("guessed\n");
 	fflush(stdout);
 	getchar();
@@ -226,16 +231,21 @@ static void on_device(void)
 		IS(pthread_join(thread[i], NULL), 0);
 	forks();
 	for (int i = 0; i < 5; i++)
-		work();   /* guessed no more */
+		work(); /* guessed no more */
 	printf("marked %d\n", MARKS * THREADS + 1);
 	fflush(stdout);
 	getchar();
 }
 
-/* Of three requests one gives work to the second device alone, one to both, and one to none, which counts on both. */
+/*
+ * Of three requests one gives work to the second device alone, one to both, and one to none, which counts
+ * on both.
+ */
 static void two(void)
 {
-	struct penstock_device_want want = { .size = sizeof(want), .device = "test:other", .memory_bytes = 1024 * MIB };
+	struct penstock_device_want want = { .size = sizeof(want),
+					     .device = "test:other",
+					     .memory_bytes = 1024 * MIB };
 	penstock_device_t *first, *second;
 	penstock_request_t r;
 	IS(attach(), 0);
@@ -313,7 +323,7 @@ int main(int argc, char **argv)
 		cost(argc > 2 ? atoi(argv[2]) : 1000000);
 	else
 		return 2;
-	if (!strcmp(what, "none") || !strcmp(what, "unused"))   /* others call the C library in between */
+	if (!strcmp(what, "none") || !strcmp(what, "unused")) /* others call the C library in between */
 		IS(errno, 77);
 	return 0;
 }

@@ -49,13 +49,17 @@ static void tell(struct penstock_problem *p, const char *origin, const struct pe
 static int error_of(int r)
 {
 	switch (r) {
-	case 0: return PENSTOCK_OK;
+	case 0:
+		return PENSTOCK_OK;
 	case -ENOENT:
-	case -ENOTDIR: return PENSTOCK_ERR_NOT_FOUND;
+	case -ENOTDIR:
+		return PENSTOCK_ERR_NOT_FOUND;
 	case -EINVAL:
 	case -ERANGE:
-	case -EFBIG: return PENSTOCK_ERR_INVALID;
-	default: return PENSTOCK_ERR_FAILED;
+	case -EFBIG:
+		return PENSTOCK_ERR_INVALID;
+	default:
+		return PENSTOCK_ERR_FAILED;
 	}
 }
 
@@ -77,7 +81,8 @@ PEN_EXPORT int penstock_contract_new(penstock_contract_t **ret_contract)
 	return make(&c, ret_contract);
 }
 
-PEN_EXPORT int penstock_contract_load(const char *path, penstock_contract_t **ret_contract, struct penstock_problem *problem)
+PEN_EXPORT int penstock_contract_load(const char *path, penstock_contract_t **ret_contract,
+				      struct penstock_problem *problem)
 {
 	struct pen_contract c;
 	struct pen_err err = PEN_ERR_INIT;
@@ -90,8 +95,8 @@ PEN_EXPORT int penstock_contract_load(const char *path, penstock_contract_t **re
 	return error_of(r);
 }
 
-PEN_EXPORT int penstock_contract_parse(const char *origin, const char *text, size_t length, penstock_contract_t **ret_contract,
-				       struct penstock_problem *problem)
+PEN_EXPORT int penstock_contract_parse(const char *origin, const char *text, size_t length,
+				       penstock_contract_t **ret_contract, struct penstock_problem *problem)
 {
 	struct pen_contract c;
 	struct pen_err err = PEN_ERR_INIT;
@@ -109,12 +114,14 @@ PEN_EXPORT void penstock_contract_free(penstock_contract_t *contract)
 	free(contract);
 }
 
-PEN_EXPORT int penstock_contract_set(penstock_contract_t *contract, const char *field, const char *value, struct penstock_problem *problem)
+PEN_EXPORT int penstock_contract_set(penstock_contract_t *contract, const char *field, const char *value,
+				     struct penstock_problem *problem)
 {
 	struct pen_err err = PEN_ERR_INIT;
 	if (!contract || !field)
 		return PENSTOCK_ERR_INVALID;
-	int r = value ? pen_contract_set(&contract->c, field, value, &err) : pen_contract_unset(&contract->c, field, &err);
+	int r = value ? pen_contract_set(&contract->c, field, value, &err)
+		      : pen_contract_unset(&contract->c, field, &err);
 	if (r < 0)
 		tell(problem, NULL, &err);
 	return r < 0 ? PENSTOCK_ERR_INVALID : PENSTOCK_OK;
@@ -131,7 +138,8 @@ PEN_EXPORT int penstock_contract_check(const penstock_contract_t *contract, stru
 	return error_of(r);
 }
 
-PEN_EXPORT int penstock_contract_get(const penstock_contract_t *contract, const char *field, char *buf, size_t size)
+PEN_EXPORT int penstock_contract_get(const penstock_contract_t *contract, const char *field, char *buf,
+				     size_t size)
 {
 	char text[PEN_VALUE_TEXT];
 	int f = contract && field && buf ? pen_contract_field_find(field) : -1;
