@@ -556,6 +556,9 @@ static void summary(struct run *run)
 	if (ended && run->ran)
 		fprintf(stderr, _("penstock: contract %s was ended while the program ran; from then on its calls were refused\n"),
 			run->contract.name);
+	else if (r < 0 && run->ran)   /* a private one ends with its last contract */
+		fprintf(stderr, _("penstock: the daemon is gone, and what %s used is not known; if its contract was ended, its calls were refused from then on\n"),
+			run->contract.name);
 	/* Should this fail, the daemon ends the contract itself: it watches our pid. */
 	if (!ended && !run->joined)
 		pen_client_request(run->cli, "DELETE", path, NULL, NULL, &err);

@@ -117,16 +117,29 @@ int pen_api_tenant_change(struct pen_api_call *call)
 	return pen_api_answer(call, 200, pen_api_tenant_json(call->d, call->tenant));
 }
 
+static void add_user(json_t *list, pid_t pid, const char *name, size_t n)
+{
+	char comm[32];
+	snprintf(comm, sizeof(comm), "%.*s", (int)PEN_MIN(n, sizeof(comm) - 1), name);
+	pen_text_clean(comm);   /* a tenant's bytes */
+	json_array_append_new(list, json_pack("{s:i, s:s}", "pid", (int)pid, "comm", comm));
+}
+
+/* Who would be told that the contract has ended: processes that have attached, and a `penstock run` whose program may yet. */
 static json_t *users_json(const struct pen_tenant *t)
 {
 	json_t *list = json_array();
-	for (const struct pen_client *c = t->clients; c; c = c->next) {
-		char comm[sizeof(c->comm) + 1];
-		if (!c->greeted || !pen_peer_alive(&c->peer))   /* dead, and not heard of yet: whoever waited for it comes as quickly */
-			continue;
-		snprintf(comm, sizeof(comm), "%.*s", (int)sizeof(c->comm), c->comm);
-		pen_text_clean(comm);   /* a tenant's bytes */
-		json_array_append_new(list, json_pack("{s:i, s:s}", "pid", (int)c->peer.pid, "comm", comm));
+	for (const struct pen_client *c = t->clients; c; c = c->next)
+		if (c->greeted && pen_peer_alive(&c->peer))   /* dead, and not heard of yet: whoever waited for it comes as quickly */
+			add_user(list, c->peer.pid, c->comm, sizeof(c->comm));
+	const struct pen_peer watched = { .pid = t->watch_pid, .pidfd = t->watch_pidfd, .start_time = t->watch_start };
+	if (!json_array_size(list) && t->watch_ev && pen_peer_alive(&watched)) {
+		char path[64], comm[32] = "";
+		snprintf(path, sizeof(path), "/proc/%d/comm", (int)t->watch_pid);
+		pen_auto_fclose FILE *f = fopen(path, "re");
+		if (f && fgets(comm, sizeof(comm), f))
+			comm[strcspn(comm, "\n")] = 0;
+		add_user(list, t->watch_pid, comm, sizeof(comm));
 	}
 	return list;
 }

@@ -222,6 +222,9 @@ def test_end():
         assert r.returncode == 0 and f'the next calls of these fail: {os.getpid()} (' in r.stdout, r
         assert node.tenant('a')['state'] == 'ended'
         c.close()
+        node.create('run', pid=os.getpid(), ephemeral=True)     # its program may attach yet
+        r = cli(node, 'end', 'run')
+        assert r.returncode == 4 and f'is in use by {os.getpid()} (' in r.stderr, r
         node.create('cam')
         r = cli(node, 'end', '-q', 'cam', 'cam')
         assert (r.returncode, r.stdout, r.stderr) == (0, '', ''), r
@@ -382,6 +385,21 @@ def test_refusals_in_the_readers_language():
         for flag in ('0s', '50ms'):
             r = cli(node, 'why', '--for', flag, 'a', PENSTOCK_LANG='zh_CN')
             assert all(is_chinese(line) for line in r.stdout.splitlines()) and 'penstock set a --compute' in r.stdout, r
+
+
+def test_a_private_daemon_that_ends_with_its_contract():
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        env = {**os.environ, 'LC_ALL': 'C', 'PENSTOCK_SOCKET': folder + '/p/penstock.sock'}
+        p = subprocess.Popen([PENSTOCK, 'run', '--start', '--name', 'a', '--', 'sh', '-c', 'echo; read line; exit 5'], stdin=subprocess.PIPE,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+        p.stdout.readline()
+        r = subprocess.run([PENSTOCK, 'end', 'a'], env=env, capture_output=True, text=True, check=False)
+        assert r.returncode == 4 and '(penstock)' in r.stderr, r
+        r = subprocess.run([PENSTOCK, 'end', '--force', 'a'], env=env, capture_output=True, text=True, check=False)
+        assert r.returncode == 0, r
+        wait_for(lambda: subprocess.run([PENSTOCK, 'ps'], env=env, capture_output=True, check=False).returncode == 3, 'the daemon to end')
+        _, said = p.communicate('\n', timeout=BOUND)
+        assert p.returncode == 5 and 'if its contract was ended, its calls were refused' in said, said
 
 
 def test_completion():
