@@ -96,6 +96,15 @@ def test_driver_comes_later():
         os.unlink(count)
 
 
+def test_what_a_missing_library_is_worth():
+    """Most machines lack most vendors' libraries: only one that a card asks for is a warning."""
+    for flags, level in (({'absent': True, 'wanting': False}, 'debug'), ({'absent': False, 'wanting': True}, 'warning'), ({}, 'info')):
+        text = json.dumps({'devices': [], 'backends': [{'api': 'cuda', 'devices': 0, 'error': 'no libnvidia-ml', **flags}]})
+        with Daemon('--probe', probe(f"#!/bin/sh\necho '{text}'\n")) as d:
+            wait_for(lambda d=d: not d.get('/v1/version')['probing'], 'discovery')
+            assert f'{level}: cuda: no libnvidia-ml' in d.log() and 'info: no device was found' in d.log(), (level, d.log())
+
+
 def test_refusals():
     with with_devices() as d:
         assert d.create('a', compute='70%', device='One')[0] == 201
