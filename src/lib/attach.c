@@ -203,7 +203,7 @@ PEN_EXPORT int penstock_work_begin(penstock_device_t *device, const struct penst
 	struct pen_slot_table *t = pen_slots_table(&works);
 	if (!t)
 		return PENSTOCK_ERR_FAILED;
-	struct pen_gate_queue *q = queue_of(device, atomic_load_explicit(&t->process, memory_order_relaxed));
+	struct pen_gate_queue *q = queue_of(device, pen_slots_process(&works));
 	if (!q)
 		return PENSTOCK_ERR_STOPPED;
 	uint64_t handle;

@@ -37,18 +37,16 @@ PEN_EXPORT int penstock_request_begin(penstock_request_t *ret_request)
 		return PENSTOCK_ERR_FAILED;
 	uint64_t now = pen_mono_ns();
 	pen_doors_look_at(now);
-	tell_doors(atomic_load_explicit(&t->process, memory_order_relaxed));
+	tell_doors(pen_slots_process(&requests));
 	return pen_slot_open(t, now, ret_request) ? PENSTOCK_OK : PENSTOCK_ERR_TOO_MANY;
 }
 
-static bool count(struct pen_gate_request *r)
+static bool count(struct pen_gate_request *r, bool any)
 {
 	const struct pen_gate_door *door;
-	for (int any = 0; any < 2 && !r->n; any++) {
-		r->any = any;
-		for (unsigned i = 0; (door = pen_door(i)); i++)
-			door->request(r);
-	}
+	r->any = any;
+	for (unsigned i = 0; (door = pen_door(i)); i++)
+		door->request(r);
 	return r->n;
 }
 
@@ -67,10 +65,12 @@ PEN_EXPORT int penstock_request_end(penstock_request_t request)
 	/* Two requests of one reading of the clock: the second has the next number. */
 	if (r.end_ns < r.start_ns)
 		r.end_ns = r.start_ns;
-	if (count(&r))
+	if (count(&r, false))
 		return PENSTOCK_OK;
+	/* It gave no work to any device, or to one through a library that came since the last look. */
 	pen_doors_look();
-	return count(&r) ? PENSTOCK_OK : PENSTOCK_ERR_NO_DEVICE;
+	tell_doors(pen_slots_process(&requests));
+	return count(&r, false) || count(&r, true) ? PENSTOCK_OK : PENSTOCK_ERR_NO_DEVICE;
 }
 
 PEN_EXPORT int penstock_request_cancel(penstock_request_t request)

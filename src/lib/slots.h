@@ -20,7 +20,7 @@
 
 struct pen_slot {
 	_Alignas(64) _Atomic uint64_t word;   /* 0 free; PEN_SLOT_HELD; else when it was opened */
-	uint64_t last_ns;                     /* the one before: where the clock is coarse two must not have one number */
+	uint64_t last_ns;                     /* the one before: two of a coarse clock must not have one number */
 	void *_Atomic user;                   /* of whoever opened it */
 };
 #define PEN_SLOT_HELD UINT64_C(1)             /* being opened, or closed and not free yet */
@@ -37,6 +37,11 @@ struct pen_slots {
 
 /* Of this process. Return: NULL: no memory. */
 struct pen_slot_table *pen_slots_table(struct pen_slots *s);
+/* Whose the table is, by getpid(). After pen_slots_table(). */
+static inline uint32_t pen_slots_process(struct pen_slots *s)
+{
+	return atomic_load_explicit(&atomic_load_explicit(&s->table, memory_order_relaxed)->process, memory_order_relaxed);
+}
 
 /* Return: the slot, and its handle, not 0; NULL: none is free. */
 struct pen_slot *pen_slot_open(struct pen_slot_table *t, uint64_t now_ns, uint64_t *ret_handle);

@@ -68,5 +68,28 @@ def test_cuda_card():
         check(*camera(n.daemon, os.environ['CAMERA_CUDA'], n.card.env, 60, '--sla', '40ms'))
 
 
+def test_both_in_one_process():
+    exe = os.environ.get('BOTH')
+    if not exe:
+        print('   OpenCL is not there: left out')
+        return
+    cards.VERSION = '13.0'
+    with cards.Node() as n:
+        env = {**n.card.env, 'POCL_CACHE_DIR': n.daemon.dir + '/pocl', 'OCL_ICD_VENDORS': '/etc/OpenCL/vendors'}
+        p = subprocess.Popen([os.environ['PENSTOCK'], '--socket', n.daemon.sock, 'run', '--name', 'both', '--', exe],
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+        try:
+            for where, cl, cu in (('opencl', 10, None), ('cuda', 10, 20), ('none', 15, 25)):
+                assert p.stdout.readline() == where + ' 0\n'
+                counts = {'cuda' if o['key'].startswith('pci:') else 'opencl': o['response']['count'] for o in n.daemon.tenant('both')['devices']}
+                assert counts == {'opencl': cl, **({'cuda': cu} if cu else {})}, (where, counts)
+                p.stdin.write('\n')
+                p.stdin.flush()
+        finally:
+            p.stdin.close()
+            p.stdout.close()
+            assert p.wait(BOUND) == 0
+
+
 if __name__ == '__main__':
     fake.run(sys.modules[__name__])

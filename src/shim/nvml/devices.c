@@ -76,7 +76,7 @@ static const struct pen_gate_door *door_of(const char *path)
 	if (!ask || ask(&table, PEN_GATE_DOOR_ID) || !table)
 		return NULL;
 	const struct pen_gate_door *door = table;
-	return door->abi == PEN_GATE_DOOR_ABI && door->size >= sizeof(*door) ? door : NULL;
+	return door->abi == PEN_GATE_DOOR_ABI && door->size >= offsetof(struct pen_gate_door, marker) ? door : NULL;   /* all that is used */
 }
 
 /* By its name: what the program has loaded, or would. Else what lies beside us. */
