@@ -11,6 +11,7 @@
 #include "base/units.h"
 #include "cli/cli.h"
 #include "cli/inject.h"
+#include "cli/run.h"
 #include "contract/contract.h"
 
 #include <ctype.h>
@@ -24,25 +25,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define COMMANDS_FEW 100
 #define EXCLUSIVE_DEFAULT "10m"
 #define RACE_NS (20 * PEN_S)   /* a cold machine with a slow disk; usually some 10 ms */
-
-struct run {
-	struct pen_cli *cli;
-	struct pen_contract contract;
-	bool wait;
-	bool start;            /* a daemon where one was named and none is */
-	const char *exclusive; /* how long, as typed; NULL = it shares */
-	bool joined;           /* a standing contract: it was there before and stays */
-	char **argv;           /* of the program */
-	char dir[PATH_MAX];    /* tenant directory */
-	double created;        /* as the daemon has it: tells the contract from a later one of the same name */
-	uint64_t started_ns;
-	int code;              /* what we exit with */
-	bool ran;              /* the program was started */
-	bool stopped;          /* ... because somebody stopped the program: a signal that is no crash */
-};
 
 static void usage(const struct pen_cli *cli)
 {
@@ -70,7 +54,7 @@ static int fail(const char *text)
 }
 
 /* Takes one option. Return: 1 taken, 0 not an option (the program starts here), negative error (reported). */
-static int parse_option(struct run *run, int argc, char **argv, int *i)
+static int parse_option(struct pen_run *run, int argc, char **argv, int *i)
 {
 	struct pen_err err = PEN_ERR_INIT;
 	const char *a = argv[*i];
@@ -150,7 +134,7 @@ static void make_name(struct pen_contract *c, const char *program)
 	snprintf(c->name, sizeof(c->name), "%s-%d", name, (int)getpid());
 }
 
-static json_t *post_body(const struct run *run)
+static json_t *post_body(const struct pen_run *run)
 {
 	json_t *body = json_object();
 	json_object_set_new(body, "contract", pen_contract_to_json(&run->contract));
@@ -162,14 +146,14 @@ static json_t *post_body(const struct run *run)
 	return body;
 }
 
-static void tenant_path(const struct run *run, char *buf, size_t n)
+static void tenant_path(const struct pen_run *run, char *buf, size_t n)
 {
 	snprintf(buf, n, "/v1/tenants/");
 	pen_client_escape(buf, n, run->contract.name);
 }
 
 /* Waits in the daemon's queue; it says so once, since somebody may be looking at the terminal. */
-static int wait_active(struct run *run, json_t *tenant, struct pen_err *err)
+static int wait_active(struct pen_run *run, json_t *tenant, struct pen_err *err)
 {
 	char path[256];
 	tenant_path(run, path, sizeof(path));
@@ -196,7 +180,7 @@ static int wait_active(struct run *run, json_t *tenant, struct pen_err *err)
  * mistyped would otherwise get a daemon that knows of no other tenant. Others may be starting theirs at this moment, or the one there was may be
  * ending with its last tenant, so it is tried again for a while. Return: the status, or a negative errno.
  */
-static int post_tenant(const struct run *run, json_t *body, json_t **ret_answer, struct pen_err *err)
+static int post_tenant(const struct pen_run *run, json_t *body, json_t **ret_answer, struct pen_err *err)
 {
 	char sock[PATH_MAX];
 	bool is_private;
@@ -221,7 +205,7 @@ static int post_tenant(const struct run *run, json_t *body, json_t **ret_answer,
  * A name alone that is taken, by a contract of the configuration: the program runs under that one. If it is another
  * `penstock run`'s, the refusal stands. Return: a status; negative errno.
  */
-static int join_standing(struct run *run, json_t **answer, struct pen_err *err)
+static int join_standing(struct pen_run *run, json_t **answer, struct pen_err *err)
 {
 	char path[256];
 	struct pen_err ignored = PEN_ERR_INIT;
@@ -240,14 +224,14 @@ static int join_standing(struct run *run, json_t **answer, struct pen_err *err)
 	return 200;
 }
 
-static bool is_taken(const struct run *run, int status, const json_t *answer)
+static bool is_taken(const struct pen_run *run, int status, const json_t *answer)
 {
 	return status == 409 && !strcmp(pen_json_str(json_object_get(answer, "error"), "code"), "exists") &&
 	       run->contract.set_mask == 1u << PEN_FIELD_name && !run->exclusive;   /* which a standing contract is not */
 }
 
 /* Makes the tenant, or finds it. Return: 0; else the exit code, reported. */
-static int make_tenant(struct run *run)
+static int make_tenant(struct pen_run *run)
 {
 	struct pen_err err = PEN_ERR_INIT;
 	json_t *answer = NULL;
@@ -319,7 +303,7 @@ static int reap(int *ret_status)
 }
 
 /* Starts the program. Return: 0 and child_pid set; else the exit code, reported. */
-static int start_program(struct run *run)
+static int start_program(struct pen_run *run)
 {
 	int ends[2];
 	if (pipe2(ends, O_CLOEXEC) < 0)
@@ -365,180 +349,13 @@ static int wait_program(bool *ret_stopped)
 	return sig ? 128 + sig : WEXITSTATUS(status);
 }
 
-/* Rounded up to what a person would write: the next multiple of a sixteenth of the power of two below. */
-static uint64_t round_up_nicely(uint64_t bytes)
-{
-	uint64_t step = 16 * PEN_MIB;
-	while (step * 32 < bytes)
-		step *= 2;
-	return (bytes + step - 1) / step * step;
-}
-
-/* A limit as one would type it, in whole MiB. */
-static char *limit_text(char *buf, size_t n, uint64_t bytes)
-{
-	bool whole = bytes % PEN_GIB == 0;
-	snprintf(buf, n, "%llu%s", (unsigned long long)(bytes / (whole ? PEN_GIB : PEN_MIB)), whole ? "G" : "M");
-	return buf;
-}
-
-/*
- * A program may read how much memory there is, find it too little and end without having asked for it, nor done much else (hashcat
- * has filled a few small buffers by then). What it would have needed nobody knows but itself, so twice as much is a guess and
- * reads as one. Return: true if that may be so, and is said.
- */
-static bool print_shown_limit(const struct run *run, const json_t *dev)
-{
-	char shown[32], more[32];
-	uint64_t cap = run->contract.memory.cap;
-	if (run->code == 0 || run->stopped || cap == PEN_UNLIMITED || (uint64_t)pen_json_int(dev, "mem_limit_bytes") != cap ||
-	    pen_json_int(dev, "commands") >= COMMANDS_FEW)
-		return false;
-	fprintf(stderr, _("penstock: it was shown %s of memory and ended with %d; if that was too little for it, try a larger limit, "
-			  "such as --memory %s\n"),
-		pen_text_size(shown, sizeof(shown), cap, false), run->code, limit_text(more, sizeof(more), round_up_nicely(2 * cap)));
-	return true;
-}
-
-/* Return: the largest total that was refused, 0 if nothing was, or if no limit would have helped: it is more than @device_bytes. */
-static uint64_t print_refused(const json_t *dev, uint64_t device_bytes)
-{
-	char total[32];
-	long long n = pen_json_int(dev, "denials");
-	uint64_t bytes = (uint64_t)pen_json_int(dev, "mem_denied_bytes");
-	if (!n)
-		return 0;
-	fprintf(stderr, n == 1 ? _(", 1 allocation refused") : _(", %lld allocations refused"), n);
-	if (!bytes)   /* by a layer that does not tell */
-		return 0;
-	if (device_bytes && bytes > device_bytes) {
-		fprintf(stderr, _(" (up to more than the device has)"));
-		return 0;
-	}
-	fprintf(stderr, _(" (up to %s in all)"), pen_text_size(total, sizeof(total), bytes, true));
-	return bytes;
-}
-
-static void print_device_use(const struct run *run, const json_t *dev, uint64_t device_bytes, uint64_t wall_ns)
-{
-	char used[32], limit[32], busy[32], p99[32], fit_mem[32];
-	uint64_t peak = (uint64_t)pen_json_int(dev, "mem_peak_bytes"), beside = (uint64_t)pen_json_int(dev, "mem_overhead_peak_bytes");
-	uint64_t device_ns = (uint64_t)pen_json_int(dev, "device_ns");
-	const json_t *response = json_object_get(dev, "response");
-	uint64_t p99_ns = (uint64_t)pen_json_int(response, "p99_ns");
-	double share = wall_ns ? (double)device_ns / (double)wall_ns : 0;
-	if (pen_json_int(dev, "commands") == 0 && peak == 0 && pen_json_int(dev, "denials") == 0) {
-		fprintf(stderr, _("penstock: %s looked at %s and did not use it\n"), run->contract.name, pen_json_str(dev, "key"));
-		print_shown_limit(run, dev);
-		return;
-	}
-
-	fprintf(stderr, _("penstock: %s used %s of memory"), run->contract.name, pen_text_size(used, sizeof(used), peak, true));
-	if (beside)
-		fprintf(stderr, _(" and %s beside it for contexts and modules"), pen_text_size(used, sizeof(used), beside, true));
-	if (run->contract.memory.cap != PEN_UNLIMITED)
-		fprintf(stderr, _(" (limit %s)"), pen_text_size(limit, sizeof(limit), run->contract.memory.cap, false));
-	fprintf(stderr, _(", %s of device time (%.1f %%), %lld commands"), pen_format_duration(busy, sizeof(busy), device_ns),
-		share * 100, pen_json_int(dev, "commands"));
-	if (p99_ns)
-		fprintf(stderr, _(", P99 %s"), pen_format_duration(p99, sizeof(p99), p99_ns));
-	if (p99_ns && run->contract.sla_ns)
-		fprintf(stderr, _(" (target %s, %lld of %lld above it)"), pen_format_duration(limit, sizeof(limit), run->contract.sla_ns),
-			pen_json_int(response, "missed"), pen_json_int(response, "count"));
-	uint64_t refused = print_refused(dev, device_bytes);
-	fputc('\n', stderr);
-	if (pen_json_int(dev, "denials") == 0 && print_shown_limit(run, dev))
-		return;
-
-	/* A fifth above the average: enough for a steady load; what is bursty is better served by X..Y. */
-	unsigned pct = (unsigned)(share * 120) + 1;
-	pct = PEN_MIN(pct, 100u);
-	uint64_t fit = round_up_nicely(PEN_MAX(peak + peak / 10, refused) + beside + !peak);
-	if (device_bytes)
-		fit = PEN_MIN(fit, device_bytes);
-	fprintf(stderr, _("penstock: a contract for as much: --memory %s --compute %u%%.."), limit_text(fit_mem, sizeof(fit_mem), fit), pct);
-	if (run->contract.cls == PEN_CLASS_LATENCY && !run->contract.sla_ns && p99_ns) {
-		char sla[32];
-		uint64_t target = p99_ns + p99_ns / 4;
-		fprintf(stderr, " --sla %s", pen_format_duration(sla, sizeof(sla), target - target % (10 * PEN_US)));
-	}
-	fputc('\n', stderr);
-}
-
-static const json_t *device_named(const json_t *devices, const char *key)
-{
-	size_t i;
-	json_t *dev;
-	json_array_foreach(devices, i, dev)
-		if (!strcmp(pen_json_str(dev, "key"), key))
-			return dev;
-	return NULL;
-}
-
-/* Has @dev an interface that none of the promised devices has? */
-static bool offers_more(const json_t *dev, const json_t *devices, const json_t *held)
-{
-	size_t i, k, l;
-	json_t *api, *key, *theirs;
-	json_array_foreach(json_object_get(dev, "apis"), i, api) {
-		bool known = false;
-		json_array_foreach(held, k, key)
-			json_array_foreach(json_object_get(device_named(devices, json_string_value(key)), "apis"), l, theirs)
-				known |= !strcmp(pen_json_str(theirs, "name"), pen_json_str(api, "name"));
-		if (!known)
-			return true;
-	}
-	return false;
-}
-
-/*
- * Nothing attached. Most programs that use no device need none; but where one was promised to it that it cannot use, by its
- * interface, and another is there, it should be known which.
- */
-static void print_unused(const struct run *run, const json_t *tenant, const json_t *devices)
-{
-	const json_t *held = json_object_get(tenant, "held_on");
-	char apis[80];
-	size_t i, k;
-	json_t *key, *dev;
-	bool told = false;
-	fprintf(stderr, _("penstock: %s used no device\n"), run->contract.name);
-	json_array_foreach(devices, k, dev) {
-		if (!json_array_size(held) || !offers_more(dev, devices, held))
-			continue;
-		json_array_foreach(held, i, key)
-			if (!told)
-				fprintf(stderr, _("penstock: it was promised %s (%s)\n"), json_string_value(key),
-					pen_device_apis(apis, sizeof(apis), device_named(devices, json_string_value(key))));
-		told = true;
-		fprintf(stderr, _("penstock: there is also %s (%s); for that: --device '%s'\n"), pen_json_str(dev, "model"),
-			pen_device_apis(apis, sizeof(apis), dev), pen_json_str(dev, "key"));
-	}
-}
-
-static void print_use(const struct run *run, const json_t *tenant)
-{
-	struct pen_err err = PEN_ERR_INIT;
-	const json_t *used = json_object_get(tenant, "devices");
-	uint64_t wall = pen_mono_ns() - run->started_ns;
-	json_t *node = NULL, *dev;
-	size_t i;
-	pen_client_request(run->cli, "GET", "/v1/devices", NULL, &node, &err);
-	if (json_array_size(used) == 0)
-		print_unused(run, tenant, json_object_get(node, "devices"));
-	json_array_foreach(used, i, dev)
-		print_device_use(run, dev, (uint64_t)pen_json_int(device_named(json_object_get(node, "devices"), pen_json_str(dev, "key")),
-								  "mem_bytes"), wall);
-	json_decref(node);
-}
-
 /* A contract of that name that began later is somebody else's. */
-static bool is_ours(const struct run *run, const json_t *tenant)
+static bool is_ours(const struct pen_run *run, const json_t *tenant)
 {
 	return strcmp(pen_json_str(tenant, "state"), "ended") && json_real_value(json_object_get(tenant, "created")) == run->created;
 }
 
-static void summary(struct run *run)
+static void summary(struct pen_run *run)
 {
 	struct pen_err err = PEN_ERR_INIT;
 	char path[256];
@@ -550,7 +367,7 @@ static void summary(struct run *run)
 		fprintf(stderr, _("penstock: ran under the standing contract %s; 'penstock inspect %s' shows its use\n"),
 			run->contract.name, run->contract.name);
 	else if (!run->cli->quiet && run->ran && r == 200 && !ended)
-		print_use(run, tenant);
+		pen_run_print_use(run, tenant);
 	json_decref(tenant);
 	/* Also with -q: it is the reason for what the program said of its device. */
 	if (ended && run->ran)
@@ -582,7 +399,7 @@ static void tell_doubt(const char *program)
 
 int pen_cmd_run(struct pen_cli *cli, int argc, char **argv)
 {
-	struct run run = { .cli = cli };
+	struct pen_run run = { .cli = cli };
 	pen_contract_init(&run.contract);
 	int i = 1;
 	while (i < argc) {
