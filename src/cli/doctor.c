@@ -203,6 +203,8 @@ static void check_daemon(struct doctor *d, const struct pen_cli *cli)
 	} else if (access(sock, F_OK) == 0 && access(sock, R_OK | W_OK) < 0) {
 		pen_doctor_report(d, "daemon", BAD, _("join its group: sudo usermod -aG penstock $USER, then log in again"),
 		       _("%s exists but you may not use it"), sock);
+	} else if (r == -EHOSTDOWN) {
+		pen_doctor_report(d, "daemon", WARN, _("name the socket of one that runs, or none"), "%s", err.text);
 	} else {
 		pen_doctor_report(d, "daemon", NOTE, _("for a machine-wide one: systemctl enable --now penstock"),
 		       _("no system daemon answers; penstock run will start a private one for you"));

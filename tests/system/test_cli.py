@@ -183,6 +183,8 @@ def test_a_named_socket():
             assert not os.path.exists(os.path.dirname(path))
         r = penstock('ps', PENSTOCK_SOCKET=path)
         assert r.returncode == 3 and 'which PENSTOCK_SOCKET names' in r.stderr and 'systemctl' not in r.stderr, r
+        checks = {c['id']: c for c in json.loads(penstock('doctor', '-o', 'json', PENSTOCK_SOCKET=path).stdout)['checks']}
+        assert checks['daemon']['status'] == 'warning' and 'which PENSTOCK_SOCKET names' in checks['daemon']['text'], checks['daemon']
         assert penstock('run', '-q', '--start', 'sh', '-c', 'exit 7', PENSTOCK_SOCKET=path).returncode == 7
         assert penstock('run', '-q', 'sh', '-c', 'exit 7', PENSTOCK_SOCKET=folder + '/penstock/penstock.sock').returncode == 7
 
