@@ -36,7 +36,8 @@ failed() {
 mkdir -p "$out"
 rm -rf "$out"/*.deb "$out"/penstock-*.tar "$out"/*.changes "$out"/*.buildinfo "$out"/build.log "${out:?}/$name"
 mkdir "$out/$name"
-git -C "$top" archive HEAD | tar -x -C "$out/$name"
+commit=$(git -C "$top" rev-parse HEAD)
+git -C "$top" archive "$commit" | tar -x -C "$out/$name"
 mv "$out/$name/packaging/debian" "$out/$name/debian"
 
 if [ "$arch" = "$here" ]; then
@@ -60,7 +61,7 @@ else
 		sed -nu 's/^   \(debian.rules override_\)\?dh_auto_\(configure\|build\|install\)\>.*/deb.sh: \2/p; s/^dpkg-deb: \(building package.*\)/deb.sh: \1/p' || failed
 	rm -f "$out/source.tar"
 fi
-git -C "$top" rev-parse HEAD >"$out/commit"
+echo "$commit" >"$out/commit"
 rm -rf "${out:?}/$name"
 if command -v lintian >/dev/null; then
 	as=(); [ "$(id -u)" != 0 ] || as=(--allow-root)
