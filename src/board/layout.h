@@ -24,7 +24,7 @@
 #include <stdint.h>
 
 #define PEN_BOARD_MAJOR 1
-#define PEN_BOARD_MINOR 4
+#define PEN_BOARD_MINOR 5
 
 #define PEN_MAGIC_TERMS UINT32_C(0x544e4550)    /* "PENT" */
 #define PEN_MAGIC_LEDGER UINT32_C(0x4c4e4550)   /* "PENL" */
@@ -207,6 +207,7 @@ struct pen_ledger_page {
 	_Atomic uint64_t departed_vns;                 /* service of clients that have left: the next to look takes it over */
 	_Alignas(64) struct pen_ledger_client client[PEN_LEDGER_CLIENTS];
 	_Alignas(64) struct pen_hist response;
+	_Atomic uint64_t marked;                       /* of the responses: of requests that a program marked; since 1.5 */
 };
 
 /* ---- signal --------------------------------------------------------------------------------------------------- */
@@ -270,6 +271,7 @@ PEN_OFFSET(pen_ledger_page, flight_since_ns, 208);
 PEN_OFFSET(pen_ledger_page, departed_vns, 216);
 PEN_OFFSET(pen_ledger_page, client, 256);
 PEN_OFFSET(pen_ledger_page, response, 256 + 64 * 256);
+PEN_OFFSET(pen_ledger_page, marked, 256 + 64 * 256 + 24 + 4 * 432);
 PEN_OFFSET(pen_signal_page, busy, 64);
 PEN_OFFSET(pen_signal_page, watching, 80);
 PEN_OFFSET(pen_signal_page, busy_since_ns, 128);

@@ -78,6 +78,7 @@ static json_t *response_json(const struct pen_place *p)
 		pen_hist_take(&p->ledger->response, &all);
 	pen_place_recent(p, &recent);
 	json_t *o = quantiles_json(&all);
+	set_u64(o, "marked", p->ledger ? atomic_load_explicit(&p->ledger->marked, memory_order_relaxed) : 0);
 	json_object_set_new(o, "recent", quantiles_json(&recent.snap));
 	return o;
 }

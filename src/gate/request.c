@@ -44,13 +44,12 @@ void pen_gate_request(struct pen_gate_request *r)
 			continue;
 		if (!is_new(r, g->dev->ledger->head.instance))
 			continue;
-		/*
-		 * A kernel that ran for the first time has been compiled: seconds, once, that say nothing
-		 * of what was promised.
-		 */
-		if (atomic_load_explicit(&g->warm_ns, memory_order_relaxed) < r->start_ns)
-			pen_hist_add(&g->dev->ledger->response, r->end_ns - r->start_ns,
-				     pen_gate_terms_(g)->target_ns);
+		/* A kernel that ran for the first time was compiled: seconds, once, that say nothing of what was promised. */
+		if (atomic_load_explicit(&g->warm_ns, memory_order_relaxed) >= r->start_ns)
+			continue;
+		struct pen_ledger_page *l = g->dev->ledger;
+		pen_hist_add(&l->response, r->end_ns - r->start_ns, pen_gate_terms_(g)->target_ns);
+		atomic_fetch_add_explicit(&l->marked, 1, memory_order_relaxed);
 	}
 }
 

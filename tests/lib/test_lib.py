@@ -44,7 +44,7 @@ def test_attached():
             word, n = p.stdout.readline().split()
             assert word == 'marked'
             place = d.place('lib')
-            assert place['response']['count'] == guessed + int(n), (place, guessed, n)
+            assert place['response']['count'] == guessed + int(n) and place['response']['marked'] == int(n), (place, guessed, n)
             assert place['denials'] == 1 and place['device_ns'] > 0 and place['commands'] > int(n), place
             wait_for(lambda: d.place('lib')['mem_used_bytes'] == 0, 'what the child had to come back')
         finally:
