@@ -114,14 +114,22 @@ static void test_gated_is_not_narrow(void **state)
 	EXPECT_GO(a);
 	a->cmd.est_ns++;
 	expect(a, PEN_ADMIT_WAIT_OWN, PEN_HOLD_WINDOW, PEN_BUSY_RUN);
-	/* An equal waits until all of it is done. */
+	/* An equal waits until all of it is done, and what a lower rank is owed would come behind it. */
 	in_flight(a, wide - a->cmd.est_ns, 0);
 	a->st.oldest_est_ns = 500 * US;
-	struct pen_admit_seat *equal = add_seat(a, 10, 10, PEN_BUSY_IDLE);
-	equal->last_busy_ns = NOW;
-	EXPECT_GO(a);
-	a->cmd.est_ns++;
-	expect(a, PEN_ADMIT_WAIT_OWN, PEN_HOLD_WINDOW, PEN_BUSY_RUN);
+	struct pen_admit_seat *other = add_seat(a, 10, 10, PEN_BUSY_IDLE);
+	for (uint16_t rank = 10; rank < 12; rank++) {
+		other->rank = rank;
+		a->st.others_until_ns = 0;
+		other->last_busy_ns = NOW;
+		EXPECT_GO(a);
+		a->cmd.est_ns++;
+		expect(a, PEN_ADMIT_WAIT_OWN, PEN_HOLD_WINDOW, PEN_BUSY_RUN);
+		other->last_busy_ns = 0;
+		a->st.others_until_ns = 0;
+		EXPECT_GO(a);   /* long gone */
+		a->cmd.est_ns--;
+	}
 }
 
 /* Who outranks us and waits until what is in flight has ended has nothing of a gate in front of it. */
