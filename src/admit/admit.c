@@ -96,7 +96,7 @@ static uint64_t window_size(const struct pen_admit_ask *a)
 	bool stops = a->cmd->gated && st->waited_until_ns <= a->now_ns;   /* for all who are more urgent */
 	if (a->hot && !stops)
 		return pen_admit_max(a->lim->window_narrow_ns, a->due_ns);
-	if (a->hot && st->others_until_ns <= a->now_ns)
+	if (a->hot && !a->waited_for && st->below_until_ns <= a->now_ns)
 		return pen_admit_scale(a->lim->window_wide_ns, PEN_ADMIT_DEEP, 1);
 	return a->lim->window_wide_ns;
 }

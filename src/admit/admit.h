@@ -58,8 +58,8 @@
 /* Service ahead of the guarantee is remembered for so long. */
 #define PEN_ADMIT_LEAD_NS UINT64_C(50000000)
 /*
- * Behind a gate on the device, which stops within one command, so many wide windows may be in flight, if nobody waits for a part of
- * the device behind them: a thread that the system lets wait for some milliseconds does not let the device run dry.
+ * Behind a gate on the device, which stops within one command, so many wide windows may be in flight, if nobody is there who would
+ * wait until they are done: a thread that the system lets wait for some milliseconds does not let the device run dry.
  */
 #define PEN_ADMIT_DEEP 4
 /* Longest hold for turns in a row: see above. */
@@ -125,7 +125,7 @@ struct pen_admit_state {
 	uint64_t hot_until_ns;          /* somebody more urgent was seen */
 	uint64_t passed_until_ns;       /* ... of class latency, who does not wait for what is in flight here */
 	uint64_t waited_until_ns;       /* ... of another class, who does */
-	uint64_t others_until_ns;       /* an equal was seen, who does too, or a lower rank, whose guarantee would come behind it */
+	uint64_t below_until_ns;        /* a lower rank was seen, whose guarantee would come behind it */
 	uint64_t alone_until_ns;        /* tenants it must let in were seen on the device until then (+1 s): past it never cut */
 	uint64_t debt_ns;               /* last admission with a debt because own work made no progress */
 	bool unknown_inflight;          /* the command in flight has no known cost: nothing is put behind it */

@@ -20,6 +20,7 @@ struct pen_admit_ask {
 	struct pen_admit_seat self;   /* own key */
 	uint64_t now_ns;
 	bool hot;                     /* somebody more urgent now or lately */
+	bool waited_for;              /* somebody is there, if only idle, who would wait until our work in flight is done */
 	bool crowded;                 /* somebody who must be let in wants now */
 	bool debt, repay;
 	uint64_t due_ns;              /* device time due by the guarantee while a rank stands in the way; else 0 */

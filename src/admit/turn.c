@@ -97,10 +97,15 @@ void pen_admit_observe(struct pen_admit_ask *a)
 		bool active = is_active(lim, st, s), more_urgent = s->rank < lim->rank || s->latency;
 		uint64_t seen = active ? now : pen_admit_min(s->last_busy_ns, now);   /* 0 = was never busy */
 		uint64_t until = seen ? pen_admit_add(seen, PEN_ADMIT_HOT_NS) : 0;
-		uint64_t *who = s->rank >= lim->rank ? &st->others_until_ns : s->latency ? &st->passed_until_ns : &st->waited_until_ns;
-		*who = pen_admit_max(*who, until);
-		if (s->rank > lim->rank)
+		if (s->rank > lim->rank) {
+			st->below_until_ns = pen_admit_max(st->below_until_ns, until);
 			continue;
+		}
+		if (s->rank < lim->rank) {
+			uint64_t *which = s->latency ? &st->passed_until_ns : &st->waited_until_ns;
+			*which = pen_admit_max(*which, until);
+		}
+		a->waited_for |= s->rank == lim->rank || !s->latency;
 		st->alone_until_ns = pen_admit_max(st->alone_until_ns, until);
 		if (more_urgent)
 			st->hot_until_ns = pen_admit_max(st->hot_until_ns, until);
