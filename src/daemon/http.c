@@ -27,6 +27,9 @@
 #include <sys/un.h>
 #include <utlist.h>
 
+#ifndef SO_PASSRIGHTS
+#define SO_PASSRIGHTS 83   /* Linux 6.16 */
+#endif
 #define HEADERS_MAX 16384
 #define IDLE_S 30
 /* Connections: of those who may not change anything so many fewer that the others find room. */
@@ -564,6 +567,8 @@ static int open_control(struct pen_daemon *d, struct pen_err *err)
 	umask(old);
 	if (!l)
 		return pen_err_sys(err, -e, "socket '%s'", path);
+	/* Nobody has descriptors to send us here; what comes with them, main.c says. Connections have it from their listener. */
+	setsockopt(evconnlistener_get_fd(l), SOL_SOCKET, SO_PASSRIGHTS, &(int){ 0 }, sizeof(int));
 	struct pen_http *h = d->http;
 	bool is_auto = !strcmp(d->cfg.group, "auto");
 	if (d->cfg.group[0] && !(is_auto && d->opt.is_private)) {

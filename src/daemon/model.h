@@ -242,7 +242,7 @@ struct pen_daemon {
 	struct pen_services *services;         /* integrations; NULL = none are served */
 	json_t *notes;                         /* integration -> key -> text */
 	json_t *drains;                        /* key of a device -> {since, released}; NULL = none is drained */
-	struct event *second_ev, *term_ev, *int_ev, *hup_ev, *square_ev, *adopt_ev, *linger_ev, *rest_ev;
+	struct event *beat_ev, *second_ev, *term_ev, *int_ev, *hup_ev, *square_ev, *adopt_ev, *linger_ev, *rest_ev;
 	bool had_tenant, quitting, restored, probed, told_cannot_stop;   /* probed: discovery has spoken */
 	double started;
 	uint64_t started_ns, start_time;       /* start_time: as of a peer, in the kernel's ticks */

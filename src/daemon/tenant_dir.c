@@ -76,6 +76,9 @@ static int give_to_owner(const struct pen_tenant *t, struct pen_err *err)
 	/* In a container the tenant may run as anybody: the token is the key, so the socket itself is open to all who see it. */
 	if (chmod(sock, 0666) < 0)
 		return pen_err_sys(err, -errno, "mode of '%s'", sock);
+	/* Containers come by another directory. Here nobody else could do more than say a wrong token, or send what harms us. */
+	if (!*t->owner && chmod(t->dir, 0700) < 0)
+		return pen_err_sys(err, -errno, "mode of '%s'", t->dir);
 	/* The directory last: from then on its owner can put another file in the socket's place. */
 	if (geteuid() == 0 && (lchown(sock, t->owner_uid, t->owner_gid) < 0 ||
 			       chown(t->dir, t->owner_uid, t->owner_gid) < 0))

@@ -358,6 +358,51 @@ def test_out_of_descriptors():
         assert all(c.greet() == 0 for c in waiting)
 
 
+def lingering():
+    """A socket whose last close waits for a minute, and what keeps it so."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    listener.bind(('127.0.0.1', 0))
+    listener.listen()
+    s = socket.socket()
+    s.connect(listener.getsockname())
+    peer, _ = listener.accept()
+    s.setblocking(False)
+    try:
+        while True:
+            s.send(b'x' * 65536)
+    except BlockingIOError:
+        pass
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 60))
+    return s, (listener, peer)
+
+
+def test_descriptors_that_linger():
+    """Sent along with anything, to any socket: whoever closes the last one of a socket waits for its peer. The daemon does not."""
+    with Daemon() as d:
+        where = directory(d)
+        for kind, path, what in ((socket.SOCK_SEQPACKET, where + '/attach.sock', fake.head(fake.HELLO) + b'\0' * 64),
+                                 (socket.SOCK_SEQPACKET, where + '/attach.sock', b'short'),
+                                 (socket.SOCK_STREAM, d.sock, b'GET /v1/version HTTP/1.1\r\n')):
+            s, kept = lingering()
+            c = socket.socket(socket.AF_UNIX, kind)
+            c.connect(path)
+            os.kill(d.proc.pid, signal.SIGSTOP)            # so that it closes the last one, and not we
+            try:
+                socket.send_fds(c, [what], [s.fileno()])
+            except PermissionError:                        # Linux 6.16: the control socket takes none at all
+                assert path == d.sock
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 0, 0))
+            s.close()
+            os.kill(d.proc.pid, signal.SIGCONT)
+            for _ in range(2):
+                assert d.answers()                         # within BOUND; the wait would be longer
+            c.close()
+            for k in kept:
+                k.close()
+        assert Client(where).greet() == 0
+
+
 def made_up(c, prefix, most=80):
     """Asks for devices that do not exist until it is refused. Returns how many it got."""
     for i in range(most):

@@ -159,7 +159,7 @@ def test_whatever_the_umask():
             modes = {path: stat.S_IMODE(os.lstat(path).st_mode) for path in
                      (node.run, node.run + '/tenants', node.run + '/tenants/cam', node.run + '/tenants/cam/token', os.path.dirname(seat), seat,
                       seat + '/token', seat + '/attach.sock', node.cdi, node.cdi + '/penstock.json')}
-            assert list(modes.values()) == [0o755, 0o755, 0o755, 0o400, 0o700, 0o755, 0o444, 0o666, 0o755, 0o644], modes
+            assert list(modes.values()) == [0o755, 0o755, 0o700, 0o400, 0o700, 0o755, 0o444, 0o666, 0o755, 0o644], modes
     finally:
         os.umask(old)
 
