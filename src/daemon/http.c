@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "daemon/api.h"
 #include "daemon/http_conns.h"
+#include "daemon/http_pack.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -20,10 +21,8 @@
 #include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <zlib.h>
 #include <sys/un.h>
 #include <utlist.h>
 
@@ -135,67 +134,13 @@ static void identify(const struct door *door, struct evhttp_request *req, struct
 
 /* ---- answers ------------------------------------------------------------------------------------------------------------ */
 
-/*
- * Metrics repeat themselves: packed they take a tenth, and scrapers ask for it. Fastest level, since the loop waits meanwhile:
- * 130 KB take about a millisecond.
- */
-#define PACK_ABOVE 4096
-#define PACK_WINDOW (15 + 16)   /* zlib: the largest window, with gzip's header */
-
-static bool pack(const char *text, size_t len, struct evbuffer *out)
-{
-	z_stream z = { 0 };
-	if (deflateInit2(&z, Z_BEST_SPEED, Z_DEFLATED, PACK_WINDOW, 8, Z_DEFAULT_STRATEGY) != Z_OK)
-		return false;
-	size_t room = deflateBound(&z, (uLong)len);
-	struct evbuffer_iovec v;
-	bool ok = evbuffer_reserve_space(out, (ev_ssize_t)room, &v, 1) == 1;
-	if (ok) {
-		z.next_in = (Bytef *)(uintptr_t)text;
-		z.avail_in = (uInt)len;
-		z.next_out = v.iov_base;
-		z.avail_out = (uInt)room;
-		ok = deflate(&z, Z_FINISH) == Z_STREAM_END;
-		v.iov_len = ok ? room - z.avail_out : 0;
-		ok = evbuffer_commit_space(out, &v, 1) == 0 && ok;
-	}
-	deflateEnd(&z);
-	return ok;
-}
-
-/* "gzip", "br;q=1, gzip;q=0.5"; not "gzip;q=0". */
-static bool takes_gzip(const char *list)
-{
-	for (const char *s = list; s && (s = strstr(s, "gzip")); s += strlen("gzip")) {
-		const char *q = s + strlen("gzip");
-		q += strspn(q, " \t");
-		if (*q != ';')
-			return true;
-		q += 1 + strspn(q + 1, " \t");
-		if (strncasecmp(q, "q=", 2) || strtod(q + 2, NULL) > 0)
-			return true;
-	}
-	return false;
-}
-
-static void put_text(struct evhttp_request *req, struct evbuffer *out, const char *text)
-{
-	const char *takes = evhttp_find_header(evhttp_request_get_input_headers(req), "Accept-Encoding");
-	size_t len = strlen(text);
-	if (len > PACK_ABOVE && takes_gzip(takes) && pack(text, len, out)) {
-		evhttp_add_header(evhttp_request_get_output_headers(req), "Content-Encoding", "gzip");
-		return;
-	}
-	evbuffer_add(out, text, len);
-}
-
 static void send_answer(struct evhttp_request *req, struct pen_api_call *call)
 {
 	struct evbuffer *out = evhttp_request_get_output_buffer(req);
 	struct evkeyvalq *headers = evhttp_request_get_output_headers(req);
 	if (call->text) {
 		evhttp_add_header(headers, "Content-Type", call->text_type ? call->text_type : "text/plain; version=0.0.4; charset=utf-8");
-		put_text(req, out, call->text);
+		pen_http_put_text(req, out, call->text);
 	} else {
 		pen_auto_free char *text = json_dumps(call->answer, JSON_COMPACT);
 		evhttp_add_header(headers, "Content-Type", "application/json");
