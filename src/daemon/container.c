@@ -235,7 +235,10 @@ size_t pen_container_edits(struct pen_daemon *d, const struct pen_tenant *t, con
 		put_shims(d, NULL, &e);
 	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++) {
 		const struct pen_device *dev = d->device[i];
-		if (!dev || (device ? dev != only : !t || !pen_contract_means(&t->contract, dev)))
+		/* What a tenant says of a device opens nothing: the key may be another card's address, or a path to all of them. */
+		if (!dev || dev->state == PEN_DEVICE_UNPROBED)
+			continue;
+		if (device ? dev != only : !t || !pen_contract_means(&t->contract, dev))
 			continue;
 		put_shims(d, dev, &e);
 		e.vendor = true;

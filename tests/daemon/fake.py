@@ -40,6 +40,7 @@ class Unix(http.client.HTTPConnection):
 
 class Daemon:
     """One penstockd in a directory of its own. `env`, `args`: more of them."""
+    wrapper = ()     # what starts it
 
     def __init__(self, *args, env=None, private=False, config=None, directory=None):
         self.dir = directory or tempfile.mkdtemp(prefix='pd-')
@@ -57,7 +58,7 @@ class Daemon:
 
     def start(self):
         exe = os.environ['PENSTOCKD']
-        argv = [exe, '--runtime-dir', self.run, '--state-dir', self.state, '--http', 'none', '--log-level', 'debug',
+        argv = [*self.wrapper, exe, '--runtime-dir', self.run, '--state-dir', self.state, '--http', 'none', '--log-level', 'debug',
                 '--config', self.config, *self.args]
         if '--probe' not in self.args:
             argv.append('--no-probe')

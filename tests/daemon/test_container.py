@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 
-from fake import Daemon, run, wait_for
+from fake import Client, Daemon, run, wait_for
 
 KEY = 'pci:0000:01:00.0'
 INSIDE = '/usr/local/nvidia/lib64/'
@@ -25,7 +25,7 @@ def library():
 class Node(Daemon):
     """A machine with one CUDA card, whose driver lies in `driver`, linked from `links`, as Debian has it."""
 
-    def __init__(self, names, version=VERSION):
+    def __init__(self, names, version=VERSION, slots=None):
         self.above = tempfile.mkdtemp(prefix='pd-driver-')
         self.driver, self.links, self.shims = (f'{self.above}/{n}' for n in ('driver', 'links', 'lib'))
         for folder in (self.driver, self.links, self.shims + '/cuda'):
@@ -42,9 +42,25 @@ class Node(Daemon):
         with open(probe, 'w', encoding='utf-8') as f:
             f.write(f"#!/bin/sh\ncat <<'END'\n{json.dumps({'devices': devices, 'backends': []})}\nEND\n")
         os.chmod(probe, stat.S_IRWXU)
+        if slots:
+            self.see_slots(slots)
         super().__init__('--probe', probe, env={'LD_LIBRARY_PATH': self.links},
                          config=f'shim_dir: {self.shims}\ncdi:\n  directory: {self.above}/cdi\n')
         wait_for(lambda: any(d['key'] == KEY for d in self.get('/v1/devices')['devices']), 'the card to be found')
+
+    def see_slots(self, slots):
+        """The daemon sees other PCI devices than are there: {address: name of its node}."""
+        os.makedirs(self.above + '/dev/dri')
+        for address, name in slots.items():
+            os.makedirs(f'{self.above}/pci/{address}/drm/{name}')
+            os.symlink('/dev/null', f'{self.above}/dev/dri/{name}')
+        wrapper = self.above + '/penstockd'
+        with open(wrapper, 'w', encoding='utf-8') as f:
+            f.write('#!/bin/sh\nset -e\ncd ' + self.above + '/dev\nmkdir shm\nmount --bind /dev/shm shm\n'
+                    'for n in null zero urandom; do : >$n; mount --bind /dev/$n $n; done\n'
+                    f'mount --bind {self.above}/pci /sys/bus/pci/devices\nmount --rbind . /dev\nexec "$@"\n')
+        os.chmod(wrapper, stat.S_IRWXU)
+        self.wrapper = ['unshare', '-m', '--propagation', 'private', wrapper]
 
     def container(self, name):
         assert self.create(name)[0] == 201
@@ -130,6 +146,25 @@ def test_no_driver():
         assert not found or all(os.path.exists(h) for h in found.values()), answer      # a machine that has a driver of its own
         assert bool(found) == ('NVIDIA_VISIBLE_DEVICES' in answer['env']), answer
         assert node.request('GET', '/v1/tenants/nobody/container')[0] == 404
+
+
+def test_only_what_was_found():
+    """A tenant names a card that the daemon did not find, or a path: nobody is given the node of it."""
+    if os.geteuid() != 0 or subprocess.run(['unshare', '-m', 'true'], check=False, capture_output=True).returncode:
+        print('   cannot mount here: left out')
+        return
+    cards = {KEY[4:]: 'renderD128', '0000:02:00.0': 'renderD129', '0000:03:00.0': 'renderD130'}
+    with Node([f'libcuda.so.{VERSION}'], slots=cards) as node:
+        assert node.container('cam')['nodes'] == ['/dev/dri/renderD128']
+        c = Client(node.tenant('cam')['mount_dir'])
+        assert c.greet() == 0
+        for key in ('pci:0000:02:00.0', f'{KEY}/../0000:03:00.0'):
+            c.ask(key)
+            c.take_seat()
+        known = {d['key'] for d in node.get('/v1/devices')['devices']}
+        assert 'pci:0000:02:00.0' in known, known
+        assert node.container('batch')['nodes'] == ['/dev/dri/renderD128'], node.get('/v1/tenants/batch/container')
+        c.s.close()
 
 
 if __name__ == '__main__':

@@ -208,7 +208,7 @@ static uint64_t used_ns(void)
 static void look(struct cdi *c)
 {
 	uint64_t began = used_ns(), now = pen_mono_ns();
-	if (!c->dir[0])
+	if (!c->dir[0] || !pen_service_probed(c->s))   /* after a restart the file of before is better than one without nodes */
 		return;
 	if (c->cost_ns > SLOW_NS && now - c->made_ns < AT_MOST_A * c->cost_ns) {
 		arm(c, c->made_ns + AT_MOST_A * c->cost_ns - now);
