@@ -7,6 +7,7 @@
  *   attach         all of it on a device of its own; then waits for a line on stdin
  *   two            two devices: a request counts where its work was
  *   name           prints what the contract is called
+ *   flags          for each line on stdin: a request with work, and what it has, as flags and bytes used
  *   stopped        works until it is told that its contract has ended
  *   cost N         nanoseconds of a pair of marks, with a device
  */
@@ -274,6 +275,22 @@ static void name(void)
 	printf("%s\n", info.contract);
 }
 
+static void flags(void)
+{
+	IS(attach(), 0);
+	IS(penstock_memory_reserve(device, 4 * MIB), 0);
+	do {
+		struct penstock_info info = { .size = sizeof(info) };
+		penstock_request_t r;
+		IS(penstock_request_begin(&r), 0);
+		work();
+		IS(penstock_request_end(r), 0);
+		IS(penstock_info_get(0, &info), 0);
+		printf("%u %llu\n", (unsigned)info.flags, (unsigned long long)info.memory_used_bytes);
+		fflush(stdout);
+	} while (getchar() != EOF);
+}
+
 static void stopped(void)
 {
 	struct penstock_work_want want = { .size = sizeof(want), .estimate_ns = 1000 };
@@ -317,6 +334,8 @@ int main(int argc, char **argv)
 		two();
 	else if (!strcmp(what, "name"))
 		name();
+	else if (!strcmp(what, "flags"))
+		flags();
 	else if (!strcmp(what, "stopped"))
 		stopped();
 	else if (!strcmp(what, "cost"))

@@ -9,6 +9,7 @@ import fake                                                     # noqa: E402  py
 from fake import BOUND, Daemon, KEY, wait_for                   # noqa: E402  pylint: disable=wrong-import-position
 
 REFUSED, NO_CONTRACT = -4, -16
+ATTACHED, DAEMON = 1, 2
 
 
 def tenant(directory, *what, **kw):
@@ -79,6 +80,30 @@ def test_name_in_a_container():
             print('   cannot mount here: left out')
             return
         assert (r.returncode, r.stdout) == (0, 'cam-1\n'), r
+
+
+def test_without_a_daemon_for_a_while():
+    """Work and marks go on; what it has is known, and that nobody is at work. Then the new daemon has all of it."""
+    with Daemon() as d:
+        assert d.create('lib')[0] == 201
+        p = tenant(d.run + '/tenants/lib', 'flags', stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+        def ask():
+            p.stdin.write('\n')
+            p.stdin.flush()
+            return p.stdout.readline().split()
+        try:
+            assert p.stdout.readline().split() == [str(ATTACHED | DAEMON), str(4 << 20)]
+            d.kill()
+            wait_for(lambda: ask() == [str(ATTACHED), str(4 << 20)], 'the lease to lapse')
+            d.start()
+            wait_for(lambda: ask() == [str(ATTACHED | DAEMON), str(4 << 20)], 'the new daemon')
+            response = d.place('lib')['response']
+            assert response['marked'] == response['count'] > 2, response
+        finally:
+            p.stdin.close()
+            p.stdout.close()
+            assert p.wait(BOUND) == 0
 
 
 def test_stopped():
