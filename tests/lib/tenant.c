@@ -8,6 +8,7 @@
  *   two            two devices: a request counts where its work was
  *   name           prints what the contract is called
  *   flags          for each line on stdin: a request with work, and what it has, as flags and bytes used
+ *   turns N        after a line on stdin N pieces of work of a millisecond; prints when each began and ended, in ns
  *   stopped        works until it is told that its contract has ended
  *   cost N         nanoseconds of a pair of marks, with a device
  */
@@ -291,6 +292,27 @@ static void flags(void)
 	} while (getchar() != EOF);
 }
 
+static void turns(int n)
+{
+	struct penstock_work_want want = { .size = sizeof(want), .kind = 1, .amount = 1, .estimate_ns = 1000000 };
+	uint64_t *at = calloc((size_t)n, 2 * sizeof(*at));
+	IS(attach(), 0);
+	printf("attached\n");
+	fflush(stdout);
+	getchar();
+	for (int i = 0; i < n; i++) {
+		penstock_work_t w;
+		IS(penstock_work_begin(device, &want, &w), 0);
+		at[2 * i] = now_ns();
+		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+		at[2 * i + 1] = now_ns();
+		IS(penstock_work_end(w), 0);
+	}
+	for (int i = 0; i < n; i++)
+		printf("%llu %llu\n", (unsigned long long)at[2 * i], (unsigned long long)at[2 * i + 1]);
+	free(at);
+}
+
 static void stopped(void)
 {
 	struct penstock_work_want want = { .size = sizeof(want), .estimate_ns = 1000 };
@@ -336,6 +358,8 @@ int main(int argc, char **argv)
 		name();
 	else if (!strcmp(what, "flags"))
 		flags();
+	else if (!strcmp(what, "turns"))
+		turns(argc > 2 ? atoi(argv[2]) : 100);
 	else if (!strcmp(what, "stopped"))
 		stopped();
 	else if (!strcmp(what, "cost"))

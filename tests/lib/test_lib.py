@@ -106,6 +106,32 @@ def test_without_a_daemon_for_a_while():
             assert p.wait(BOUND) == 0
 
 
+def overlap(a, b):
+    """Time in which an interval of each was open at once, over that of all."""
+    both = sum(max(0, min(x[1], y[1]) - max(x[0], y[0])) for x in a for y in b)
+    return both / sum(x[1] - x[0] for x in a + b)
+
+
+def test_turns():
+    """Two tenants that ask before they work do not work at once. (One that was kept from the processor for 60 ms is passed over.)"""
+    with Daemon() as d:
+        names = ('one', 'two')
+        for name in names:
+            assert d.create(name)[0] == 201
+        both = [tenant(d.run + '/tenants/' + name, 'turns', '150', stdin=subprocess.PIPE, stdout=subprocess.PIPE) for name in names]
+        for p in both:
+            assert p.stdout.readline() == 'attached\n'
+        for p in both:
+            p.stdin.write('\n')
+            p.stdin.close()
+        times = [[tuple(int(t) for t in line.split()) for line in p.stdout] for p in both]
+        for p in both:
+            p.stdout.close()
+            succeeds(p)
+        assert len(times[0]) == len(times[1]) == 150
+        assert overlap(*times) < 0.2, overlap(*times)
+
+
 def test_stopped():
     with Daemon() as d:
         assert d.create('lib')[0] == 201
