@@ -122,6 +122,13 @@ static void fuzz_files(unsigned kind, const char *text, size_t size)
 			pen_kube_checkpointed(&k, "d/r", 0);
 		pen_kube_checkpoint_free(&k.checkpoint);
 		break;
+	case 4: {
+		struct pen_kube_place place;
+		if (pen_kube_place_find(text, "/run/penstock", &place) == 0 && !strstr(place.above, "/containers/"))
+			abort();
+		pen_kube_port_owner(text, 10255);
+		break;
+	}
 	default:
 		if (pen_kube_id_parse(text, &g, &s) == 0 && strcmp(pen_kube_id(buf, g, s), text) != 0)
 			abort();
