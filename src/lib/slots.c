@@ -6,6 +6,12 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+/* What a handle has of a slot's word. The clock outgrows it after 2.3 years. */
+static uint64_t part(uint64_t opened)
+{
+	return opened & (UINT64_MAX >> PEN_SLOT_BITS);
+}
+
 static struct pen_slot_table *table_make(struct pen_slots *s)
 {
 	int saved = errno;
@@ -71,6 +77,8 @@ struct pen_slot *pen_slot_open(struct pen_slot_table *t, uint64_t now_ns, uint64
 							     memory_order_acquire, memory_order_relaxed))
 			continue;
 		uint64_t opened = now_ns > s->last_ns ? now_ns : s->last_ns + 1;
+		if (part(opened) <= PEN_SLOT_HELD)
+			opened += PEN_SLOT_HELD + 1;
 		s->last_ns = opened;
 		atomic_store_explicit(&s->user, NULL, memory_order_relaxed);
 		atomic_store_explicit(&s->word, opened, memory_order_release);
@@ -83,10 +91,12 @@ struct pen_slot *pen_slot_open(struct pen_slot_table *t, uint64_t now_ns, uint64
 struct pen_slot *pen_slot_close(struct pen_slots *s, uint64_t handle, uint64_t *ret_opened_ns)
 {
 	struct pen_slot_table *t = handle ? pen_slots_table(s) : NULL;
-	uint64_t opened = handle >> PEN_SLOT_BITS, is = opened;
-	if (!t || opened <= PEN_SLOT_HELD)
+	if (!t)
 		return NULL;
 	struct pen_slot *slot = &t->slot[handle % PEN_SLOTS];
+	uint64_t opened = atomic_load_explicit(&slot->word, memory_order_relaxed), is = opened;
+	if (opened <= PEN_SLOT_HELD || part(opened) != handle >> PEN_SLOT_BITS)
+		return NULL;
 	if (!atomic_compare_exchange_strong_explicit(&slot->word, &is, PEN_SLOT_HELD, memory_order_acq_rel,
 						     memory_order_relaxed))
 		return NULL;

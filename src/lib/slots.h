@@ -3,8 +3,8 @@
 #define PEN_LIB_SLOTS_H
 /*
  * Handles: a table of what is open in this process. A slot's word is the time at which it was opened, and
- * with its place the handle: so nothing is allocated, a handle that was closed is known by its time, and
- * opening and closing are one compare-and-swap each.
+ * its low bits with its place the handle: so nothing is allocated, a handle that was closed is known by its
+ * time, and opening and closing are one compare-and-swap each.
  *
  * The table lies on pages that the kernel wipes in a forked child: what was open is the parent's. A child's
  * clock is later than anything that its parent opened, so an inherited handle never names something of the

@@ -37,6 +37,29 @@ static void test_one_number_each(void **state)
 	}
 }
 
+/* A handle has room for 2.3 years of the clock: a machine may be up for longer. */
+static void test_long_up(void **state)
+{
+	static struct pen_slots s;
+	static const uint64_t now[] = { (UINT64_C(1) << 56) - 1, UINT64_C(1) << 56, (UINT64_C(1) << 56) + 1, UINT64_C(3) << 56, UINT64_MAX >> 1 };
+	struct pen_slot_table *t = pen_slots_table(&s);
+	(void)state;
+	for (unsigned i = 0; i < sizeof(now) / sizeof(now[0]); i++) {
+		uint64_t handle, other, opened;
+		assert_non_null(pen_slot_open(t, now[i], &handle));
+		assert_non_null(pen_slot_open(t, now[i], &other));
+		assert_true(handle && other && handle != other);
+		struct pen_slot *slot = pen_slot_close(&s, handle, &opened);
+		assert_non_null(slot);
+		assert_in_range(opened, now[i], now[i] + 2);
+		pen_slot_free(slot);
+		assert_null(pen_slot_close(&s, handle, &opened));
+		slot = pen_slot_close(&s, other, &opened);
+		assert_non_null(slot);
+		pen_slot_free(slot);
+	}
+}
+
 static void test_nonsense(void **state)
 {
 	static struct pen_slots s;
@@ -93,6 +116,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_one_number_each),
+		cmocka_unit_test(test_long_up),
 		cmocka_unit_test(test_nonsense),
 		cmocka_unit_test(test_fork),
 	};
