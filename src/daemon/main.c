@@ -287,6 +287,7 @@ static void leave_nothing(const struct pen_daemon *d)
 	if (!d->opt.state_dir)
 		rmdir(d->cfg.state_dir);
 	remove_file(d->cfg.runtime_dir, "tenants");
+	remove_file(d->cfg.runtime_dir, PEN_SEATS_DIR);
 	remove_file(d->cfg.runtime_dir, "penstockd.log");
 	remove_file(d->cfg.runtime_dir, "penstockd.lock");
 }
