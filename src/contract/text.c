@@ -149,6 +149,9 @@ static size_t utf8_len(const unsigned char *s)
 	/* What JSON's reader refuses as well: E0 80.., F0 80.. (overlong), ED A0.. (surrogates), F4 90.. (too large). */
 	bool bad = (s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xed && s[1] >= 0xa0) ||
 		   (s[0] == 0xf4 && s[1] >= 0x90);
+	/* What a terminal obeys: U+0080 to 9F are what ESC and one more are, U+2028 to 202E and 2066 to 2069 break and turn around lines. */
+	bad |= (s[0] == 0xc2 && s[1] < 0xa0) || (s[0] == 0xe2 && s[1] == 0x80 && s[2] >= 0xa8 && s[2] <= 0xae) ||
+	       (s[0] == 0xe2 && s[1] == 0x81 && s[2] >= 0xa6 && s[2] <= 0xa9);
 	return bad ? 0 : n;
 }
 

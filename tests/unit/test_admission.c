@@ -220,6 +220,27 @@ static void test_units_on(void **state)
 	assert_int_equal(pen_units_on(&c.units, 5).guaranteed, 2);
 }
 
+/* What a name of somebody's may do to a terminal: begin a sequence in one byte of two (U+009B), or turn a line around. */
+static void test_clean(void **state)
+{
+	static const struct {
+		const char *text, *clean;
+	} rows[] = {
+		{ "caf\xc3\xa9 \xe7\xbb\x88\xe7\xab\xaf \xf0\x9f\x8e\xa5", "caf\xc3\xa9 \xe7\xbb\x88\xe7\xab\xaf \xf0\x9f\x8e\xa5" },
+		{ "a\x1b[2Jb\x7f\tc\n", "a?[2Jb??c?" },
+		{ "a\xc2\x9b" "2Jb\xc2\x80\xc2\x9f\xc2\xa0", "a??2Jb????\xc2\xa0" },
+		{ "a\xe2\x80\xae" "b\xe2\x81\xa6" "c\xe2\x80\xa8" "d\xe2\x80\xa6", "a???b???c???d\xe2\x80\xa6" },
+		{ "\xc0\x9b\xed\xa0\x80\xe2\x80", "???????" },
+	};
+	(void)state;
+	for (size_t i = 0; i < PEN_ARRAY_LEN(rows); i++) {
+		char text[64];
+		snprintf(text, sizeof(text), "%s", rows[i].text);
+		pen_text_clean(text);
+		assert_string_equal(text, rows[i].clean);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -232,6 +253,7 @@ int main(void)
 		cmocka_unit_test(test_admit_many_holders),
 		cmocka_unit_test(test_sizes),
 		cmocka_unit_test(test_units_on),
+		cmocka_unit_test(test_clean),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
