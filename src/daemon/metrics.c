@@ -20,9 +20,9 @@ static void put_label(FILE *f, const char *key, const char *value)
 {
 	fprintf(f, "%s=\"", key);
 	for (; *value; value++) {
-		if (*value == '"' || *value == '\\')
+		if (*value == '"' || *value == '\\' || *value == '\n')   /* a label may come from the database as it is */
 			fputc('\\', f);
-		fputs(*value == '\n' ? "\\n" : (const char[]){ *value, 0 }, f);   /* a label may come from the database as it is */
+		fputc(*value == '\n' ? 'n' : *value, f);
 	}
 	fputc('"', f);
 }

@@ -174,7 +174,7 @@ int pen_kube_place_now(const char *runtime_dir, struct pen_kube_place *ret)
 	char real[PATH_MAX];
 	pen_auto_free char *text = NULL;
 	ssize_t n = realpath(runtime_dir, real) ? pen_kube_read_file("/proc/self/mountinfo", MOUNTINFO_MAX, &text) : -errno;
-	return n < 0 ? (int)n : pen_kube_place_find(text, real, ret);
+	return n < 0 || !text ? (int)n : pen_kube_place_find(text, real, ret);
 }
 
 /* One whose directory is gone ends in "//deleted", and is nobody's. */
