@@ -97,7 +97,7 @@ fail() {
 	exit 1
 }
 bundle_apt -qq update || fail
-plan=$(bundle_apt -qq -s --no-remove --no-install-recommends install @OURS@) || fail
+plan=$(bundle_apt -q -s --no-remove --no-install-recommends install @OURS@) || { echo "$plan" >&2; fail; }
 case $plan in
 *Inst\ *) ;;
 *) echo "install.sh: everything is installed already / 均已安装"; exit 0 ;;
