@@ -292,6 +292,9 @@ void pen_daemon_probed(struct pen_daemon *d);     /* main.c */
 void pen_config_contracts(struct pen_daemon *d);   /* reload.c: those of the configuration come into force */
 void pen_config_contract_again(struct pen_daemon *d, const char *name);   /* one that had to wait for the end of its namesake */
 int pen_daemon_reload(struct pen_daemon *d, struct pen_diff *ret_diff, struct pen_err *err);   /* reload.c */
+/* alive.c: the loop is kicked when it stands still, and systemd told that it does not. */
+int pen_alive_start(struct pen_daemon *d);
+void pen_alive_put_off(void);
 void pen_daemon_quit(struct pen_daemon *d, const char *why);
 /* A private daemon without a tenant ends, a moment later: who asked gets the answer, and who comes just now a tenant. */
 void pen_daemon_maybe_quit(struct pen_daemon *d);

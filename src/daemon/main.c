@@ -27,15 +27,11 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/time.h>
 #include <unistd.h>
 
 /* A private daemon that nobody gives a tenant ends by itself. */
 #define PRIVATE_UNUSED_NS (30 * PEN_S)
 #define LINGER_MS 200
-#define BEAT_MS 100
-#define LATE_MS 150    /* so long the loop may be away before it is kicked, */
-#define KICK_MS 5      /* and then so often until it is back */
 
 void pen_daemon_quit(struct pen_daemon *d, const char *why)
 {
@@ -90,28 +86,6 @@ static void on_second(evutil_socket_t fd, short what, void *arg)
 		pen_probe_second(d);
 	if (d->opt.is_private && !d->had_tenant && pen_mono_ns() - d->started_ns > PRIVATE_UNUSED_NS)
 		pen_daemon_quit(d, "nobody needed it");
-}
-
-/*
- * A descriptor that somebody sends along may be the last one of a socket that lingers: whoever closes it then waits for its peer, for as long
- * as the sender likes, and that is us, also where it is the kernel that throws away what was not asked for. Such a wait ends with a
- * signal. So an alarm is put off again and again by the loop, and comes when that does not.
- */
-static void on_alarm(int sig)
-{
-	(void)sig;   /* goes to the first thread, since the others block it */
-}
-
-static void put_off(unsigned ms)
-{
-	const struct itimerval alarm = { .it_value.tv_usec = (suseconds_t)ms * 1000, .it_interval.tv_usec = ms ? KICK_MS * 1000 : 0 };
-	setitimer(ITIMER_REAL, &alarm, NULL);
-}
-
-static void on_beat(evutil_socket_t fd, short what, void *arg)
-{
-	(void)fd, (void)what, (void)arg;
-	put_off(LATE_MS);
 }
 
 void pen_daemon_probed(struct pen_daemon *d)
@@ -236,9 +210,8 @@ static int start(struct pen_daemon *d, struct pen_err *err)
 		r = pen_http_open(d, err);
 	if (r < 0)
 		return r;
-	static const struct timeval second = { .tv_sec = 1 }, beat = { .tv_usec = BEAT_MS * 1000 };
-	const struct sigaction sa = { .sa_handler = on_alarm, .sa_flags = SA_RESTART };
-	if (sigaction(SIGALRM, &sa, NULL) < 0 || add_event(d, &d->beat_ev, -1, EV_PERSIST, on_beat, &beat) < 0 ||
+	static const struct timeval second = { .tv_sec = 1 };
+	if (pen_alive_start(d) < 0 ||
 	    add_event(d, &d->second_ev, -1, EV_PERSIST, on_second, &second) < 0 ||
 	    add_event(d, &d->term_ev, SIGTERM, EV_SIGNAL | EV_PERSIST, on_end_signal, NULL) < 0 ||
 	    add_event(d, &d->int_ev, SIGINT, EV_SIGNAL | EV_PERSIST, on_end_signal, NULL) < 0 ||
@@ -296,7 +269,7 @@ static void leave_nothing(const struct pen_daemon *d)
 static void finish(struct pen_daemon *d)
 {
 	bool served = d->http;
-	put_off(LATE_MS);   /* what is closed now may linger as well */
+	pen_alive_put_off();   /* what is closed now may linger as well */
 	struct event **evs[] = { &d->beat_ev, &d->second_ev, &d->term_ev, &d->int_ev, &d->hup_ev, &d->square_ev, &d->adopt_ev, &d->linger_ev,
 				 &d->rest_ev };
 	d->quitting = true;
@@ -385,7 +358,7 @@ int main(int argc, char **argv)
 	} else if (!d.quitting) {
 		tell_ready(&d);
 		pen_text_english();
-		put_off(LATE_MS);
+		pen_alive_put_off();
 		event_base_dispatch(d.base);
 	}
 	finish(&d);

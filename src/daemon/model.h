@@ -242,6 +242,7 @@ struct pen_daemon {
 	struct pen_services *services;         /* integrations; NULL = none are served */
 	json_t *notes;                         /* integration -> key -> text */
 	json_t *drains;                        /* key of a device -> {since, released}; NULL = none is drained */
+	uint64_t watchdog_ns, tell_ns;   /* alive.c: systemd is told so often, 0 = not; the next time */
 	struct event *beat_ev, *second_ev, *term_ev, *int_ev, *hup_ev, *square_ev, *adopt_ev, *linger_ev, *rest_ev;
 	bool had_tenant, quitting, restored, probed, told_cannot_stop;   /* probed: discovery has spoken */
 	double started;

@@ -509,6 +509,38 @@ def test_scrapers_take_turns():
                 readers.append(s)
             own = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             own.connect(d.sock)
+def test_watchdog():
+    """The service manager hears that the loop comes round, in time, and nothing while it does not."""
+    for abstract in (False, True):
+        with tempfile.TemporaryDirectory() as tmp, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+            name = f'{tmp}/n' if not abstract else f'@penstock-test-{os.getpid()}'
+            s.bind(name.replace('@', '\0'))
+            s.settimeout(fake.BOUND)
+            with Daemon(env={'NOTIFY_SOCKET': name, 'WATCHDOG_USEC': '800000'}) as d:
+                for _ in range(3):
+                    assert s.recv(100) == b'WATCHDOG=1'
+                os.kill(d.proc.pid, signal.SIGSTOP)
+                os.waitid(os.P_PID, d.proc.pid, os.WSTOPPED)
+                s.setblocking(False)
+                try:
+                    while s.recv(100):
+                        pass
+                except BlockingIOError:
+                    pass
+                os.kill(d.proc.pid, signal.SIGCONT)
+                s.settimeout(fake.BOUND)
+                assert s.recv(100) == b'WATCHDOG=1'
+    with tempfile.TemporaryDirectory() as tmp, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.bind(tmp + '/n')
+        s.setblocking(False)
+        with Daemon(env={'NOTIFY_SOCKET': tmp + '/n', 'WATCHDOG_USEC': '800000', 'WATCHDOG_PID': '1'}) as d:    # meant for another process
+            assert d.answers()
+        try:
+            raise AssertionError(s.recv(100))
+        except BlockingIOError:
+            pass
+
+
             own.sendall(b'GET /v1/version HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n')
             began, left, mine = time.monotonic(), set(readers), None
             os.kill(d.proc.pid, signal.SIGCONT)

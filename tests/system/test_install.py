@@ -128,6 +128,7 @@ class Install(unittest.TestCase):
         """However often it is killed it comes back; only what a person must mend, a configuration, is not tried again and again."""
         lines = dict(line.split('=', 1) for line in self.unit().splitlines() if '=' in line and not line.startswith('#'))
         self.assertEqual((lines['Restart'], lines['StartLimitIntervalSec']), ('always', '0'))
+        self.assertIn('WatchdogSec', lines)
         with tempfile.TemporaryDirectory(prefix='pen-unit-') as folder:
             with open(folder + '/penstock.yaml', 'w', encoding='utf-8') as f:
                 f.write('contracts: [')
