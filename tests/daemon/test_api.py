@@ -490,25 +490,6 @@ def test_pid_of_another_user():
             os.waitpid(pid, 0)
 
 
-def test_scrapers_take_turns():
-    """Forty readers with long answers do not stand before somebody who changes a contract, however they have come together."""
-    port = free_port()
-    with Daemon('--http', f'127.0.0.1:{port}') as d:
-        clients = []
-        for i in range(24):
-            d.create(f't{i}', memory='..64M')
-            clients.append(Client(d.tenant(f't{i}')['dir']).attach())
-        asked = b'GET /v1/tenants HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n'
-        shares = []
-        for _ in range(5):
-            os.kill(d.proc.pid, signal.SIGSTOP)
-            readers = []
-            for _ in range(40):
-                s = socket.create_connection(('127.0.0.1', port))
-                s.sendall(asked)
-                readers.append(s)
-            own = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            own.connect(d.sock)
 def test_watchdog():
     """The service manager hears that the loop comes round, in time, and nothing while it does not."""
     for abstract in (False, True):
@@ -541,6 +522,25 @@ def test_watchdog():
             pass
 
 
+def test_scrapers_take_turns():
+    """Forty readers with long answers do not stand before somebody who changes a contract, however they have come together."""
+    port = free_port()
+    with Daemon('--http', f'127.0.0.1:{port}') as d:
+        clients = []
+        for i in range(24):
+            d.create(f't{i}', memory='..64M')
+            clients.append(Client(d.tenant(f't{i}')['dir']).attach())
+        asked = b'GET /v1/tenants HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n'
+        shares = []
+        for _ in range(5):
+            os.kill(d.proc.pid, signal.SIGSTOP)
+            readers = []
+            for _ in range(40):
+                s = socket.create_connection(('127.0.0.1', port))
+                s.sendall(asked)
+                readers.append(s)
+            own = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            own.connect(d.sock)
             own.sendall(b'GET /v1/version HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n')
             began, left, mine = time.monotonic(), set(readers), None
             os.kill(d.proc.pid, signal.SIGCONT)
