@@ -121,6 +121,20 @@ int pen_tenant_cover(struct pen_daemon *d, struct pen_tenant *t, struct pen_devi
 }
 
 /*
+ * What a tenant says of a device promises nothing to others while there is one that was found. It may be made up, and is decided
+ * upon when somebody brings it along; who has it has it.
+ */
+static bool is_hearsay(struct pen_daemon *d, const struct pen_device *dev, const struct pen_contract *c, const struct pen_tenant *self)
+{
+	if (dev->state != PEN_DEVICE_UNPROBED || (self && self->covers >> dev->index & 1))
+		return false;
+	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++)
+		if (d->device[i] && d->device[i]->state != PEN_DEVICE_UNPROBED && pen_contract_means(c, d->device[i]))
+			return true;
+	return false;
+}
+
+/*
  * On which devices can this contract be kept? "any" needs one that can, and is held on every one that can.
  * No device known yet: held nowhere, decided when one is brought along. Return: 0; -EAGAIN; -ERANGE; -ENODEV.
  */
@@ -132,12 +146,12 @@ static int admit_everywhere(struct pen_daemon *d, const struct pen_contract *c, 
 	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++) {
 		struct pen_err e = PEN_ERR_INIT;
 		struct pen_device *dev = d->device[i];
-		if (dev && pen_contract_means(c, dev) && pen_exclusive_admit(d, dev, c, exclusive, self, &e) < 0) {
+		if (!dev || !pen_contract_means(c, dev) || is_hearsay(d, dev, c, self))
+			continue;
+		if (pen_exclusive_admit(d, dev, c, exclusive, self, &e) < 0) {
 			why = pen_err_x(err, -EAGAIN, "%s", e.text);
 			continue;
 		}
-		if (!dev || !pen_contract_means(c, dev))
-			continue;
 		/* Who has a drained device keeps it, and may change its contract. */
 		bool drained = dev->drained && !(self && self->covers >> i & 1);
 		int r = dev->state == PEN_DEVICE_LOST ? pen_err_x(&e, -EAGAIN, N_("device: '%s' is lost"), dev->key) :

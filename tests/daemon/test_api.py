@@ -105,6 +105,25 @@ def test_what_a_missing_library_is_worth():
             assert f'{level}: cuda: no libnvidia-ml' in d.log() and 'info: no device was found' in d.log(), (level, d.log())
 
 
+def test_made_up_device_has_no_room():
+    """A tenant names a device that is not there, with as much memory as it likes: no contract is taken as kept on that one."""
+    one = json.dumps({'devices': [{'api': 'test', 'key': 'test:one#0', 'model': 'One', 'mem_bytes': 1 << 30, 'units': 4}]})
+    with Daemon('--probe', probe(f"#!/bin/sh\necho '{one}'\n")) as d:
+        a = d.create('a', memory='600M')[1]
+        c = Client(a['dir'])
+        assert c.greet() == 0
+        c.ask('test:made-up', mem=1 << 40)
+        c.take_seat()
+        assert c.status == 0 and len(d.get('/v1/devices')['devices']) == 2
+        status, answer = d.create('b', memory='600M')
+        assert status == 409 and "held: 'a' 600 MiB" in answer['error']['message'], answer
+        assert d.create('b', memory='2G')[0] == 409
+        # Who has it has it under its contract, also when that changes; and where discovery found nothing that is meant, it is all there is.
+        assert d.request('PATCH', '/v1/tenants/a', {'set': {'memory': '800M'}})[0] == 200
+        assert d.create('c', memory='2G', device='test:made-up')[0] == 201
+        c.s.close()
+
+
 def test_refusals():
     with with_devices() as d:
         assert d.create('a', compute='70%', device='One')[0] == 201
