@@ -24,7 +24,7 @@ fi
 # mmdebstrap reads nothing of this machine's apt configuration; a proxy is what it would miss.
 proxy=$(apt-config shell p Acquire::http::Proxy) && eval "$proxy"
 mkdir -p "$(dirname "$file")"
-echo "cross-root.sh: making a Debian 12 that builds for $arch: $file (once; about 250 MB to fetch, 1 GB to keep)"
+echo "cross-root.sh: making a Debian 12 that builds for $arch: $file (once; 0.8 GB)"
 mmdebstrap --variant=buildd --architectures="$(dpkg --print-architecture),$arch" \
 	--include="crossbuild-essential-$arch,qemu-user-static" \
 	${p:+--aptopt="Acquire::http::Proxy \"$p\""} \
