@@ -48,7 +48,7 @@ struct penstock_device_want {
 	uint32_t units;
 	/*
 	 * Its key, as `penstock inspect` prints it. For one that the daemon cannot find: "pci:" and its address, or a
-	 * name of your own, "npu:serial-7". 1 to 127 printable characters without spaces. Borrowed during the call.
+	 * name of your own, "npu:serial-7". 1 to 127 letters, digits and ._-:/# of ASCII. Borrowed during the call.
 	 */
 	const char *device;
 	const char *model;       /* for people; may be NULL. Borrowed during the call */

@@ -37,6 +37,18 @@ char *pen_devkey(char buf[PEN_DEVKEY_MAX], const struct pen_devkey_facts *f)
 	return buf;
 }
 
+bool pen_devkey_is_valid(const char *key)
+{
+	size_t i = 0;
+	for (; i < PEN_DEVKEY_MAX && key[i]; i++) {
+		char c = key[i];
+		bool plain = (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
+		if (!plain && !strchr("._-:/#", c))
+			return false;
+	}
+	return i > 0 && i < PEN_DEVKEY_MAX;
+}
+
 bool pen_devkey_uuid(const char *text, uint8_t uuid[16])
 {
 	static const char digits[] = "0123456789abcdef";

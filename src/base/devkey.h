@@ -24,6 +24,9 @@ struct pen_devkey_facts {
 /* Writes at most PEN_DEVKEY_MAX bytes with the terminator. Return: @buf. */
 char *pen_devkey(char buf[PEN_DEVKEY_MAX], const struct pen_devkey_facts *f);
 
+/* Characters of one alone, at least one: it goes into JSON, metrics and terminals as it is. Reads PEN_DEVKEY_MAX bytes at most. */
+bool pen_devkey_is_valid(const char *key);
+
 /* "GPU-" or "MIG-" and 32 hexadecimal digits in groups, as NVIDIA writes a UUID, into @uuid. False: another form. */
 bool pen_devkey_uuid(const char *text, uint8_t uuid[16]);
 

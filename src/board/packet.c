@@ -52,19 +52,6 @@ void pen_packet_finish(struct pen_packet *p)
 
 #define ENDS(array) (memchr((array), 0, sizeof(array)) != NULL)
 
-/* A key as base/devkey.h makes them: it goes into JSON, metrics and terminals as it is. */
-static bool key_good(const char key[PEN_DEVKEY_MAX])
-{
-	size_t i = 0;
-	for (; i < PEN_DEVKEY_MAX && key[i]; i++) {
-		char c = key[i];
-		bool plain = (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
-		if (!plain && !strchr("._-:/#", c))
-			return false;
-	}
-	return i > 0 && i < PEN_DEVKEY_MAX;
-}
-
 static bool seat_good(const struct pen_msg_seat *m, unsigned nfds)
 {
 	if (!ENDS(m->key) || m->adopted > 1)
@@ -81,11 +68,11 @@ static bool body_good(const union pen_packet_body *m, unsigned nfds)
 	case PEN_MSG_HELLO:
 		return nfds == 0 && ENDS(m->hello.comm) && m->hello.nadopt <= ADOPT_MAX;
 	case PEN_MSG_ADOPT:
-		return (nfds == 0 || nfds == 2) && key_good(m->adopt.key) && m->adopt.seat < PEN_SEATS;
+		return (nfds == 0 || nfds == 2) && pen_devkey_is_valid(m->adopt.key) && m->adopt.seat < PEN_SEATS;
 	case PEN_MSG_HELLO_REPLY:
 		return nfds == 0 && ENDS(m->hello_reply.text) && m->hello_reply.status <= 0;
 	case PEN_MSG_DEVICE:
-		return nfds == 0 && key_good(m->device.key) && ENDS(m->device.model);
+		return nfds == 0 && pen_devkey_is_valid(m->device.key) && ENDS(m->device.model);
 	case PEN_MSG_SEAT:
 		return seat_good(&m->seat, nfds);
 	case PEN_MSG_NEIGHBOUR:

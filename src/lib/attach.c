@@ -91,15 +91,6 @@ static const struct pen_adapter adapter = {
 
 /* ---- devices ------------------------------------------------------------------------------------ */
 
-static bool is_key(const char *s)
-{
-	size_t n = s ? strnlen(s, PEN_DEVKEY_MAX) : 0;
-	for (size_t i = 0; i < n; i++)
-		if (s[i] <= ' ' || s[i] > '~')
-			return false;
-	return n && n < PEN_DEVKEY_MAX;
-}
-
 static struct penstock_device *device_of(struct pen_gate *gate)
 {
 	for (unsigned i = 0; i < DEVICES; i++) {
@@ -130,7 +121,7 @@ static int error_of(int r)
 
 PEN_EXPORT int penstock_attach(const struct penstock_device_want *want, penstock_device_t **ret_device)
 {
-	if (!want || want->size < sizeof(*want) || !ret_device || !is_key(want->device))
+	if (!want || want->size < sizeof(*want) || !ret_device || !want->device || !pen_devkey_is_valid(want->device))
 		return PENSTOCK_ERR_INVALID;
 	int r = pen_lib_managed();
 	if (r)

@@ -100,6 +100,10 @@ static void arguments(void)
 	IS(penstock_attach(&want, &d), PENSTOCK_ERR_INVALID);
 	want.device = NULL;
 	IS(penstock_attach(&want, &d), PENSTOCK_ERR_INVALID);
+	want.device = "";
+	IS(penstock_attach(&want, &d), PENSTOCK_ERR_INVALID);
+	want.device = "npu:\"7\""; /* what the daemon would hang up on, and the process have no device any more */
+	IS(penstock_attach(&want, &d), PENSTOCK_ERR_INVALID);
 	want.device = KEY;
 	want.size = 8;
 	IS(penstock_attach(&want, &d), PENSTOCK_ERR_INVALID);
