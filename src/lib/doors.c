@@ -62,6 +62,18 @@ static void look_at_notes(const unsigned char *at, size_t left)
 	}
 }
 
+/* Packers and strippers leave notes behind that lie nowhere. */
+static bool is_mapped(const struct dl_phdr_info *o, uint64_t at, uint64_t n)
+{
+	for (unsigned i = 0; i < o->dlpi_phnum; i++) {
+		const ElfW(Phdr) *p = &o->dlpi_phdr[i];
+		if (p->p_type == PT_LOAD && (p->p_flags & PF_R) && at >= p->p_vaddr && n <= p->p_filesz &&
+		    at - p->p_vaddr <= p->p_filesz - n)
+			return true;
+	}
+	return false;
+}
+
 static int look_at_object(struct dl_phdr_info *o, size_t size, void *arg)
 {
 	bool *first = arg;
@@ -82,7 +94,7 @@ static int look_at_object(struct dl_phdr_info *o, size_t size, void *arg)
 		 * A segment aligned otherwise has the kernel's or the linker's own notes (GNU properties:
 		 * 8).
 		 */
-		if (p->p_type == PT_NOTE && p->p_align <= 4)
+		if (p->p_type == PT_NOTE && p->p_align <= 4 && is_mapped(o, p->p_vaddr, p->p_memsz))
 			look_at_notes((const unsigned char *)o->dlpi_addr + p->p_vaddr, p->p_memsz);
 	}
 	return 0;

@@ -5,6 +5,7 @@
  *   none CODE      marks, asks and attaches; each call must answer with that code
  *   unused         marks, though no device is used
  *   attach         all of it on a device of its own; then waits for a line on stdin
+ *   beside LIB     as unused, with a library loaded that is somebody else's
  *   two            two devices: a request counts where its work was
  *   name           prints what the contract is called
  *   flags          for each line on stdin: a request with work, and what it has, as flags and bytes used
@@ -14,6 +15,7 @@
  */
 #include <penstock/penstock.h>
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -87,6 +89,15 @@ static void unused(void)
 	IS(penstock_request_end(UINT64_MAX), PENSTOCK_ERR_NOT_OPEN);
 	IS(penstock_info_get(0, &info), PENSTOCK_ERR_NO_DEVICE);
 	IS(penstock_request_begin(NULL), PENSTOCK_ERR_INVALID);
+}
+
+static void beside(const char *library)
+{
+	if (!dlopen(library, RTLD_NOW)) {
+		fprintf(stderr, "%s\n", dlerror());
+		_exit(1);
+	}
+	unused();
 }
 
 /* ---- on a device -------------------------------------------------------------------------------- */
@@ -364,6 +375,8 @@ int main(int argc, char **argv)
 		flags();
 	else if (!strcmp(what, "turns"))
 		turns(argc > 2 ? atoi(argv[2]) : 100);
+	else if (!strcmp(what, "beside"))
+		beside(argc > 2 ? argv[2] : "");
 	else if (!strcmp(what, "stopped"))
 		stopped();
 	else if (!strcmp(what, "cost"))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """libpenstock in a process of ours: without a contract, without a device, attached by itself, forked, and when its contract ends."""
 import os
+import struct
 import subprocess
 import sys
 
@@ -30,6 +31,24 @@ def test_without():
     with Daemon() as d:
         assert d.create('lib')[0] == 201
         succeeds(tenant(d.run + '/tenants/lib', 'unused'))
+
+
+def test_notes_that_lie_nowhere():
+    """Packers and strippers leave such libraries: the loader takes them, and so must we, who look at the notes of each."""
+    with open(os.environ['ODD'], 'rb') as f:
+        elf = bytearray(f.read())
+    at, = struct.unpack_from('<Q', elf, 32)
+    size, n = struct.unpack_from('<HH', elf, 54)
+    notes = [at + i * size for i in range(n) if struct.unpack_from('<I', elf, at + i * size)[0] == 4]
+    assert notes
+    with Daemon() as d:
+        assert d.create('lib')[0] == 201
+        for where in (0x7000000, 0xffffffffffff0000):
+            for p in notes:
+                struct.pack_into('<Q', elf, p + 16, where)
+            with open(d.dir + '/odd.so', 'wb') as f:
+                f.write(elf)
+            succeeds(tenant(d.run + '/tenants/lib', 'beside', d.dir + '/odd.so'))
 
 
 def test_attached():
