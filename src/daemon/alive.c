@@ -23,8 +23,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define BEAT_MS 100
-#define LATE_MS 150    /* so long the loop may be away before it is kicked, */
+#define BEAT_MS 200
+#define LATE_MS 250    /* so long the loop may be away before it is kicked, */
 #define KICK_MS 5      /* and then so often until it is back */
 
 static void on_alarm(int sig)
