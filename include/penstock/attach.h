@@ -67,7 +67,8 @@ int penstock_attach(const struct penstock_device_want *want, penstock_device_t *
 /*
  * Before an allocation of as many bytes, as the device will take them. Waits 20 ms at most, and only above
  * what is lent to the tenant.
- * Return: 0 reserved; PENSTOCK_ERR_OUT_OF_MEMORY do not allocate; _STOPPED; _INVALID.
+ * Return: 0 reserved; PENSTOCK_ERR_OUT_OF_MEMORY do not allocate: neither the contract nor memory_bytes may
+ * be exceeded; _STOPPED; _INVALID.
  */
 int penstock_memory_reserve(penstock_device_t *device, uint64_t bytes);
 /*

@@ -146,12 +146,24 @@ PEN_EXPORT int penstock_attach(const struct penstock_device_want *want, penstock
 
 /* ---- memory ------------------------------------------------------------------------------------- */
 
+/* Without a limit in the contract it is a driver that says no; here is none that we could ask. */
+static bool device_has(struct pen_gate *g)
+{
+	struct pen_mem_view v;
+	pen_gate_mem_view(g, &v);
+	return v.used_bytes <= v.limit_bytes;
+}
+
 PEN_EXPORT int penstock_memory_reserve(penstock_device_t *device, uint64_t bytes)
 {
 	if (!device)
 		return PENSTOCK_ERR_INVALID;
-	if (pen_gate_mem_reserve(device->gate, bytes) == 0)
-		return PENSTOCK_OK;
+	if (pen_gate_mem_reserve(device->gate, bytes) == 0) {
+		if (device_has(device->gate))
+			return PENSTOCK_OK;
+		pen_gate_mem_release(device->gate, bytes);
+		return PENSTOCK_ERR_OUT_OF_MEMORY;
+	}
 	struct pen_gate_who who;
 	pen_gate_who(device->gate, &who);
 	return !who.attached || pen_gate_terms(device->gate)->flags & PEN_TERMS_STOP

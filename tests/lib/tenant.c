@@ -278,6 +278,12 @@ static void two(void)
 			work();
 		IS(penstock_request_end(r), 0);
 	}
+	/* Its contract has no limit; the device has. */
+	IS(penstock_memory_reserve(device, UINT64_MAX), PENSTOCK_ERR_OUT_OF_MEMORY);
+	IS(penstock_memory_reserve(device, 1024 * MIB + 1), PENSTOCK_ERR_OUT_OF_MEMORY);
+	IS(penstock_memory_reserve(device, 1024 * MIB), 0);
+	IS(penstock_memory_reserve(device, 1), PENSTOCK_ERR_OUT_OF_MEMORY);
+	IS(penstock_memory_release(device, UINT64_MAX), 0);
 	printf("two\n");
 	fflush(stdout);
 	getchar();
