@@ -148,8 +148,11 @@ static json_t *users_json(const struct pen_tenant *t)
 int pen_api_tenant_end(struct pen_api_call *call)
 {
 	struct pen_daemon *d = call->d;
+	bool unused = call->query && *call->query;
+	if (unused && strcmp(call->query, "unused=1"))   /* a word that was not understood must end nothing */
+		return pen_api_error(call, 400, "field-invalid", N_("'%s' is not known here; allowed: unused=1"), call->query);
 	json_t *users = users_json(call->tenant);
-	if (json_array_size(users) && pen_api_query_u64(call, "unused", 0)) {
+	if (unused && json_array_size(users)) {
 		pen_api_error(call, 409, "in-use", N_("'%s' is in use by %zu processes"), call->name, json_array_size(users));
 		json_object_set_new(call->answer, "processes", users);
 		return 0;

@@ -124,6 +124,21 @@ def test_made_up_device_has_no_room():
         c.s.close()
 
 
+def test_end_only_if_unused():
+    """Whoever asks for the check has it, or is told that he did not: nothing is ended by a word that was not understood."""
+    with Daemon() as d:
+        assert d.create('a')[0] == 201
+        c = Client(d.tenant('a')['dir'])
+        assert c.greet() == 0
+        assert d.request('DELETE', '/v1/tenants/a?unused=1')[0] == 409
+        for query in ('unused=true', 'unused=', 'unused', 'unused=-1', 'unused=10', 'Unused=1', 'unused=0', 'force=1', 'unused=1&x'):
+            status, e = d.request('DELETE', '/v1/tenants/a?' + query)
+            assert (status, e['error']['code']) == (400, 'field-invalid') and 'unused=1' in e['error']['message'], (query, e)
+        assert d.tenant('a')['state'] != 'ended'
+        assert d.request('DELETE', '/v1/tenants/a?')[0] == 200 and d.tenant('a')['state'] == 'ended'
+        c.s.close()
+
+
 def test_refusals():
     with with_devices() as d:
         assert d.create('a', compute='70%', device='One')[0] == 201
