@@ -30,21 +30,25 @@ static void note(struct matches *m, struct pen_device *dev, bool by_model)
 					   dev->model);
 }
 
+static bool is_found(const struct pen_device *dev)
+{
+	return dev && dev->state != PEN_DEVICE_UNPROBED;
+}
+
 int pen_device_resolve(struct pen_daemon *d, char *name, size_t n, struct pen_err *err)
 {
 	struct pen_contract c = { .device = "" };
 	struct matches m = { .first = NULL };
 	if (!*name || snprintf(c.device, sizeof(c.device), "%s", name) >= (int)sizeof(c.device))
 		return 0;
+	/* What a tenant told of is left out: it could take a name from others, the whole of it as a part. */
 	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++)
-		if (d->device[i] && pen_contract_means(&c, d->device[i]))
+		if (is_found(d->device[i]) && pen_contract_means(&c, d->device[i]))
 			return 0;
 	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++) {
 		struct pen_device *dev = d->device[i];
-		if (dev && dev->state == PEN_DEVICE_UNPROBED)   /* a tenant said so: it could take a name from others */
-			continue;
-		bool by_model = dev && strcasestr(dev->model, name);
-		if (by_model || (dev && strcasestr(dev->key, name)))
+		bool by_model = is_found(dev) && strcasestr(dev->model, name);
+		if (by_model || (is_found(dev) && strcasestr(dev->key, name)))
 			note(&m, dev, by_model);
 	}
 	if (!m.first)

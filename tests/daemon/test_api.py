@@ -124,6 +124,21 @@ def test_made_up_device_has_no_room():
         c.s.close()
 
 
+def test_made_up_name():
+    """A tenant calls a device of its own what people call the card for short: who asks for the card by that has the card."""
+    one = json.dumps({'devices': [{'api': 'test', 'key': 'test:one#0', 'model': 'A test model', 'mem_bytes': 1 << 30, 'units': 4}]})
+    with Daemon('--probe', probe(f"#!/bin/sh\necho '{one}'\n")) as d:
+        c = Client(d.create('a')[1]['dir'])
+        assert c.greet() == 0
+        c.ask('test:made-up')                          # a 'test model'
+        c.take_seat()
+        assert len(d.get('/v1/devices')['devices']) == 2
+        status, t = d.create('b', memory='600M', device='test model')
+        assert (status, t['contract']['device'], t['held_on']) == (201, 'A test model', ['test:one#0']), t
+        assert d.create('c', device='test:made-up')[1]['contract']['device'] == 'test:made-up'
+        c.s.close()
+
+
 def test_end_only_if_unused():
     """Whoever asks for the check has it, or is told that he did not: nothing is ended by a word that was not understood."""
     with Daemon() as d:
