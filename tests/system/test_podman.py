@@ -302,10 +302,7 @@ def two_on_a_card(node, card, build, driver):
 
 
 def test_hard_lives():
-    """Other users, no capabilities, the host's processes, a root that cannot be written: managed and served all the same.
-
-    Not with --uidmap: the engine's child then has no right to the directory before the mount, which only owner and root may enter.
-    """
+    """Other users, no capabilities, the host's processes, a root that cannot be written: managed and served all the same."""
     with Node() as node:
         ask = [LOAD, '--mode', 'saturate', '--start', 'now', '--count', '3', '--memory', str(16 << 20)]
         for number, extra in enumerate((['--user', '1000'], ['--cap-drop', 'all'], ['--user', '1000', '--cap-drop', 'all'],
@@ -315,6 +312,31 @@ def test_hard_lives():
             r = node.inside(options, *ask, extra=[*extra, '-v', node.scratch + ':/mnt', '-e', 'HOME=/mnt', '-e', 'POCL_CACHE_DIR=/mnt/pocl-' + name])
             assert r.returncode == 0, (extra, r)
             assert node.place(name)['mem_peak_bytes'] >= 16 << 20, (extra, node.tenant(name))
+
+
+def test_other_user_ids():
+    """Root of the container is another user of the host, who may not enter the directories above the mount; and somebody else in there."""
+    build, first = os.environ['BUILD'], 100000
+    tree = tempfile.mkdtemp(prefix='pen-root-')
+    try:
+        for name in ('usr', 'etc', 'proc', 'sys', 'dev', 'run', 'mnt', 'opt'):
+            os.mkdir(f'{tree}/{name}')
+        for name in ('bin', 'sbin', 'lib', 'lib64'):
+            os.symlink('usr/' + name, f'{tree}/{name}')
+        for path in (tree, *(f'{tree}/{n}' for n in os.listdir(tree))):
+            os.lchown(path, first, first)
+        os.chmod(tree, 0o755)
+        with Node() as node:
+            for number, extra in enumerate(([], ['--user', '1000'])):
+                name = f'mapped{number}'
+                r = podman('run', '--rm', *node.alloc(name, '--memory', '64M'), '--uidmap', f'0:{first}:65536', *extra, '-v', '/usr:/usr:ro',
+                           '-v', '/etc:/etc:ro', '-v', f'{build}:/opt:ro', '-v', node.scratch + ':/mnt', '-e', 'HOME=/mnt',
+                           '-e', 'POCL_CACHE_DIR=/mnt/pocl-' + name, '--rootfs', tree,
+                           '/opt/bench/clload', '--mode', 'saturate', '--start', 'now', '--count', '3', '--memory', str(16 << 20))
+                assert r.returncode == 0, (extra, r)
+                assert node.place(name)['mem_peak_bytes'] >= 16 << 20, (extra, node.tenant(name))
+    finally:
+        shutil.rmtree(tree)
 
 
 def test_failing_closed():
