@@ -70,9 +70,12 @@ int pen_device_named(struct pen_daemon *d, const char *name, struct pen_device *
 	int r = pen_device_resolve(d, c.device, sizeof(c.device), err);
 	if (r < 0)
 		return r;
+	bool one_was_found = false;
+	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++)
+		one_was_found |= is_found(d->device[i]) && pen_contract_means(&c, d->device[i]);
 	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++) {
 		struct pen_device *dev = d->device[i];
-		if (!dev || !pen_contract_means(&c, dev))
+		if (!dev || !pen_contract_means(&c, dev) || (one_was_found && !is_found(dev)))
 			continue;
 		if (!strcasecmp(c.device, dev->key)) {
 			found = dev;

@@ -139,6 +139,21 @@ def test_made_up_name():
         c.s.close()
 
 
+def test_made_up_name_is_not_drained():
+    """Nor does an operator who drains a card by its model drain a device whose key is that word."""
+    one = json.dumps({'devices': [{'api': 'test', 'key': 'test:one#0', 'model': 'T4', 'mem_bytes': 1 << 30, 'units': 4}]})
+    with Daemon('--probe', probe(f"#!/bin/sh\necho '{one}'\n")) as d:
+        c = Client(d.create('a')[1]['dir'])
+        assert c.greet() == 0
+        c.ask('T4')
+        c.take_seat()
+        assert sorted(v['key'] for v in d.get('/v1/devices')['devices']) == ['T4', 'test:one#0']
+        status, answer = d.request('POST', '/v1/devices/drain', {'device': 'T4'})
+        assert (status, answer['device']['key']) == (200, 'test:one#0'), answer
+        assert d.request('POST', '/v1/devices/undrain', {'device': 'T4'})[1]['device']['key'] == 'test:one#0'
+        c.s.close()
+
+
 def test_end_only_if_unused():
     """Whoever asks for the check has it, or is told that he did not: nothing is ended by a word that was not understood."""
     with Daemon() as d:
