@@ -179,10 +179,11 @@ static void put_list(const json_t *o, bool shims_too)
 		if (strcmp(pen_json_str(v, "container"), MOUNT_TENANT))
 			put_mount(pen_json_str(v, "host"), pen_json_str(v, "container"));
 	json_array_foreach(json_object_get(o, "nodes"), i, v)
-		put_option("--device", json_string_value(v));
+		if (json_is_string(v))
+			put_option("--device", json_string_value(v));
 	json_object_foreach(json_object_get(o, "env"), name, v) {
 		char value[2 * PATH_MAX];
-		if (!shims_too && (!strcmp(name, "OPENCL_LAYERS") || !strcmp(name, "LD_LIBRARY_PATH")))
+		if (!json_is_string(v) || (!shims_too && (!strcmp(name, "OPENCL_LAYERS") || !strcmp(name, "LD_LIBRARY_PATH"))))
 			continue;
 		snprintf(value, sizeof(value), "%s=%s", name, json_string_value(v));
 		put_option("-e", value);

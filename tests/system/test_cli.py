@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import shutil
+import socket
 import struct
 import subprocess
 import sys
@@ -414,6 +415,48 @@ def test_completion():
             r = subprocess.run(['bash', '-c', script + f'COMP_WORDS=(penstock {name} --); COMP_CWORD=2; _penstock; echo ${{COMPREPLY[@]}}'],
                                text=True, capture_output=True, check=True)
             assert set(r.stdout.split()) == shown, (name, r.stdout, shown)
+
+
+class Odd:
+    """Answers whatever it is asked with one thing."""
+
+    def __init__(self, answer):
+        self.dir = tempfile.mkdtemp(prefix='pd-odd-')
+        self.sock = self.dir + '/sock'
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(self.sock)
+        self.listener.listen()
+        self.body = json.dumps(answer).encode()
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        while True:
+            try:
+                c, _ = self.listener.accept()
+            except OSError:
+                return
+            with c:
+                c.recv(65536)
+                c.sendall(b'HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n' % len(self.body) + self.body)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *what):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        shutil.rmtree(self.dir)
+
+
+def test_answer_of_another_shape():
+    """Another version's daemon, or something else on that socket: a command may fail, it does not crash."""
+    names = ('tenants', 'devices', 'holds', 'processes', 'mounts', 'nodes', 'contract', 'labels', 'name', 'dir', 'state', 'error')
+    for v in (None, 5, 'x', {'a': None}, [None], [[]], [{'container': None}]):
+        with Odd({**{n: v for n in names}, 'env': {'A': v, 'OPENCL_LAYERS': 'x'}, 'mounts': [{'container': '/run/penstock/lib', 'host': v}]}) as node:
+            for args in (['ps'], ['why', 'a', '--for', '0s'], ['end', 'a'], ['inspect', 'a'], ['device', 'ls'], ['alloc', '--name', 'a'],
+                         ['alloc', '--name', 'a', '--format', 'cdi']):
+                r = cli(node, *args)
+                assert r.returncode >= 0 and '(null)' not in r.stdout, (v, args, r)
 
 
 if __name__ == '__main__':
