@@ -211,7 +211,14 @@ static int put_engine(const struct pen_cli *cli, const json_t *tenant)
 	if (r != 200 && r != 404)   /* 404: the version before has none */
 		return pen_client_exit("alloc", r, &err);
 	/* Who is not root cannot reach what is made for root's engines, and maps himself to a user that may read his own token. */
-	put_mount(pen_json_str(tenant, geteuid() == 0 ? "mount_dir" : "dir"), MOUNT_TENANT);
+	const char *dir = pen_json_str(tenant, geteuid() == 0 ? "mount_dir" : "dir");
+	if (!*dir)   /* nor does that version make a directory for containers */
+		dir = pen_json_str(tenant, "dir");
+	if (!*dir) {
+		json_decref(o);
+		return pen_cli_fail(PEN_EXIT_FAILURE, "alloc", "%s", _("the daemon named no tenant directory"));
+	}
+	put_mount(dir, MOUNT_TENANT);
 	bool shims = has_mount(o, MOUNT_SHIMS);
 	int code = shims ? PEN_EXIT_OK : put_own_shims();
 	if (code == PEN_EXIT_OK) {

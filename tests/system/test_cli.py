@@ -448,6 +448,16 @@ class Odd:
         shutil.rmtree(self.dir)
 
 
+def test_alloc_from_the_version_before():
+    """Its daemon makes no directory for containers: there is the tenant's own, as that version had it."""
+    with Odd({'name': 'a', 'state': 'idle', 'dir': '/r/tenants/a', 'mounts': [{'container': '/run/penstock/lib', 'host': '/l'}]}) as node:
+        r = cli(node, 'alloc', '--name', 'a', '--memory', '1G')
+        assert r.returncode == 0 and r.stdout.startswith('-v /r/tenants/a:/run/penstock/tenant:ro '), r
+    with Odd({'name': 'a', 'state': 'idle'}) as node:
+        r = cli(node, 'alloc', '--name', 'a', '--memory', '1G')
+        assert r.returncode == 1 and not r.stdout and 'no tenant directory' in r.stderr, r
+
+
 def test_answer_of_another_shape():
     """Another version's daemon, or something else on that socket: a command may fail, it does not crash."""
     names = ('tenants', 'devices', 'holds', 'processes', 'mounts', 'nodes', 'contract', 'labels', 'name', 'dir', 'state', 'error')
