@@ -149,6 +149,31 @@ def test_what_was_left_behind():
         wait_for(lambda: node.listed() == ['cam'], 'the file to be whole again')
 
 
+def test_left_alone_until_devices_are_known():
+    """After a restart the file of before is right, and one that is made while devices are looked for would have no nodes."""
+    above = tempfile.mkdtemp(prefix='pd-probe-')
+    try:
+        with open(above + '/probe', 'w', encoding='utf-8') as f:
+            f.write(f"#!/bin/sh\nuntil [ -e {above}/go ]; do sleep 0.02; done\necho '{{\"devices\": [], \"backends\": []}}'\n")
+        os.chmod(above + '/probe', stat.S_IRWXU)
+        with open(above + '/go', 'w', encoding='utf-8'):
+            pass
+        with Node('--probe', above + '/probe') as node:
+            assert node.create('cam')[0] == 201 and node.listed() == ['cam']
+            assert node.stop() == 0
+            os.unlink(above + '/go')
+            with open(node.cdi + '/penstock.json', 'w', encoding='utf-8') as f:
+                f.write('{"devices": [{"name": "as-it-was"}]}')
+            node.start()
+            assert node.get('/v1/version')['probing'] and node.listed() == ['as-it-was']
+            assert node.request('POST', '/v1/config/reload')[0] == 200 and node.listed() == ['as-it-was']
+            with open(above + '/go', 'w', encoding='utf-8'):
+                pass
+            wait_for(lambda: node.listed() == ['cam'], 'the file to be made')
+    finally:
+        os.system(f"rm -rf '{above}'")
+
+
 def test_whatever_the_umask():
     """Started by hand from a careful shell: a container's user reaches his token all the same, and others nothing more than before."""
     old = os.umask(0o077)
