@@ -167,6 +167,11 @@ void pen_gate_give_up_tails(struct pen_gate_queue_full *q)
 			b->synced = true;   /* one with a mark still waits for that */
 }
 
+bool pen_gate_queue_is_own(struct pen_gate_queue *q)
+{
+	return pen_gate_ready(q->gate) == 0 && pen_gate_full(q)->fork_count == atomic_load(&q->gate->fork_count);
+}
+
 void pen_gate_queue_destroy(struct pen_gate_queue *head)
 {
 	if (!head)

@@ -92,6 +92,8 @@ int pen_gate_queue_create(struct pen_gate *g, void *native, uint32_t flags, stru
  * that is still in flight is retired when its marks are done. NULL is fine.
  */
 void pen_gate_queue_destroy(struct pen_gate_queue *q);
+/* False in a forked child for its parent's, whose commands are passed on and not asked for; and where there is no attachment. */
+bool pen_gate_queue_is_own(struct pen_gate_queue *q);
 
 /* True: admitted, call the native entry point now (no mark is needed). False: use pen_gate_submit. @est_ns > 0. */
 static inline bool pen_gate_fast(struct pen_gate_queue *q, uint64_t est_ns)

@@ -28,8 +28,7 @@ _Static_assert(sizeof(struct penstock_device_want) == 40 && sizeof(struct pensto
 
 struct penstock_device {
 	struct pen_gate *gate;
-	struct pen_gate_queue *_Atomic queue;
-	_Atomic uint32_t process; /* whose the queue is: a child needs one of its own */
+	struct pen_gate_queue *_Atomic queue; /* a child needs one of its own */
 };
 
 static struct pen_slots works;
@@ -182,18 +181,16 @@ PEN_EXPORT int penstock_memory_release(penstock_device_t *device, uint64_t bytes
 /* ---- work --------------------------------------------------------------------------------------- */
 
 /* A child's first, and the very first: one that two threads make at once is left to the process's end. */
-static struct pen_gate_queue *queue_of(struct penstock_device *d, uint32_t process)
+static struct pen_gate_queue *queue_of(struct penstock_device *d)
 {
 	struct pen_gate_queue *q = atomic_load(&d->queue);
-	if (q && atomic_load(&d->process) == process)
+	if (q && pen_gate_queue_is_own(q))
 		return q;
 	struct pen_gate_queue *made = NULL;
 	if (pen_gate_queue_create(d->gate, NULL, PEN_QUEUE_OUT_OF_ORDER, &made) < 0)
 		return NULL;
-	if (atomic_compare_exchange_strong(&d->queue, &q, made)) {
-		atomic_store(&d->process, process);
+	if (atomic_compare_exchange_strong(&d->queue, &q, made))
 		return made;
-	}
 	pen_gate_queue_destroy(made);
 	return q;
 }
@@ -206,7 +203,7 @@ PEN_EXPORT int penstock_work_begin(penstock_device_t *device, const struct penst
 	struct pen_slot_table *t = pen_slots_table(&works);
 	if (!t)
 		return PENSTOCK_ERR_FAILED;
-	struct pen_gate_queue *q = queue_of(device, pen_slots_process(&works));
+	struct pen_gate_queue *q = queue_of(device);
 	if (!q)
 		return PENSTOCK_ERR_STOPPED;
 	uint64_t handle;

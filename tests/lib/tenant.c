@@ -5,6 +5,7 @@
  *   none CODE      marks, asks and attaches; each call must answer with that code
  *   unused         marks, though no device is used
  *   attach         all of it on a device of its own; then waits for a line on stdin
+ *   nested         as the first process of a namespace, and then as the first of one in it
  *   beside LIB     as unused, with a library loaded that is somebody else's
  *   two            two devices: a request counts where its work was
  *   name           prints what the contract is called
@@ -13,11 +14,15 @@
  *   stopped        works until it is told that its contract has ended
  *   cost N         nanoseconds of a pair of marks, with a device
  */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
 #include <penstock/penstock.h>
 
 #include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -98,6 +103,32 @@ static void beside(const char *library)
 		_exit(1);
 	}
 	unused();
+}
+
+/* The child of a container's first process, in a namespace of its own, has its parent's number. */
+static void nested(void)
+{
+	penstock_request_t r;
+	IS(attach(), 0);
+	IS(getpid(), 1);
+	work();
+	IS(penstock_request_begin(&r), 0);
+	if (unshare(CLONE_NEWPID) < 0)
+		_exit(77);
+	pid_t pid = fork();
+	if (!pid) {
+		IS(getpid(), 1);
+		for (int i = 0; i < 3; i++)
+			work();
+		IS(penstock_request_end(r), PENSTOCK_ERR_NOT_OPEN);
+		printf("nested\n");
+		fflush(stdout);
+		getchar();
+		_exit(0);
+	}
+	int status;
+	waitpid(pid, &status, 0);
+	IS(status, 0);
 }
 
 /* ---- on a device -------------------------------------------------------------------------------- */
@@ -381,6 +412,8 @@ int main(int argc, char **argv)
 		flags();
 	else if (!strcmp(what, "turns"))
 		turns(argc > 2 ? atoi(argv[2]) : 100);
+	else if (!strcmp(what, "nested"))
+		nested();
 	else if (!strcmp(what, "beside"))
 		beside(argc > 2 ? argv[2] : "");
 	else if (!strcmp(what, "stopped"))

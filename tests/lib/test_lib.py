@@ -74,6 +74,26 @@ def test_attached():
         assert code == 0
 
 
+def test_first_of_two_namespaces():
+    """Parent and child are process 1, each in its own: what the child does is the child's, and is asked for."""
+    if subprocess.run(['unshare', '--pid', '--fork', 'true'], check=False, capture_output=True).returncode:
+        print('   no namespaces here: left out')
+        return
+    with Daemon() as d:
+        assert d.create('lib')[0] == 201
+        env = {**os.environ, 'PENSTOCK_TENANT': d.run + '/tenants/lib'}
+        p = subprocess.Popen(['unshare', '--pid', '--fork', os.environ['LIBTENANT'], 'nested'], env=env, text=True,
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        try:
+            assert p.stdout.readline() == 'nested\n'
+            place = d.place('lib')
+            assert (place['commands'], place['debts']) == (4, 0), place
+        finally:
+            p.stdin.close()
+            p.stdout.close()
+            assert p.wait(BOUND) == 0
+
+
 def test_two_devices():
     with Daemon() as d:
         assert d.create('lib')[0] == 201
