@@ -13,7 +13,7 @@
 static uint64_t round_up_nicely(uint64_t bytes)
 {
 	uint64_t step = 16 * PEN_MIB;
-	while (step * 32 < bytes)
+	while (step < bytes / 32)
 		step *= 2;
 	return (bytes + step - 1) / step * step;
 }
