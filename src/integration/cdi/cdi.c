@@ -18,9 +18,10 @@
  * A file system in memory makes nobody wait: there the file is written before the loop goes on, and so before whoever asked for a contract
  * is answered that it stands. A disk may stall: there the helper thread writes it, a moment later.
  *
- * With many contracts making the text takes time that others wait for: then it is made the less often.
+ * With very many contracts, thousands, making the text takes time that others wait for: then it is made the less often. Not before: who is answered
+ * goes on to start his container, and on a slow machine a hundred contracts take some milliseconds.
  */
-#define SLOW_NS (2 * PEN_MS)
+#define SLOW_NS (20 * PEN_MS)
 #define AT_MOST_A 10          /* part of the time, once it is slow */
 #define AGAIN_MS 5000         /* after a failure: a directory that was full or could not be written may have been seen to */
 
