@@ -8,6 +8,7 @@
 #include "base/auto.h"
 #include "base/clock.h"
 #include "board/proto.h"
+#include "daemon/driver_files.h"
 #include "daemon/service_internal.h"
 
 #include <dirent.h>
@@ -23,6 +24,28 @@
 #define NVIDIA_LIBRARIES "/usr/local/nvidia/lib:" NVIDIA_MOUNT
 #define NVIDIA_ICD "/etc/OpenCL/vendors/nvidia.icd"
 #define NVIDIA_SMI "/usr/bin/nvidia-smi"
+
+/* What was found last, and when; 0 = never. Looked for once a second at most: a list of all tenants asks for each of them. */
+struct pen_container_found {
+	char shims[PEN_CONFIG_PATH_MAX + 1];   /* "" = nowhere */
+	uint64_t shims_ns;
+	struct pen_driver_file driver[PEN_DRIVER_FILES_MAX];
+	size_t ndriver;
+	uint64_t driver_ns;
+};
+
+static struct pen_container_found *found(struct pen_daemon *d)
+{
+	if (!d->container)
+		d->container = calloc(1, sizeof(*d->container));
+	return d->container;
+}
+
+void pen_container_forget(struct pen_daemon *d)
+{
+	free(d->container);
+	d->container = NULL;
+}
 
 struct edits {
 	struct pen_service_edit *v;
@@ -88,11 +111,13 @@ static bool shim_dir(const struct pen_daemon *d, char *buf, size_t n)
 	return true;
 }
 
-/* Looked for once a second at most: a list of all tenants asks for each of them. NULL: nowhere. */
-static const char *shims_of(const struct pen_daemon *d)
+/* NULL: nowhere. */
+static const char *shims_of(struct pen_daemon *d)
 {
-	struct pen_services *all = d->services;
+	struct pen_container_found *all = found(d);
 	uint64_t now = pen_mono_ns();
+	if (!all)
+		return NULL;
 	if (!all->shims_ns || now - all->shims_ns > PEN_S) {
 		if (!shim_dir(d, all->shims, sizeof(all->shims)))
 			all->shims[0] = 0;
@@ -149,11 +174,13 @@ static void put_render_nodes(const char *pci, struct edits *e)
 		closedir(dir);
 }
 
-/* Looked for once a second at most, as the shims. */
-static const struct pen_driver_file *driver_of(const struct pen_daemon *d, size_t *ret_n)
+static const struct pen_driver_file *driver_of(struct pen_daemon *d, size_t *ret_n)
 {
-	struct pen_services *all = d->services;
+	struct pen_container_found *all = found(d);
 	uint64_t now = pen_mono_ns();
+	*ret_n = 0;
+	if (!all)
+		return NULL;
 	if (!all->driver_ns || now - all->driver_ns > PEN_S) {
 		all->ndriver = pen_driver_files(getenv("LD_LIBRARY_PATH"), all->driver, PEN_ARRAY_LEN(all->driver));
 		all->driver_ns = now;

@@ -233,6 +233,8 @@ void pen_services_configure(struct pen_daemon *d);
 void pen_services_poke(struct pen_daemon *d, unsigned what);
 /* May a process with the right token attach? Return: 0; negative errno with @why. */
 int pen_services_claim(struct pen_daemon *d, const struct pen_tenant *t, pid_t pid, char *why, size_t n);
+/* Where libraries and driver were found; they are looked for anew. */
+void pen_container_forget(struct pen_daemon *d);
 void pen_services_metrics(struct pen_daemon *d, FILE *out);
 json_t *pen_services_status(struct pen_daemon *d);
 void pen_owner_keep(struct pen_daemon *d, const struct pen_tenant *t);   /* the store knows owner, note and labels */

@@ -276,6 +276,7 @@ static void finish(struct pen_daemon *d)
 	if (d->http)
 		pen_event(d, PEN_EVENT_STOPPED, NULL, NULL, "penstockd ends");
 	pen_services_stop(d);
+	pen_container_forget(d);
 	pen_tick_stop(d);
 	pen_probe_free(d);
 	pen_watch_free(d);

@@ -33,6 +33,7 @@ struct pen_tick;
 struct pen_daemon;
 struct pen_usage_row;
 struct pen_services;
+struct pen_container_found;
 
 #define PEN_TENANT_STATES(X)                                     \
 	X(WAITING, "waiting") /* queued for admission */         \
@@ -240,6 +241,7 @@ struct pen_daemon {
 	struct pen_watch *watch;
 	pid_t dying[8];                        /* helpers that were killed and are not gone yet */
 	struct pen_services *services;         /* integrations; NULL = none are served */
+	struct pen_container_found *container; /* container.c; NULL = nothing was looked for */
 	json_t *notes;                         /* integration -> key -> text */
 	json_t *drains;                        /* key of a device -> {since, released}; NULL = none is drained */
 	uint64_t watchdog_ns, tell_ns;   /* alive.c: systemd is told so often, 0 = not; the next time */

@@ -65,8 +65,7 @@ static void start_one(struct pen_daemon *d, struct pen_service *s)
 
 void pen_services_configure(struct pen_daemon *d)
 {
-	if (d->services)
-		d->services->shims_ns = 0;   /* shim_dir may be another one */
+	pen_container_forget(d);   /* shim_dir may be another one */
 	for (size_t i = 0; d->services && i < d->services->n; i++) {
 		struct pen_service *s = &d->services->s[i];
 		if (s->self)

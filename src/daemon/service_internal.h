@@ -2,7 +2,6 @@
 #ifndef PEN_DAEMON_SERVICE_INTERNAL_H
 #define PEN_DAEMON_SERVICE_INTERNAL_H
 /* Shared by service.c, service_tenant.c, service_work.c and container.c. */
-#include "daemon/driver_files.h"
 #include "daemon/daemon.h"
 #include "daemon/service.h"
 
@@ -22,17 +21,12 @@ struct pen_services {
 	struct event *poke_ev;
 	unsigned what;           /* has changed and was not told yet */
 	struct pen_work *work;   /* NULL until somebody has some */
-	char shims[PEN_CONFIG_PATH_MAX + 1];   /* container.c: where they are, as it was found last; "" = nowhere */
-	uint64_t shims_ns;       /* and when; 0 = never */
-	struct pen_driver_file driver[PEN_DRIVER_FILES_MAX];   /* container.c: as found last */
-	size_t ndriver;
-	uint64_t driver_ns;      /* and when; 0 = never */
 };
 
 /* service_work.c. Waits for what runs, 2 s at most; what waits is dropped. */
 void pen_work_stop(struct pen_services *all);
 
-/* As pen_service_edits(). @t: NULL: of nobody. */
+/* Also of a daemon without integrations. As pen_service_edits(). @t: NULL: of nobody. */
 size_t pen_container_edits(struct pen_daemon *d, const struct pen_tenant *t, const char *device, struct pen_service_edit *ret, size_t max);
 
 #endif

@@ -25,7 +25,7 @@ def library():
 class Node(Daemon):
     """A machine with one CUDA card, whose driver lies in `driver`, linked from `links`, as Debian has it."""
 
-    def __init__(self, names, version=VERSION, slots=None):
+    def __init__(self, names, version=VERSION, slots=None, **kw):
         self.above = tempfile.mkdtemp(prefix='pd-driver-')
         self.driver, self.links, self.shims = (f'{self.above}/{n}' for n in ('driver', 'links', 'lib'))
         for folder in (self.driver, self.links, self.shims + '/cuda'):
@@ -45,7 +45,7 @@ class Node(Daemon):
         if slots:
             self.see_slots(slots)
         super().__init__('--probe', probe, env={'LD_LIBRARY_PATH': self.links},
-                         config=f'shim_dir: {self.shims}\ncdi:\n  directory: {self.above}/cdi\n')
+                         config=f'shim_dir: {self.shims}\ncdi:\n  directory: {self.above}/cdi\n', **kw)
         wait_for(lambda: any(d['key'] == KEY for d in self.get('/v1/devices')['devices']), 'the card to be found')
 
     def see_slots(self, slots):
@@ -125,6 +125,14 @@ def test_all_agree():
         third = node.get('/v1/tenants/third/container')
         assert {o for f, o in zip(out, out[1:]) if f == '-v'} == {f"{m['host']}:{m['container']}:ro" for m in third['mounts']}, out
         assert {o for f, o in zip(out, out[1:]) if f == '-e'} == {f'{k}={v}' for k, v in third['env'].items()}, out
+
+
+def test_private():
+    """A daemon of one user's, which has no integrations, answers the same."""
+    with Node([f'libcuda.so.{VERSION}'], private=True) as node:
+        answer = node.container('cam')
+        assert f'libcuda.so.{VERSION}' in node.driver_mounts(answer), answer
+        assert node.answers()
 
 
 def test_unversioned():
