@@ -73,6 +73,13 @@ static void pause_a_little(void)
 	nanosleep(&(struct timespec){ .tv_nsec = AGAIN_NS }, NULL);
 }
 
+/* The device that a name was taken for. @name: where an answer has none. */
+static const char *key_of(const json_t *answer, const char *name)
+{
+	const char *key = pen_json_str(json_object_get(answer, "device"), "key");
+	return *key ? key : name;
+}
+
 /* Whoever is on it is told once, before the waiting. */
 static void tell_drained(const struct pen_cli *cli, const json_t *answer, const char *device, bool wait)
 {
@@ -81,6 +88,7 @@ static void tell_drained(const struct pen_cli *cli, const json_t *answer, const 
 	if (pen_cli_print_json(cli, answer))
 		return;
 	size_t n = count(answer, false);
+	device = key_of(answer, device);
 	if (!n)
 		printf(_("%s is drained, and nobody is on it\n"), device);
 	else
@@ -118,7 +126,8 @@ static int release(const struct pen_cli *cli, const char *device, bool wait)
 			tell_drained(cli, answer, device, true);
 		told |= held;
 		if (released && !pen_cli_print_json(cli, answer))
-			printf(_("%s is released: its driver may be unloaded; afterwards: penstock device undrain %s\n"), device, device);
+			printf(_("%s is released: its driver may be unloaded; afterwards: penstock device undrain %s\n"), key_of(answer, device),
+			       key_of(answer, device));
 		json_decref(answer);
 		if (released)
 			return PEN_EXIT_OK;
@@ -139,9 +148,9 @@ static int undrain(const struct pen_cli *cli, const char *device)
 	if (r == 200 && pen_cli_print_json(cli, answer))
 		;
 	else if (r == 200 && !strcmp(pen_json_str(dev, "state"), "lost"))
-		printf(_("%s is not drained any more, but lost; when it has been reset: penstock config reload\n"), device);
+		printf(_("%s is not drained any more, but lost; when it has been reset: penstock config reload\n"), key_of(answer, device));
 	else if (r == 200)
-		printf(_("%s is in use\n"), device);
+		printf(_("%s is in use\n"), key_of(answer, device));
 	json_decref(answer);
 	return r == 200 ? PEN_EXIT_OK : pen_client_exit("device", r, &err);
 }

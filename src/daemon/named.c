@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Devices by the names that people use: key, key without what is before the first colon, model, or a part of one of these. */
+/* Devices by the names that people use: key, key without what is before the first colon, model, or whole words of one of these. */
 #include "base/auto.h"
 #include "contract/text.h"
 #include "daemon/daemon.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <string.h>
 #include <strings.h>
@@ -30,6 +31,19 @@ static void note(struct matches *m, struct pen_device *dev, bool by_model)
 					   dev->model);
 }
 
+/* As whole words: "T4" of "Tesla T4", and not the x of "avx512", by which somebody would drain a card. */
+static bool has_words(const char *text, const char *name)
+{
+	size_t n = strlen(name);
+	for (const char *at = text; (at = strcasestr(at, name)); at++) {
+		bool begins = at == text || !isalnum((unsigned char)at[-1]) || !isalnum((unsigned char)name[0]);
+		bool ends = !at[n] || !isalnum((unsigned char)at[n]) || !isalnum((unsigned char)name[n - 1]);
+		if (begins && ends && n > 1)
+			return true;
+	}
+	return false;
+}
+
 static bool is_found(const struct pen_device *dev)
 {
 	return dev && dev->state != PEN_DEVICE_UNPROBED;
@@ -47,8 +61,8 @@ int pen_device_resolve(struct pen_daemon *d, char *name, size_t n, struct pen_er
 			return 0;
 	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++) {
 		struct pen_device *dev = d->device[i];
-		bool by_model = is_found(dev) && strcasestr(dev->model, name);
-		if (by_model || (is_found(dev) && strcasestr(dev->key, name)))
+		bool by_model = is_found(dev) && has_words(dev->model, name);
+		if (by_model || (is_found(dev) && has_words(dev->key, name)))
 			note(&m, dev, by_model);
 	}
 	if (!m.first)

@@ -280,7 +280,7 @@ def two_cards(probe, *models):
 
 
 def test_part_of_a_name():
-    """--device takes a part of a model or key that is one device's."""
+    """--device takes whole words of a model or key that are one device's; nobody drains a card by a letter of it."""
     probe = Probe(api='opencl')
     two_cards(probe, ('cuda', 'Tesla T4'), ('cuda', 'Tesla T4'), ('opencl', 'NVIDIA A30'))
     with Daemon('--probe', probe.path) as node:
@@ -294,7 +294,11 @@ def test_part_of_a_name():
             assert r.returncode == 125 and all(w in r.stderr for w in (*words, 'say which one')), r
         r = cli(node, 'run', '--device', 'H100', '--', 'true')
         assert r.returncode == 125 and "'H100' is not known here" in r.stderr, r
-        assert cli(node, 'device', 'drain', 'a30').returncode == 0
+        for name in ('3', 'A', '30', 'NVID', '2:0'):
+            r = cli(node, 'device', 'drain', name)
+            assert r.returncode == 5 and f"there is no '{name}'" in r.stderr, (name, r)
+        r = cli(node, 'device', 'drain', 'a30')
+        assert r.returncode == 0 and r.stdout == 'pci:0000:02:00.0 is drained, and nobody is on it\n', r
         assert [d['state'] for d in node.get('/v1/devices')['devices']] == ['ok', 'ok', 'drained']
     subprocess.run(['rm', '-r', probe.dir], check=True)
 
