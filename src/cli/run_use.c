@@ -8,6 +8,7 @@
 #include <string.h>
 
 #define COMMANDS_FEW 100
+#define WATCH_STARTS_NS (10 * PEN_S)   /* a daemon that was just started has its first reading by then */
 
 /* Rounded up to what a person would write: the next multiple of a sixteenth of the power of two below. */
 static uint64_t round_up_nicely(uint64_t bytes)
@@ -63,9 +64,31 @@ static uint64_t print_refused(const json_t *dev, uint64_t device_bytes)
 	return bytes;
 }
 
-static void print_device_use(const struct pen_run *run, const json_t *dev, uint64_t device_bytes, uint64_t wall_ns)
+static bool has_api(const json_t *device, const char *name)
+{
+	size_t i;
+	json_t *api;
+	json_array_foreach(json_object_get(device, "apis"), i, api)
+		if (!strcmp(pen_json_str(api, "name"), name))
+			return true;
+	return false;
+}
+
+/*
+ * Contexts count against a limit, but the audit sees them only after some readings. Until then the memory that was used is not what
+ * a limit must hold, and a limit made of it would refuse the program's first allocation.
+ */
+static bool misses_contexts(const json_t *dev, const json_t *device, uint64_t wall_ns)
+{
+	if (pen_json_int(dev, "mem_overhead_peak_bytes"))
+		return false;
+	return json_is_object(json_object_get(device, "audit")) || (has_api(device, "cuda") && wall_ns < WATCH_STARTS_NS);
+}
+
+static void print_device_use(const struct pen_run *run, const json_t *dev, const json_t *device, uint64_t wall_ns)
 {
 	char used[32], limit[32], busy[32], p99[32], fit_mem[32];
+	uint64_t device_bytes = (uint64_t)pen_json_int(device, "mem_bytes");
 	uint64_t peak = (uint64_t)pen_json_int(dev, "mem_peak_bytes"), beside = (uint64_t)pen_json_int(dev, "mem_overhead_peak_bytes");
 	uint64_t device_ns = (uint64_t)pen_json_int(dev, "device_ns");
 	const json_t *response = json_object_get(dev, "response");
@@ -100,13 +123,20 @@ static void print_device_use(const struct pen_run *run, const json_t *dev, uint6
 	uint64_t fit = round_up_nicely(PEN_MAX(peak + peak / 10, refused) + beside + !peak);
 	if (device_bytes)
 		fit = PEN_MIN(fit, device_bytes);
-	fprintf(stderr, _("penstock: a contract for as much: --memory %s --compute %u%%.."), limit_text(fit_mem, sizeof(fit_mem), fit), pct);
+	bool missed = misses_contexts(dev, device, wall_ns);
+	if (missed)
+		fprintf(stderr, _("penstock: a contract for as much: --compute %u%%.."), pct);
+	else
+		fprintf(stderr, _("penstock: a contract for as much: --memory %s --compute %u%%.."), limit_text(fit_mem, sizeof(fit_mem), fit), pct);
 	if (run->contract.cls == PEN_CLASS_LATENCY && !run->contract.sla_ns && p99_ns) {
 		char sla[32];
 		uint64_t target = p99_ns + p99_ns / 4;
 		fprintf(stderr, " --sla %s", pen_format_duration(sla, sizeof(sla), target - target % (10 * PEN_US)));
 	}
 	fputc('\n', stderr);
+	if (missed)
+		fputs(_("penstock: it was too short for the memory of its contexts to be seen, which a limit must hold too; a run of some seconds "
+			"shows the --memory that it needs\n"), stderr);
 }
 
 static const json_t *device_named(const json_t *devices, const char *key)
@@ -119,16 +149,21 @@ static const json_t *device_named(const json_t *devices, const char *key)
 	return NULL;
 }
 
+static bool is_usable(const json_t *dev)
+{
+	const char *state = pen_json_str(dev, "state");
+	return strcmp(state, "lost") && strcmp(state, "drained");
+}
+
 /* Has @dev an interface that none of the promised devices has? */
 static bool offers_more(const json_t *dev, const json_t *devices, const json_t *held)
 {
-	size_t i, k, l;
-	json_t *api, *key, *theirs;
+	size_t i, k;
+	json_t *api, *key;
 	json_array_foreach(json_object_get(dev, "apis"), i, api) {
 		bool known = false;
 		json_array_foreach(held, k, key)
-			json_array_foreach(json_object_get(device_named(devices, json_string_value(key)), "apis"), l, theirs)
-				known |= !strcmp(pen_json_str(theirs, "name"), pen_json_str(api, "name"));
+			known |= has_api(device_named(devices, json_string_value(key)), pen_json_str(api, "name"));
 		if (!known)
 			return true;
 	}
@@ -148,7 +183,7 @@ static void print_unused(const struct pen_run *run, const json_t *tenant, const 
 	bool told = false;
 	fprintf(stderr, _("penstock: %s used no device\n"), run->contract.name);
 	json_array_foreach(devices, k, dev) {
-		if (!json_array_size(held) || !offers_more(dev, devices, held))
+		if (!json_array_size(held) || !is_usable(dev) || !offers_more(dev, devices, held))
 			continue;
 		json_array_foreach(held, i, key)
 			if (!told)
@@ -171,7 +206,6 @@ void pen_run_print_use(const struct pen_run *run, const json_t *tenant)
 	if (json_array_size(used) == 0)
 		print_unused(run, tenant, json_object_get(node, "devices"));
 	json_array_foreach(used, i, dev)
-		print_device_use(run, dev, (uint64_t)pen_json_int(device_named(json_object_get(node, "devices"), pen_json_str(dev, "key")),
-								  "mem_bytes"), wall);
+		print_device_use(run, dev, device_named(json_object_get(node, "devices"), pen_json_str(dev, "key")), wall);
 	json_decref(node);
 }

@@ -314,6 +314,9 @@ def test_promised_another_device():
         assert 'it was promised pci:0000:00:00.0 (cuda)' in r.stderr and "NVIDIA A30 (opencl); for that: --device 'pci:0000:01:00.0'" in r.stderr, r
         r = cli(node, 'run', '--name', 'a', '--', 'true')
         assert r.stderr == 'penstock: a used no device\n', r
+        assert cli(node, 'device', 'drain', 'A30').returncode == 0
+        r = cli(node, 'run', '--name', 'a', '--device', 'T4', '--', 'true')
+        assert r.stderr == 'penstock: a used no device\n', r     # nor is one that nobody may use named
     subprocess.run(['rm', '-r', probe.dir], check=True)
 
 

@@ -157,6 +157,33 @@ def test_memory():
         assert 'beside it for contexts and modules' in p.stderr() and '2 allocations refused' in p.stderr(), p.stderr()
 
 
+def proposed(p):
+    return re.findall(r'a contract for as much: (.*)', p.stderr())
+
+
+def test_proposal():
+    """What `run` proposes lets the same program run: contexts are in it, and of a run that was too short to see them it names no memory."""
+    with Node(config='audit: {period: 1m}\n') as n:
+        p = n.run('p')
+        p.say('open', 0)
+        p.say(f'alloc {1 << 20}', 0)
+        p.say('spin 5 500', 0)
+        assert p.end() == 0
+        assert len(proposed(p)) == 1 and '--memory' not in proposed(p)[0] and 'too short' in p.stderr(), p.stderr()
+    with Node() as n:
+        p = n.run('p')
+        p.say('open', 0)
+        p.say(f'alloc {1 << 20}', 0)
+        wait_for(lambda: n.daemon.place('p')['mem_overhead_bytes'], 'the audit to see its context')
+        assert p.end() == 0
+        memory = re.findall(r'--memory (\S+)', proposed(p)[0])
+        assert len(memory) == 1 and 'too short' not in p.stderr(), p.stderr()
+        p = n.run('p', '--memory', memory[0])
+        p.say('open', 0)
+        wait_for(lambda: n.daemon.place('p')['mem_overhead_bytes'], 'the audit to see its context')
+        p.say(f'alloc {1 << 20}', 0)
+
+
 def test_unmanaged():
     """A program beside Penstock is seen, named, and its memory is not lent; one under it is not."""
     with Node() as n:
