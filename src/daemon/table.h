@@ -15,6 +15,7 @@
 #include "contract/config.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #define PEN_DAEMON_DEVICES 64
 
@@ -46,7 +47,8 @@ struct pen_table_tenant {
 	uint64_t mem_seen, mem_wish;         /* the word in its ledger; 0 if it need not be met */
 	uint64_t mem_next;                   /* limit to be */
 	const struct pen_terms_page *last_page;
-	struct pen_terms last;               /* published last on last_page */
+	uint64_t seats_version;              /* of the seats that were published there */
+	unsigned char last[offsetof(struct pen_terms, seat)];   /* and what stands before them */
 };
 
 struct pen_table_seat {
@@ -79,6 +81,8 @@ struct pen_table_device {
 	/* tick's own */
 	unsigned mem_turn;                   /* who is the first to get what is left */
 	bool lends;                          /* past pen_table.lend_after_ns */
+	uint64_t seats_version;              /* of last_seat; 0 = none yet */
+	struct pen_seat_terms last_seat[PEN_SEATS];
 };
 
 struct pen_table {

@@ -17,6 +17,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -201,9 +202,21 @@ static void write_own(const struct pen_table_device *dev, const struct pen_table
 	v->flags |= (p->exclusive ? PEN_TERMS_EXCLUSIVE : 0) | (p->held ? PEN_TERMS_HOLD : 0);
 }
 
+#define OWN_PART offsetof(struct pen_terms, seat)   /* before the seats, which are the same for all */
+
+/* The seats are most of the terms and seldom change: looked at once for the device, and not once for each tenant. */
+static void note_seats(struct pen_table_device *dev, const struct pen_terms *common)
+{
+	if (dev->seats_version && !memcmp(dev->last_seat, common->seat, sizeof(dev->last_seat)))
+		return;
+	memcpy(dev->last_seat, common->seat, sizeof(dev->last_seat));
+	dev->seats_version++;
+}
+
 static void publish(struct pen_table_device *dev, struct scratch *s, uint64_t lease_until_ns)
 {
 	write_common(dev, &s->in, &s->out, &s->common);
+	note_seats(dev, &s->common);
 	for (uint32_t i = 0; i < s->out.ntenants; i++) {
 		const struct pen_policy_terms *p = &s->out.tenant[i];
 		if (p->slot >= PEN_TENANT_SLOTS)
@@ -211,11 +224,13 @@ static void publish(struct pen_table_device *dev, struct scratch *s, uint64_t le
 		struct pen_table_tenant *t = &dev->tenant[p->slot];
 		t->rank = p->rank;
 		t->entitled_ppm = p->entitled_ppm;
-		memcpy(&s->terms, &s->common, sizeof(s->terms));
+		memcpy(&s->terms, &s->common, OWN_PART);
 		write_own(dev, t, p, &s->terms);
-		if (t->last_page != t->terms || memcmp(&t->last, &s->terms, sizeof(t->last)) != 0) {
-			memcpy(&t->last, &s->terms, sizeof(t->last));
+		if (t->last_page != t->terms || t->seats_version != dev->seats_version || memcmp(t->last, &s->terms, OWN_PART) != 0) {
+			memcpy(s->terms.seat, s->common.seat, sizeof(s->terms.seat));
+			memcpy(t->last, &s->terms, OWN_PART);
 			t->last_page = t->terms;
+			t->seats_version = dev->seats_version;
 			pen_terms_publish(t->terms, &s->terms);
 			dev->changes++;
 		}
