@@ -263,6 +263,7 @@ static int allocate(struct alloc *a)
 			fprintf(stderr, _("penstock: contract %s stands; 'penstock end %s' ends it\n"), pen_json_str(tenant, "name"),
 				pen_json_str(tenant, "name"));
 	}
+	pen_cli_tell_unstored(tenant, pen_json_str(tenant, "name"));
 	json_decref(tenant);
 	return code;
 }

@@ -154,6 +154,8 @@ json_t *pen_cli_get(struct pen_cli *cli, const char *path, int *ret_code);
 json_t *pen_cli_get_tenant(struct pen_cli *cli, const char *name, const char *rest, int *ret_code);
 /* Prints @answer as -o json asks. Return: true if that is all there is to print. */
 bool pen_cli_print_json(const struct pen_cli *cli, const json_t *answer);
+/* Of what a request made or changed, of a contract or device @name: a line on stderr if the daemon could not write it. */
+void pen_cli_tell_unstored(const json_t *answer, const char *name);
 /* Calls @once every watch interval, or once. Return: its first exit code that is not 0, or 0. */
 int pen_cli_watch(struct pen_cli *cli, int (*once)(struct pen_cli *cli, void *arg), void *arg);
 /* Prints "penstock CMD: text" and, for usage errors, where help is. Return: @code. */

@@ -183,6 +183,19 @@ static void check_layer(struct doctor *d)
 		pen_doctor_report(d, "libc", BAD, _("a system with glibc 2.28 or newer"), "glibc %s", version);
 }
 
+/* A daemon of the version before says nothing about it. */
+static void check_store(struct doctor *d, const json_t *version)
+{
+	const json_t *store = json_object_get(version, "store"), *ok = json_object_get(store, "ok");
+	if (json_is_true(ok))
+		pen_doctor_report(d, "store", OK, NULL, _("contracts are on disk"));
+	else if (json_is_false(ok))
+		pen_doctor_report(d, "store", BAD,
+				  json_is_true(json_object_get(store, "open")) ? _("make room, or the directory writable: the daemon tries again by itself") :
+				  _("mend the directory (state_dir), then restart the daemon: programs go on meanwhile"),
+				  _("contracts and drains cannot be written, new ones are lost if the daemon ends: %s"), pen_json_str(store, "error"));
+}
+
 static void check_daemon(struct doctor *d, const struct pen_cli *cli)
 {
 	char sock[PATH_MAX];
@@ -200,6 +213,7 @@ static void check_daemon(struct doctor *d, const struct pen_cli *cli)
 			       _("the daemon's tick has no raised priority: on a full machine its decisions come late"));
 		else if (*sched)
 			pen_doctor_report(d, "scheduling", OK, NULL, _("the daemon's tick runs as %s"), sched);
+		check_store(d, version);
 	} else if (access(sock, F_OK) == 0 && access(sock, R_OK | W_OK) < 0) {
 		pen_doctor_report(d, "daemon", BAD, _("join its group: sudo usermod -aG penstock $USER, then log in again"),
 		       _("%s exists but you may not use it"), sock);

@@ -105,6 +105,8 @@ static int drain(const struct pen_cli *cli, const char *device, bool wait)
 		size_t left = count(answer, true);
 		if (r == 200 && (!told || !left))
 			tell_drained(cli, answer, device, wait && left);
+		if (r == 200 && !told)
+			pen_cli_tell_unstored(answer, device);
 		json_decref(answer);
 		if (r != 200)
 			return pen_client_exit("device", r, &err);
@@ -151,6 +153,7 @@ static int undrain(const struct pen_cli *cli, const char *device)
 		printf(_("%s is not drained any more, but lost; when it has been reset: penstock config reload\n"), key_of(answer, device));
 	else if (r == 200)
 		printf(_("%s is in use\n"), key_of(answer, device));
+	pen_cli_tell_unstored(answer, device);
 	json_decref(answer);
 	return r == 200 ? PEN_EXIT_OK : pen_client_exit("device", r, &err);
 }

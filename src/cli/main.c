@@ -211,6 +211,13 @@ int pen_cli_arguments(struct pen_cli *cli, int argc, char **argv)
 	return left;
 }
 
+void pen_cli_tell_unstored(const json_t *answer, const char *name)
+{
+	const char *why = pen_json_str(answer, "not_stored_because");
+	if (*why)
+		fprintf(stderr, _("penstock: %s stands, but is not on disk: %s; it is lost if the daemon ends\n"), name, why);
+}
+
 bool pen_cli_print_json(const struct pen_cli *cli, const json_t *answer)
 {
 	if (cli->output != PEN_OUT_JSON)

@@ -59,6 +59,8 @@ static int send_set(struct pen_cli *cli, const char *name, json_t *set, bool for
 	/* Where to run is decided when a queue is made; all else holds from the next command on. */
 	if (code == PEN_EXIT_OK && !pen_cli_print_json(cli, answer) && !cli->quiet && json_object_get(set, "units"))
 		puts(_("units: holds for queues and programs that begin from now on; those that there are stay where they are"));
+	if (code == PEN_EXIT_OK)
+		pen_cli_tell_unstored(answer, name);
 	json_decref(body);
 	json_decref(answer);
 	return code;

@@ -3,6 +3,7 @@
 
 #include "base/auto.h"
 #include "contract/text.h"
+#include "daemon/store.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -129,6 +130,23 @@ static const struct route *find_route(struct pen_api_call *call, bool *ret_path_
 			return &routes[i];
 	}
 	return NULL;
+}
+
+void pen_api_stores(struct pen_api_call *call)
+{
+	call->stores = true;
+	call->store_mark = call->d->store ? pen_store_mark(call->d->store) : 0;
+}
+
+void pen_api_stored(struct pen_api_call *call, const char *why)
+{
+	char text[PEN_ERR_TEXT];
+	json_object_set_new(call->answer, "stored", json_boolean(!why));
+	if (!why)
+		return;
+	snprintf(text, sizeof(text), "%s", why);
+	pen_text_clean(text);   /* of the system, with a path */
+	json_object_set_new(call->answer, "not_stored_because", json_string(text));
 }
 
 bool pen_api_needs_devices(const struct pen_api_call *call)

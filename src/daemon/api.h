@@ -26,6 +26,8 @@ struct pen_api_call {
 	char name[PEN_NAME_MAX + 1];   /* of the tenant in the path */
 	struct pen_tenant *tenant;
 	json_t *json;                  /* the body, an object; NULL for GET and DELETE */
+	bool stores;                   /* it made or changed what has to outlive the daemon: the answer says whether it is on disk */
+	uint64_t store_mark;           /* store.h */
 	/* the answer */
 	int status;
 	json_t *answer;
@@ -35,6 +37,8 @@ struct pen_api_call {
 
 void pen_api_run(struct pen_api_call *call);
 void pen_api_finish(struct pen_api_call *call);
+/* "stored" of the answer; @why: NULL, or why it is not. */
+void pen_api_stored(struct pen_api_call *call, const char *why);
 /* Does the call need to know the devices, and so wait for the probe? */
 bool pen_api_needs_devices(const struct pen_api_call *call);
 
@@ -44,6 +48,7 @@ int pen_api_error(struct pen_api_call *call, int status, const char *code, const
 /* From a negative errno with its text; names the field and what is allowed if the text begins with one. */
 int pen_api_refuse(struct pen_api_call *call, int r, const struct pen_err *err);
 int pen_api_answer(struct pen_api_call *call, int status, json_t *object);   /* takes the reference; adds the schema */
+void pen_api_stores(struct pen_api_call *call);   /* the answer waits a moment for the disk */
 uint64_t pen_api_query_u64(const struct pen_api_call *call, const char *key, uint64_t deflt);
 
 json_t *pen_api_tenant_json(struct pen_daemon *d, const struct pen_tenant *t);

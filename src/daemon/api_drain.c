@@ -36,6 +36,7 @@ static int device_of(struct pen_api_call *call, struct pen_device **ret_dev)
 
 static int answer(struct pen_api_call *call, const struct pen_device *dev)
 {
+	pen_api_stores(call);
 	return pen_api_answer(call, 200, json_pack("{s:o, s:o}", "device", pen_api_device_json(call->d, dev), "holders",
 						   pen_drain_holders(call->d, dev)));
 }
@@ -55,8 +56,10 @@ int pen_api_device_undrain(struct pen_api_call *call)
 	const char *name;
 	if (name_of(call, &name) < 0)
 		return 0;
-	if (!pen_device_find(call->d, name) && pen_drain_end(call->d, name) == 0)   /* one that is not there at the moment */
+	if (!pen_device_find(call->d, name) && pen_drain_end(call->d, name) == 0) {   /* one that is not there at the moment */
+		pen_api_stores(call);
 		return pen_api_answer(call, 200, json_pack("{s:n, s:[]}", "device", "holders"));
+	}
 	if (device_of(call, &dev) < 0)
 		return 0;
 	pen_drain_end(call->d, dev->key);

@@ -13,12 +13,16 @@
 static json_t *store_json(struct pen_daemon *d)
 {
 	struct pen_store_stats s = { 0 };
-	if (!d->store)
-		return json_null();
-	pen_store_stats(d->store, &s);
-	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:i, s:b}", "written", pen_json_u64(s.written), "dropped",
+	pen_store_stats(d, &s);
+	json_t *o = json_pack("{s:o, s:o, s:o, s:o, s:o, s:i, s:b}", "written", pen_json_u64(s.written), "dropped",
 			 pen_json_u64(s.dropped), "left_out", pen_json_u64(s.left_out), "errors", pen_json_u64(s.errors), "bytes", pen_json_u64(s.bytes), "queued",
 			 (int)s.queued, "stalled", s.stalled);
+	bool fails = s.failing_since > 0;
+	json_object_set_new(o, "ok", json_boolean(!fails));
+	json_object_set_new(o, "open", json_boolean(d->store));
+	json_object_set_new(o, "failing_since", fails ? json_real(s.failing_since) : json_null());
+	json_object_set_new(o, "error", fails ? json_string(s.why) : json_null());
+	return o;
 }
 
 int pen_api_version(struct pen_api_call *call)

@@ -86,6 +86,8 @@ static int create(struct pen_api_call *call)
 	int r = pen_tenant_create(call->d, &n, &t, &err);
 	if (r < 0)
 		return pen_api_refuse(call, r, &err);
+	if (!number)   /* what `penstock run` makes ends with its program in any case: it need not wait for a disk */
+		pen_api_stores(call);
 	json_t *o = pen_api_tenant_json(call->d, t);
 	if (t->state == PEN_TENANT_WAITING)
 		json_object_set_new(o, "waits_because", json_string(err.text));
@@ -114,6 +116,7 @@ int pen_api_tenant_change(struct pen_api_call *call)
 	int r = pen_tenant_change(call->d, call->tenant, &c, json_is_true(force), &err);
 	if (r < 0)
 		return pen_api_refuse(call, r, &err);
+	pen_api_stores(call);
 	return pen_api_answer(call, 200, pen_api_tenant_json(call->d, call->tenant));
 }
 

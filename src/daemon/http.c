@@ -7,6 +7,7 @@
 #include "daemon/api.h"
 #include "daemon/http_conns.h"
 #include "daemon/http_pack.h"
+#include "daemon/http_stored.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -83,6 +84,7 @@ struct pen_http {
 	bool has_group;
 	struct pen_conns conns;
 	struct event *look_ev;
+	struct pen_stored stored;
 };
 
 static struct pen_http *opened;   /* for the one callback whose argument is not ours */
@@ -134,7 +136,7 @@ static void identify(const struct door *door, struct evhttp_request *req, struct
 
 /* ---- answers ------------------------------------------------------------------------------------------------------------ */
 
-static void send_answer(struct evhttp_request *req, struct pen_api_call *call)
+void pen_http_send(struct evhttp_request *req, struct pen_api_call *call)
 {
 	struct evbuffer *out = evhttp_request_get_output_buffer(req);
 	struct evkeyvalq *headers = evhttp_request_get_output_headers(req);
@@ -181,14 +183,15 @@ static void run_request(const struct door *door, struct evhttp_request *req)
 	struct pen_api_call call;
 	fill_call(door, req, &call);
 	pen_api_run(&call);
-	send_answer(req, &call);
+	if (pen_http_stored_wait(&door->d->http->stored, req, &call))
+		return;
+	pen_http_send(req, &call);
 	pen_api_finish(&call);
 }
 
 /* ---- streams -------------------------------------------------------------------------------------------------------------- */
 
-/* A request whose caller hung up was taken off its connection and is ours; one that is still on it goes with it. */
-static void free_orphan(struct evhttp_request *req)
+void pen_http_free_orphan(struct evhttp_request *req)
 {
 	if (!evhttp_request_get_connection(req))
 		evhttp_request_free(req);
@@ -199,7 +202,7 @@ static void stream_closed(struct evhttp_connection *conn, void *arg)
 	struct stream *s = arg;
 	struct pen_http *h = s->d->http;
 	(void)conn;
-	free_orphan(s->req);
+	pen_http_free_orphan(s->req);
 	DL_DELETE(h->streams, s);
 	s->door->n_streams--;
 	free(s);
@@ -270,7 +273,7 @@ static void parked_closed(struct evhttp_connection *conn, void *arg)
 {
 	struct parked *p = arg;
 	(void)conn;
-	free_orphan(p->req);
+	pen_http_free_orphan(p->req);
 	DL_DELETE(p->queue->first, p);
 	p->queue->n--;
 	free(p);
@@ -574,7 +577,10 @@ int pen_http_open(struct pen_daemon *d, struct pen_err *err)
 	h->turn_ev = evtimer_new(d->base, on_turn, h);
 	if (!h->look_ev || !h->turn_ev)
 		return pen_err_sys(err, -ENOMEM, "http");
-	int r = open_control(d, err);
+	int r = pen_http_stored_open(&h->stored, d);
+	if (r < 0)
+		return pen_err_sys(err, r, "http");
+	r = open_control(d, err);
 	if (r < 0)
 		return r;
 	/* A port that is taken must not keep tenants from being served. */
@@ -597,6 +603,7 @@ void pen_http_close(struct pen_daemon *d)
 	for (size_t i = 0; i < PEN_ARRAY_LEN(evs); i++)
 		if (evs[i])
 			event_free(evs[i]);
+	pen_http_stored_free(&h->stored);
 	pen_conns_finish(&h->conns);
 	opened = d->http = NULL;
 	free(h);

@@ -203,8 +203,10 @@ static int start(struct pen_daemon *d, struct pen_err *err)
 	int r = prepare(d, err);
 	if (r < 0)
 		return r;
-	if (make_dirs(d->cfg.state_dir, 0700, &soft) < 0 || pen_store_open(d, &soft) < 0)
+	if (make_dirs(d->cfg.state_dir, 0700, &soft) < 0 || pen_store_open(d, &soft) < 0) {
+		snprintf(d->store_why, sizeof(d->store_why), "%s", soft.text);
 		pen_event(d, PEN_EVENT_ALERT, NULL, NULL, "runs without a database: %s", soft.text);
+	}
 	r = pen_tick_start(d, err);
 	if (r == 0)
 		r = pen_http_open(d, err);

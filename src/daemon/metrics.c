@@ -215,8 +215,7 @@ static void put_daemon(const struct out *o)
 	const struct pen_table *t = o->d->table;
 	struct pen_store_stats s = { 0 };
 	struct pen_watch_status w;
-	if (o->d->store)
-		pen_store_stats(o->d->store, &s);
+	pen_store_stats(o->d, &s);
 	const struct {
 		const char *name, *type, *help;
 		double v;
@@ -230,7 +229,9 @@ static void put_daemon(const struct out *o)
 		{ "store_rows_written_total", "counter", "rows written to the database", (double)s.written },
 		{ "store_rows_dropped_total", "counter", "rows dropped because the disk did not follow", (double)s.dropped },
 		{ "store_events_left_out_total", "counter", "events of a flood that were not written to the database", (double)s.left_out },
-		{ "store_errors_total", "counter", "failed transactions", (double)s.errors },
+		{ "store_errors_total", "counter", "failed transactions, or 1: the database could not be opened", (double)s.errors },
+		{ "store_ok", "gauge", "1: what was last told to the database is on disk; 0: it could not be written, or there is none",
+		  s.failing_since > 0 ? 0 : 1 },
 		{ "store_bytes", "gauge", "size of the database with its log", (double)s.bytes },
 	};
 	for (size_t i = 0; i < PEN_ARRAY_LEN(m); i++) {

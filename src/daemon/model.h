@@ -235,6 +235,7 @@ struct pen_daemon {
 	uint64_t adopt_until_ns;               /* after a start: old clients may come back */
 	struct pen_events *events;
 	struct pen_store *store;
+	char store_why[PEN_ERR_TEXT];          /* there is none */
 	struct pen_http *http;
 	struct pen_probe *probe;
 	uint64_t probe_again_ns, probe_wait_ns;   /* when discovery is tried again, 0 = not; how long it waited for that */

@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -40,6 +41,10 @@ struct pen_store {
 	uint64_t events_ns;             /* when the events written so far are paid off */
 	uint64_t busy_since_ns;         /* of the transaction under way, 0 = none */
 	uint32_t writing;               /* in it */
+	uint64_t seq, mark;             /* of the newest op; of the newest that somebody asks about */
+	uint64_t written_seq, failed_seq;   /* up to here it is on disk; up to here it was not when last tried */
+	bool asked;                     /* somebody waits for told_fd */
+	int told_fd;
 	/* the thread's own */
 	struct pen_db db;
 };
@@ -126,6 +131,9 @@ static void put(struct pen_store *s, struct pen_store_op *op)
 			pthread_cond_signal(&s->wake);
 		}
 	}
+	op->seq = ++s->seq;
+	if (op->kind == PEN_OP_TENANT || op->kind == PEN_OP_GONE || op->kind == PEN_OP_DRAIN)
+		s->mark = op->seq;
 	DL_APPEND(s->ops, op);
 	pthread_mutex_unlock(&s->lock);
 }
@@ -313,8 +321,14 @@ void pen_store_limits(struct pen_store *s, uint32_t retention_days, uint64_t max
 	pthread_mutex_unlock(&s->lock);
 }
 
-void pen_store_stats(struct pen_store *s, struct pen_store_stats *ret)
+void pen_store_stats(const struct pen_daemon *d, struct pen_store_stats *ret)
 {
+	struct pen_store *s = d->store;
+	if (!s) {
+		*ret = (struct pen_store_stats){ .errors = 1, .errors_now = 1, .failing_since = d->started };
+		snprintf(ret->why, sizeof(ret->why), "%s", d->store_why);
+		return;
+	}
 	pthread_mutex_lock(&s->lock);
 	*ret = s->stats;
 	ret->queued = s->writing;   /* not on disk yet either */
@@ -323,6 +337,32 @@ void pen_store_stats(struct pen_store *s, struct pen_store_stats *ret)
 		ret->queued++;
 	ret->stalled = s->busy_since_ns && pen_mono_ns() - s->busy_since_ns > PEN_S;
 	pthread_mutex_unlock(&s->lock);
+}
+
+uint64_t pen_store_mark(struct pen_store *s)
+{
+	pthread_mutex_lock(&s->lock);
+	uint64_t mark = s->mark;
+	pthread_mutex_unlock(&s->lock);
+	return mark;
+}
+
+enum pen_store_fate pen_store_fate(struct pen_store *s, uint64_t mark)
+{
+	uint64_t drained;
+	if (read(s->told_fd, &drained, sizeof(drained)) < 0 && errno != EAGAIN)
+		pen_log(PEN_LOG_WARN, "store: eventfd: %s", strerror(errno));
+	pthread_mutex_lock(&s->lock);
+	enum pen_store_fate fate = s->written_seq >= mark ? PEN_STORE_WRITTEN :
+				   s->stats.errors_now && s->failed_seq >= mark ? PEN_STORE_FAILED : PEN_STORE_PENDING;
+	s->asked |= fate == PEN_STORE_PENDING;
+	pthread_mutex_unlock(&s->lock);
+	return fate;
+}
+
+int pen_store_fd(const struct pen_store *s)
+{
+	return s->told_fd;
 }
 
 /* ---- the thread ------------------------------------------------------------------------------------------------------ */
@@ -376,6 +416,13 @@ static void free_batch(struct pen_store_op *batch)
 		free(op);
 }
 
+/* With the lock held. */
+static void tell_asker(struct pen_store *s)
+{
+	if (s->asked && write(s->told_fd, &(uint64_t){ 1 }, sizeof(uint64_t)) > 0)
+		s->asked = false;
+}
+
 /* One transaction, without the lock. Return: 0; negative errno: the batch is back in the queue. */
 static int write_batch(struct pen_store *s, struct pen_store_op *batch)
 {
@@ -383,6 +430,7 @@ static int write_batch(struct pen_store *s, struct pen_store_op *batch)
 	struct pen_store_op *op;
 	DL_FOREACH(batch, op)
 		n++;
+	uint64_t last = batch->prev->seq;   /* utlist: the head's prev is the tail */
 	s->busy_since_ns = pen_mono_ns();
 	s->writing = n;
 	pthread_mutex_unlock(&s->lock);
@@ -397,13 +445,21 @@ static int write_batch(struct pen_store *s, struct pen_store_op *batch)
 		if (s->stats.errors_now)
 			pen_log(PEN_LOG_INFO, "store: writes again");
 		s->stats.errors_now = 0;
+		s->stats.failing_since = 0;
+		s->written_seq = last;
+		tell_asker(s);
 		s->stats.written += n;
 		free_batch(batch);
 		return 0;
 	}
 	s->stats.errors++;
-	if (!s->stats.errors_now++)   /* once: a full disk would fill the log as well */
+	if (!s->stats.errors_now++) {   /* once: a full disk would fill the log as well */
+		s->stats.failing_since = pen_unix_now();
 		pen_log(PEN_LOG_ERROR, "store: %s; it is tried again", err.text);
+	}
+	snprintf(s->stats.why, sizeof(s->stats.why), "%s", err.text);
+	s->failed_seq = s->seq;   /* what came meanwhile waits for the next try */
+	tell_asker(s);
 	put_back(s, batch);
 	return r;
 }
@@ -447,12 +503,18 @@ int pen_store_open(struct pen_daemon *d, struct pen_err *err)
 	struct pen_store *s = calloc(1, sizeof(*s));
 	if (!s)
 		return pen_err_sys(err, -ENOMEM, "store");
+	s->told_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (s->told_fd < 0) {
+		free(s);
+		return pen_err_sys(err, -errno, "store");
+	}
 	char path[PEN_CONFIG_PATH_MAX + 32];
 	snprintf(path, sizeof(path), "%s/penstock.db", d->cfg.state_dir);
 	char aside[PEN_CONFIG_PATH_MAX + 80] = "";
 	memcpy(s->db.boot, d->boot, sizeof(s->db.boot));
 	int r = pen_db_open(&s->db, path, aside, sizeof(aside), err);
 	if (r < 0) {
+		close(s->told_fd);
 		free(s);
 		return r;
 	}
@@ -474,6 +536,7 @@ int pen_store_open(struct pen_daemon *d, struct pen_err *err)
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (r < 0) {
 		pen_db_close(&s->db);
+		close(s->told_fd);
 		free(s);
 		return pen_err_sys(err, r, "store thread");
 	}
@@ -507,5 +570,6 @@ void pen_store_close(struct pen_daemon *d)
 	pen_db_close(&s->db);
 	pthread_mutex_destroy(&s->lock);
 	pthread_cond_destroy(&s->wake);
+	close(s->told_fd);
 	free(s);
 }

@@ -33,7 +33,11 @@ struct pen_store_stats {
 	uint64_t left_out;                          /* events of a flood, which were told and are not written */
 	unsigned queued;
 	bool stalled;                               /* the thread has been in one transaction for over a second */
+	double failing_since;                       /* Unix time; 0 = the last transaction was written */
+	char why[PEN_ERR_TEXT];                     /* it fails */
 };
+
+enum pen_store_fate { PEN_STORE_PENDING, PEN_STORE_WRITTEN, PEN_STORE_FAILED };
 
 /*
  * Opens, checks, restores what it holds into @d, starts the thread. A damaged file is kept aside as
@@ -56,6 +60,12 @@ void pen_store_undrain(struct pen_store *s, const char *key);
 void pen_store_event(struct pen_store *s, const struct pen_event_row *row);
 void pen_store_usage(struct pen_store *s, const struct pen_usage_row *row);
 void pen_store_limits(struct pen_store *s, uint32_t retention_days, uint64_t max_bytes);
-void pen_store_stats(struct pen_store *s, struct pen_store_stats *ret);
+void pen_store_stats(const struct pen_daemon *d, struct pen_store_stats *ret);   /* also of a daemon without a store */
+
+/* A name for the newest contract, or drain, that was put; 0: there was none. */
+uint64_t pen_store_mark(struct pen_store *s);
+/* What became of it, and of all before it. After PENDING pen_store_fd() is readable when that may have changed. */
+enum pen_store_fate pen_store_fate(struct pen_store *s, uint64_t mark);
+int pen_store_fd(const struct pen_store *s);   /* an eventfd; it remains the store's */
 
 #endif

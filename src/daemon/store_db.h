@@ -56,6 +56,7 @@ struct pen_store_op {
 		struct pen_event_row event;
 		struct pen_usage_row usage;
 	} u;
+	uint64_t seq;   /* the queue is in its order */
 	struct pen_store_op *prev, *next;
 };
 

@@ -16,6 +16,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 
 import fake
 from fake import Client, Daemon, wait_for
@@ -205,14 +206,43 @@ def fill(path):
                 assert e.errno == errno.ENOSPC, e
 
 
+def told_unwritable(d, why):
+    """Everybody who asks is told that nothing is written, and since when."""
+    store = d.get('/v1/version')['store']
+    assert not store['ok'] and store['error'] == why and abs(store['failing_since'] - time.time()) < 3600, store
+    text = d.request('GET', '/metrics')[1]
+    assert '\npenstock_store_ok 0\n' in text and '\npenstock_store_errors_total 0\n' not in text, text
+    cli = [os.environ['PENSTOCK'], '--socket', d.sock]
+    r = subprocess.run([*cli, 'doctor', '-o', 'json'], stdout=subprocess.PIPE, check=False)
+    found = [c for c in json.loads(r.stdout)['checks'] if c['id'] == 'store']
+    assert r.returncode and [c['status'] for c in found] == ['bad'] and why in found[0]['text'], found
+    assert why in command(d, 'alloc', '--name', 'by-command', '--memory', '1M', '--format', 'cdi')
+    assert why in command(d, 'set', 'by-command', 'memory=2M')
+    assert why in command(d, 'device', 'drain', fake.KEY)
+    assert why in command(d, 'device', 'undrain', fake.KEY)
+
+
+def command(d, *args):
+    """What it says beside its output."""
+    env = {**os.environ, 'LANG': 'C.UTF-8', 'LC_ALL': 'C.UTF-8'}
+    r = subprocess.run([os.environ['PENSTOCK'], '--socket', d.sock, *args], env=env, capture_output=True, text=True, check=True)
+    return ''.join(line for line in r.stderr.splitlines() if 'lost if the daemon ends' in line)
+
+
 def check_full(d, make_full, make_room):
     """On a disk that fills up: everything is served, nothing that was written is lost, and what was not is written once there is room."""
     c = Client(d.create('before', memory='64M')[1]['dir']).attach()
     settled(d)
     make_full()
-    for i in range(20):
-        assert d.create(f'full{i:02}', memory='1M')[0] == 201
-    assert d.request('PATCH', '/v1/tenants/before', {'set': {'memory': '80M'}})[0] == 200
+    answers = {f'full{i:02}': d.create(f'full{i:02}', memory='1M') for i in range(20)}
+    assert {status for status, _ in answers.values()} == {201}
+    status, changed = d.request('PATCH', '/v1/tenants/before', {'set': {'memory': '80M'}})
+    assert status == 200
+    drained = d.request('POST', '/v1/devices/drain', {'device': fake.KEY})[1]
+    for a in (changed, drained, answers['full19'][1]):          # what the log has room for yet may be there
+        assert a['stored'] is False and 'penstock.db' in a['not_stored_because'], a
+    d.request('POST', '/v1/devices/undrain', {'device': fake.KEY})
+    told_unwritable(d, drained['not_stored_because'])
     wait_for(lambda: d.get('/v1/version')['store']['errors'] > 2, 'attempts that fail')
     lease = c.lease()
     wait_for(lambda: c.lease() > lease, 'a lease')
@@ -222,11 +252,16 @@ def check_full(d, make_full, make_room):
     d.kill()
     d.start()                                                   # still full
     assert not glob.glob(d.state + '/*damaged*'), d.log()
-    assert d.tenant('before') and d.create('later')[0] == 201, d.log()
+    kept = {'before'} | {name for name, (_, a) in answers.items() if a['stored']}
+    assert kept <= {t['name'] for t in d.get('/v1/tenants')['tenants']}, (kept, d.log())
+    assert d.create('later')[0] == 201, d.log()
     make_room()
     settled(d)
-    assert d.create('after')[0] == 201
-    settled(d)
+    status, after = d.create('after')                            # on disk once it is answered: nothing is waited for
+    assert status == 201 and after['stored'] is True and 'not_stored_because' not in after, after
+    store = d.get('/v1/version')['store']
+    assert store['ok'] and store['error'] is None and store['failing_since'] is None, store
+    assert '\npenstock_store_ok 1\n' in d.request('GET', '/metrics')[1]
     d.kill()
     d.start()
     assert not glob.glob(d.state + '/*damaged*'), d.log()
@@ -266,6 +301,28 @@ def test_full_file_system():
     finally:
         for part in 'sr':
             subprocess.run(['umount', '-l', f'{where}/{part}'], check=False, capture_output=True)
+        shutil.rmtree(where, ignore_errors=True)
+
+
+def test_read_only():
+    """A state directory that has become read-only: what was there is there, and what is new is said to be lost."""
+    where = tempfile.mkdtemp(prefix='pd-')
+    try:
+        if not os.environ.get('PENSTOCK_OWN_MOUNTS') or not mount(where + '/s', '8m'):
+            print('   left out: nothing may be mounted here')
+            return
+        with Daemon(directory=where) as d:
+            Client(d.create('before', memory='64M')[1]['dir']).attach()
+            settled(d)
+            d.kill()
+            subprocess.run(['mount', '-o', 'remount,ro', d.state], check=True)
+            d.start()
+            assert d.tenant('before'), d.log()
+            a = d.create('new')[1]
+            assert a['stored'] is False, a
+            told_unwritable(d, a['not_stored_because'])
+    finally:
+        subprocess.run(['umount', '-l', f'{where}/s'], check=False, capture_output=True)
         shutil.rmtree(where, ignore_errors=True)
 
 

@@ -120,7 +120,12 @@ def test_truncated():
 def test_no_state_dir():
     """Without a place to write the daemon serves and says so."""
     with Daemon('--state-dir', '/proc/penstock') as d:
-        assert 'without a database' in d.wait_event('alert')['text']
+        why = d.wait_event('alert')['text']
+        assert 'without a database' in why
+        a, store = d.create('b')[1], d.get('/v1/version')['store']
+        assert a['stored'] is False and a['not_stored_because'] and why.endswith(a['not_stored_because']), (why, a)
+        assert not store['ok'] and not store['open'] and store['error'] == a['not_stored_because'] and store['failing_since'], store
+        assert '\npenstock_store_ok 0\n' in d.request('GET', '/metrics')[1]
         Client(d.create('a')[1]['dir']).attach()
 
 
