@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/units.h"
 #include "cli/run.h"
+#include "cli/target.h"
 
 #include <string.h>
 
@@ -130,13 +131,13 @@ static void print_device_use(const struct pen_run *run, const json_t *dev, const
 		fprintf(stderr, _("penstock: a contract for as much: --memory %s --compute %u%%.."), limit_text(fit_mem, sizeof(fit_mem), fit), pct);
 	if (run->contract.cls == PEN_CLASS_LATENCY && !run->contract.sla_ns && p99_ns) {
 		char sla[32];
-		uint64_t target = p99_ns + p99_ns / 4;
-		fprintf(stderr, " --sla %s", pen_format_duration(sla, sizeof(sla), target - target % (10 * PEN_US)));
+		fprintf(stderr, " --sla %s", pen_target_text(sla, sizeof(sla), p99_ns));
 	}
 	fputc('\n', stderr);
 	if (missed)
 		fputs(_("penstock: it was too short for the memory of its contexts to be seen, which a limit must hold too; a run of some seconds "
 			"shows the --memory that it needs\n"), stderr);
+	pen_target_tell(stderr, "penstock", dev, run->contract.sla_ns);
 }
 
 static const json_t *device_named(const json_t *devices, const char *key)

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/units.h"
 #include "cli/cli.h"
+#include "cli/target.h"
 
 #include <string.h>
 #include <time.h>
@@ -169,6 +170,17 @@ static json_t *add_up(const struct why *w)
 	return list;
 }
 
+/* Has a process of it a device? */
+static bool is_used(const json_t *tenant)
+{
+	size_t i;
+	json_t *dev;
+	json_array_foreach(json_object_get(tenant, "devices"), i, dev)
+		if (json_array_size(json_object_get(dev, "clients")))
+			return true;
+	return json_is_true(json_object_get(tenant, "waits_for_clients"));
+}
+
 static void print_sums(const struct why *w, const json_t *sums)
 {
 	size_t i;
@@ -188,8 +200,17 @@ static void print_sums(const struct why *w, const json_t *sums)
 			printf(_(" (mostly by %s)"), by);
 		putchar('\n');
 	}
+	if (!printed && !is_used(w->before) && !is_used(w->after)) {
+		printf(_("%s: no program uses this contract\n"), w->name);
+		return;
+	}
 	if (!printed)
 		printf(_("%s: nothing was held for %s\n"), w->name, span);
+	json_t *dev;
+	uint64_t target = 0;
+	if (pen_parse_duration(pen_json_str(json_object_get(w->after, "contract"), "sla"), &target) == 0)
+		json_array_foreach(json_object_get(w->after, "devices"), i, dev)
+			pen_target_tell(stdout, w->name, dev, target);
 }
 
 static void print_now(const struct why *w)
@@ -198,7 +219,7 @@ static void print_now(const struct why *w)
 	json_t *h;
 	json_t *holds = json_object_get(w->last, "holds");
 	if (json_array_size(holds) == 0 && !w->for_ns)
-		printf(_("%s: nothing is held at this moment\n"), w->name);
+		printf(is_used(w->after) ? _("%s: nothing is held at this moment\n") : _("%s: no program uses this contract\n"), w->name);
 	json_array_foreach(holds, i, h) {
 		char since[32], text[PEN_ERR_TEXT];
 		const char *by = pen_json_str(h, "by");

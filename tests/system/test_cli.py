@@ -346,6 +346,23 @@ def test_why_adds_up():
             assert cli(node, 'why', '--for', bad, 'a').returncode == 2
 
 
+def test_why_of_nobody():
+    with Daemon() as node:
+        node.create('a')
+        for flag in ('0s', '50ms'):
+            r = cli(node, 'why', '--for', flag, 'a')
+            assert r.stdout == 'a: no program uses this contract\n', r
+        Client(node.tenant('a')['dir']).attach()
+        assert 'nothing was held for' in cli(node, 'why', '--for', '50ms', 'a').stdout
+
+
+def test_target_without_its_class():
+    with Daemon() as node:
+        for args, says in ((('--sla', '20ms'), True), (('--sla', '20ms', '--class', 'latency', '--duty', '30%'), False), (('--class', 'normal'), False)):
+            r = cli(node, 'run', *args, '--', 'true')
+            assert r.returncode == 0 and ('--class latency lets' in r.stderr) == says, r
+
+
 def test_top():
     """A line a tenant, whatever the width, with its columns under their heads; in Chinese as well."""
     if not shutil.which('tmux'):

@@ -184,6 +184,24 @@ def test_proposal():
         p.say(f'alloc {1 << 20}', 0)
 
 
+def test_target_below_what_it_needs():
+    """A target that the program alone cannot keep is told as such, with one that it can, by `run` and by `why`."""
+    with Node() as n:
+        p = n.run('p', '--class', 'latency', '--duty', '30%', '--sla', '1us')
+        p.say('open', 0)
+        for _ in range(5):
+            p.say('spin 1 2000', 0)
+        text = n.penstock('why', '--for', '50ms', 'p')
+        assert 'the program alone takes longer' in text and '--sla ' in text, text
+        assert p.end() == 0
+        could = re.search(r'than its target of 1us.*could have --sla (\S+)', p.stderr())
+        assert could, p.stderr()
+        p = n.run('p', '--class', 'latency', '--duty', '30%', '--sla', '1h')
+        p.say('open', 0)
+        p.say('spin 1 2000', 0)
+        assert p.end() == 0 and 'alone takes longer' not in p.stderr(), p.stderr()
+
+
 def test_unmanaged():
     """A program beside Penstock is seen, named, and its memory is not lent; one under it is not."""
     with Node() as n:

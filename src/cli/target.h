@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef PEN_CLI_TARGET_H
+#define PEN_CLI_TARGET_H
+/* Latency targets that a program cannot keep, for run and why. Single-threaded. */
+#include <jansson.h>
+#include <stdint.h>
+#include <stdio.h>
+
+/* A target that is kept with @p99_ns, as one would type it. Return: @buf. */
+char *pen_target_text(char *buf, size_t n, uint64_t p99_ns);
+/*
+ * Of a tenant's device, as the daemon has it: says on @out that the program alone needs longer than its target, and which it could have,
+ * if most requests were above it and they were hardly held. The line begins with @who.
+ */
+void pen_target_tell(FILE *out, const char *who, const json_t *dev, uint64_t target_ns);
+
+#endif
