@@ -3,6 +3,7 @@
 
 #include "base/auto.h"
 #include "contract/text.h"
+#include "daemon/http.h"
 #include "daemon/store.h"
 
 #include <errno.h>
@@ -170,6 +171,16 @@ static int read_body(struct pen_api_call *call)
 	return 0;
 }
 
+static int deny(struct pen_api_call *call)
+{
+	char group[64];
+	if (!*pen_http_group(call->d, group, sizeof(group)))
+		return pen_api_error(call, 403, "denied", N_("only root and the owner of the daemon may change anything; 'group' in its configuration "
+							     "lets others"));
+	return pen_api_error(call, 403, "denied", N_("only root, the owner of the daemon and group %s may change anything; 'usermod -aG %s USER' puts "
+						     "USER in it, from the next login on"), group, group);
+}
+
 void pen_api_run(struct pen_api_call *call)
 {
 	bool known;
@@ -180,7 +191,7 @@ void pen_api_run(struct pen_api_call *call)
 	else if (!r)
 		pen_api_error(call, 404, "no-such-path", N_("there is no %.100s"), call->path);
 	else if (r->changes && !call->may_change)
-		pen_api_error(call, 403, "denied", N_("only root, the owner of the daemon and its group may change anything"));
+		deny(call);
 	if (!r || call->status)
 		return;
 	if (strchr(r->path, '*')) {

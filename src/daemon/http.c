@@ -114,6 +114,13 @@ static bool may_change(const struct pen_http *h, const struct ucred *cred)
 	return cred->uid == 0 || cred->uid == geteuid() || (h->has_group && in_group(cred, h->group));
 }
 
+const char *pen_http_group(const struct pen_daemon *d, char *buf, size_t n)
+{
+	struct group *g = d->http && d->http->has_group ? getgrgid(d->http->group) : NULL;
+	snprintf(buf, n, "%s", g ? g->gr_name : "");
+	return buf;
+}
+
 static int fd_of(struct evhttp_request *req)
 {
 	return bufferevent_getfd(evhttp_connection_get_bufferevent(evhttp_request_get_connection(req)));

@@ -13,5 +13,7 @@ void pen_http_close(struct pen_daemon *d);
 void pen_http_event(struct pen_daemon *d, const struct pen_event_row *row);   /* to the streams */
 void pen_http_second(struct pen_daemon *d);                                   /* tenants to the streams */
 void pen_http_unpark(struct pen_daemon *d);                                   /* requests that waited for the probe */
+/* The group whose members may change things. Return: @buf, "" if there is none. */
+const char *pen_http_group(const struct pen_daemon *d, char *buf, size_t n);
 
 #endif

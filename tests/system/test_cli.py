@@ -363,6 +363,22 @@ def test_target_without_its_class():
             assert r.returncode == 0 and ('--class latency lets' in r.stderr) == says, r
 
 
+def test_who_may_change_things():
+    """Who may not is told which group may, and how to come into it."""
+    if os.getuid() != 0:
+        print('   not root: nobody else to be')
+        return
+    for config, words in (('group: users\n', ('group users', "'usermod -aG users USER'")), ('group: none\n', ("'group' in its configuration",))):
+        with Daemon(config=config) as node:
+            os.chmod(node.dir, 0o755)
+            for lang in ('en', 'zh_CN'):
+                r = subprocess.run([PENSTOCK, 'run', '--', 'true'], env={**os.environ, 'PENSTOCK_SOCKET': node.sock, 'PENSTOCK_LANG': lang}, text=True,
+                                   capture_output=True, timeout=BOUND, check=False, user=65534, group=65534, extra_groups=[])
+                assert r.returncode == 125 and is_chinese(r.stderr) == (lang != 'en'), r
+                assert all(w in r.stderr for w in words) or lang != 'en', r
+                assert 'usermod -aG users' in r.stderr or 'none' in config, r
+
+
 def test_top():
     """A line a tenant, whatever the width, with its columns under their heads; in Chinese as well."""
     if not shutil.which('tmux'):
