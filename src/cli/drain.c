@@ -130,6 +130,8 @@ static int release(const struct pen_cli *cli, const char *device, bool wait)
 		if (released && !pen_cli_print_json(cli, answer))
 			printf(_("%s is released: its driver may be unloaded; afterwards: penstock device undrain %s\n"), key_of(answer, device),
 			       key_of(answer, device));
+		if (released)
+			pen_cli_tell_unstored(answer, device);
 		json_decref(answer);
 		if (released)
 			return PEN_EXIT_OK;

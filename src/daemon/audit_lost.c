@@ -51,17 +51,17 @@ static void lose(struct pen_daemon *d, struct pen_device *dev, bool by_code, con
 	}
 	dev->audit->lost_by_code = by_code;
 	set_state(d, dev, PEN_DEVICE_LOST);
-	pen_event(d, PEN_EVENT_DEVICE_LOST, NULL, dev, "lost: %s. No tenant is admitted to it%s", why,
+	pen_event(d, PEN_EVENT_DEVICE_LOST, NULL, dev, "%s is lost: %s. No tenant is admitted to it%s", dev->key, why,
 		  by_code ? "; when it has been reset: penstock config reload" : "");
 	for (unsigned i = 0; i < PEN_TENANT_SLOTS; i++)
 		if (dev->slot[i])
-			pen_event(d, PEN_EVENT_DEVICE_LOST, dev->slot[i]->tenant, dev, "its device is lost: its next command fails");
+			pen_event(d, PEN_EVENT_DEVICE_LOST, dev->slot[i]->tenant, dev, "%s is lost: its next command fails", dev->key);
 }
 
 static void find_again(struct pen_daemon *d, struct pen_device *dev)
 {
 	set_state(d, dev, PEN_DEVICE_OK);
-	pen_event(d, PEN_EVENT_DEVICE, NULL, dev, "is there again; programs that had it must be started anew");
+	pen_event(d, PEN_EVENT_DEVICE, NULL, dev, "%s is there again; programs that had it must be started anew", dev->key);
 	pen_tenant_admit_waiting(d);
 }
 

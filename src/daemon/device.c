@@ -157,7 +157,7 @@ int pen_device_learn(struct pen_daemon *d, const struct pen_device_facts *f, enu
 		pen_event(d, PEN_EVENT_DEVICE, NULL, dev, "%s%sdevice '%s' with %llu MiB, %u units", f->api, *f->api ? " " : "",
 			  dev->model, (unsigned long long)(dev->mem_bytes >> 20), dev->units);
 	} else if (is_second && is_other) {
-		pen_event(d, PEN_EVENT_DEVICE, NULL, dev, "is also a device of %s, with %llu MiB", f->api,
+		pen_event(d, PEN_EVENT_DEVICE, NULL, dev, "%s is also a device of %s, with %llu MiB", dev->key, f->api,
 			  (unsigned long long)(f->mem_bytes >> 20));
 	}
 	*ret_dev = dev;

@@ -44,7 +44,7 @@ void pen_drain_begin(struct pen_daemon *d, struct pen_device *dev)
 	keep(d, dev->key, pen_unix_now(), false);
 	pen_drain_recall(d, dev);
 	pen_device_configure(d, dev);
-	pen_event(d, PEN_EVENT_DEVICE, NULL, dev, "is drained: nobody new is admitted to it; processes on it: %u", pen_drain_clients(dev));
+	pen_event(d, PEN_EVENT_DEVICE, NULL, dev, "%s is drained: nobody new is admitted to it; processes on it: %u", dev->key, pen_drain_clients(dev));
 }
 
 /* Who was admitted elsewhere meanwhile, and whose contract means this device too, gets it as if it had just been found. */
@@ -69,7 +69,7 @@ int pen_drain_end(struct pen_daemon *d, const char *key)
 	bool released = dev->released;
 	pen_drain_recall(d, dev);
 	pen_device_configure(d, dev);
-	pen_event(d, PEN_EVENT_DEVICE, NULL, dev, "is in use again");
+	pen_event(d, PEN_EVENT_DEVICE, NULL, dev, "%s is in use again", dev->key);
 	if (released) {   /* the driver that is there now may be another one */
 		pen_watch_configure(d);
 		if (!d->opt.no_probe)
@@ -87,7 +87,7 @@ void pen_drain_release(struct pen_daemon *d, struct pen_device *dev)
 	keep(d, dev->key, dev->drained_since, true);
 	pen_drain_recall(d, dev);
 	pen_watch_configure(d);
-	pen_event(d, PEN_EVENT_DEVICE, NULL, dev, "is released: nothing of Penstock keeps its driver");
+	pen_event(d, PEN_EVENT_DEVICE, NULL, dev, "%s is released: nothing of Penstock keeps its driver", dev->key);
 }
 
 bool pen_drain_is_released(struct pen_daemon *d, const struct pen_device *dev)

@@ -71,6 +71,16 @@ const struct pen_event_row *pen_events_next(const struct pen_daemon *d, uint64_t
 	return NULL;
 }
 
+/* People read the text alone, in a journal and in `penstock events`: it says which device is meant. */
+static void name_device(struct pen_event_row *row)
+{
+	char text[sizeof(row->text)];
+	if (!*row->device || strstr(row->text, row->device))
+		return;
+	memcpy(text, row->text, sizeof(text));
+	snprintf(row->text, sizeof(row->text), "%s%s: %s", *row->tenant ? "on " : "", row->device, text);
+}
+
 void pen_event(struct pen_daemon *d, enum pen_event_kind kind, const struct pen_tenant *t, const struct pen_device *dev,
 	       const char *fmt, ...)
 {
@@ -84,6 +94,7 @@ void pen_event(struct pen_daemon *d, enum pen_event_kind kind, const struct pen_
 	va_start(ap, fmt);
 	vsnprintf(row->text, sizeof(row->text), fmt, ap);
 	va_end(ap);
+	name_device(row);
 	pen_text_clean(row->text);   /* texts hold names that tenants chose */
 	enum pen_log_level level = kind == PEN_EVENT_ALERT ? PEN_LOG_ERROR :
 				   kind == PEN_EVENT_CLIENT_ATTACHED || kind == PEN_EVENT_CLIENT_GONE ? PEN_LOG_DEBUG :

@@ -355,6 +355,8 @@ def test_commands():
         assert any(k['id'] == 'audit' and k['status'] == 'ok' for k in checks), checks
         probe.say(lost=True)
         wait_for(lambda: a.device()['state'] == 'lost', 'the state')
+        said = cli(d, 'events')                           # each of them says which device
+        assert f'{KEY} is lost: ' in said and all(KEY in line for line in said.splitlines() if re.search(' (audit|device|device-lost) ', line)), said
         assert ' lost ' in cli(d, 'device', 'ls') and any(k['status'] == 'bad' and 'is lost' in k['text']
                                                           for k in json.loads(cli(d, 'doctor', '-o', 'json'))['checks'])
 

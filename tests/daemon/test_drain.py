@@ -94,7 +94,9 @@ def test_drain():
         status, answer = post(d, DRAIN)
         assert status == 200 and answer['device']['state'] == 'drained' and answer['device']['clients'] == 1, answer
         assert answer['holders'] == [{'pid': os.getpid(), 'comm': 'fake', 'tenant': 'a'}], answer
-        assert 'drained' in d.wait_event('device', since)['text']
+        assert KEY + ' is drained: ' in d.wait_event('device', since)['text']
+        r = subprocess.run([os.environ['PENSTOCK'], '--socket', d.sock, 'events', '--since', str(since)], capture_output=True, text=True, check=True)
+        assert KEY + ' is drained: ' in r.stdout and f'device: {KEY} is drained: ' in d.log(), (r, d.log())
         assert post(d, DRAIN)[1]['device']['drained_since'] == answer['device']['drained_since']
         assert len([e for e in d.get(f'/v1/events?since={since}')['events'] if e['kind'] == 'device']) == 1
         assert not c.copy(FLAGS, '<I') & STOP
