@@ -40,9 +40,11 @@ static void add_row(struct pen_table *t, const json_t *tenant, const json_t *dev
 		const json_t *recent = json_object_get(json_object_get(dev, "response"), "recent");
 		uint64_t cap = (uint64_t)pen_json_int(dev, "mem_limit_bytes");
 		uint64_t p99_ns = (uint64_t)pen_json_int(recent, "p99_ns");
-		pen_format_bytes(mem, sizeof(mem), (uint64_t)pen_json_int(dev, "mem_used_bytes"));
-		if (pen_json_int(dev, "mem_overhead_bytes"))
-			pen_format_bytes(overhead, sizeof(overhead), (uint64_t)pen_json_int(dev, "mem_overhead_bytes"));
+		uint64_t beside = (uint64_t)pen_json_int(dev, "mem_overhead_bytes");
+		/* What counts against the limit, so that the column says the same where there is no room for the next one. */
+		pen_format_bytes(mem, sizeof(mem), (uint64_t)pen_json_int(dev, "mem_used_bytes") + beside);
+		if (beside)
+			pen_format_bytes(overhead, sizeof(overhead), beside);
 		if (cap && json_is_integer(json_object_get(dev, "mem_limit_bytes")))
 			pen_format_bytes(limit, sizeof(limit), cap);
 		pen_format_share(share, sizeof(share), (uint32_t)pen_json_int(dev, "share_ppm_1s"));

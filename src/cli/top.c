@@ -37,7 +37,7 @@ struct top {
 static long long sort_value(const struct row *r, int by)
 {
 	if (by == 'm')
-		return pen_json_int(r->dev, "mem_used_bytes");
+		return pen_json_int(r->dev, "mem_used_bytes") + pen_json_int(r->dev, "mem_overhead_bytes");
 	if (by == 's')
 		return pen_json_int(r->dev, "share_ppm_1s");
 	return pen_json_int(json_object_get(json_object_get(r->dev, "response"), "recent"), "p99_ns");
@@ -236,16 +236,15 @@ static void draw(struct top *top, const json_t *answer)
 	refresh();
 }
 
-static int loop(struct top *top)
+/* Return: 200, somebody has quit; else what a request came to. */
+static int loop(struct top *top, struct pen_err *err)
 {
-	struct pen_err err = PEN_ERR_INIT;
 	for (;;) {
 		json_t *answer = NULL;
-		int r = pen_client_request(top->cli, "GET", "/v1/tenants", NULL, &answer, &err);
+		int r = pen_client_request(top->cli, "GET", "/v1/tenants", NULL, &answer, err);
 		if (r != 200) {
 			json_decref(answer);
-			endwin();
-			return pen_client_exit("top", r, &err);
+			return r;
 		}
 		top->now_ns = pen_mono_ns();
 		draw(top, answer);
@@ -254,7 +253,7 @@ static int loop(struct top *top)
 		top->previous_ns = top->now_ns;
 		int key = getch();   /* waits at most the refresh interval */
 		if (key == 'q' || key == 27)
-			return PEN_EXIT_OK;
+			return r;
 		if (key == 'm' || key == 's' || key == 'p' || key == 'n')
 			top->sort = key;
 	}
@@ -282,8 +281,9 @@ int pen_cmd_top(struct pen_cli *cli, int argc, char **argv)
 		init_pair(COLOUR_HEAD, COLOR_CYAN, -1);
 	}
 	struct top top = { .cli = cli, .sort = 'n' };
-	int code = loop(&top);
-	endwin();
+	struct pen_err err = PEN_ERR_INIT;
+	int r = loop(&top, &err);
+	endwin();   /* first: it moves the cursor, and would write over what is said after the picture */
 	json_decref(top.previous);
-	return code;
+	return pen_client_exit("top", r, &err);
 }

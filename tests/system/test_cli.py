@@ -14,9 +14,10 @@ import sys
 import tempfile
 import termios
 import threading
+import types
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'daemon'))
-from auditing import Probe                                                # noqa: E402  pylint: disable=wrong-import-position
+from auditing import Audited, Probe, attach, overhead                                             # noqa: E402  pylint: disable=wrong-import-position
 from fake import BOUND, CLIENT_AT, CLIENT_BYTES, Client, Daemon, run, wait_for                     # noqa: E402  pylint: disable=wrong-import-position
 
 PENSTOCK = os.environ['PENSTOCK']
@@ -377,6 +378,27 @@ def test_who_may_change_things():
                 assert r.returncode == 125 and is_chinese(r.stderr) == (lang != 'en'), r
                 assert all(w in r.stderr for w in words) or lang != 'en', r
                 assert 'usermod -aG users' in r.stderr or 'none' in config, r
+
+
+def test_top_without_a_daemon():
+    """What it says comes after the picture has gone, and is all there."""
+    with tempfile.TemporaryDirectory() as folder:
+        said = on_terminal(types.SimpleNamespace(sock=folder + '/sock'), 80, 'top', TERM='xterm')
+        assert said.endswith(f'penstock top: no daemon answers on {folder}/sock, which PENSTOCK_SOCKET names\n'), said
+
+
+def test_memory_is_one_thing():
+    """In `ps` and `top`, wide or narrow: what counts against the limit, contexts with it."""
+    with Audited() as (node, probe, card):
+        c = attach(node, 'a', memory='..900M')
+        c.charge(200 << 20)
+        probe.say((os.getpid(), 300))
+        wait_for(lambda: overhead(node, 'a'), 'the audit to see it')
+        sizes = {str(200 + overhead(node, 'a')) + 'M'}
+        for columns in (60, 80, 200):
+            head, row = (line.split() for line in on_terminal(node, columns, 'ps').splitlines())
+            assert {row[head.index('MEMORY')]} == sizes, (head, row)
+            assert 'OVERHEAD' in head or columns < 200, head
 
 
 def test_top():
