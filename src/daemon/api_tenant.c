@@ -233,7 +233,7 @@ static const char *suggest(const struct pen_tenant *t, unsigned reason, const ch
 		snprintf(buf, n, N_("%s has the device for itself; `penstock events` says for how long at most"), *by ? by : N_("another tenant"));
 		break;
 	default:
-		snprintf(buf, n, N_("nothing: its own commands keep the device busy"));
+		snprintf(buf, n, N_("its own commands keep the device busy, and nobody else runs on it"));
 	}
 	return buf;
 }
@@ -285,6 +285,40 @@ static const char *suggest_memory(const struct pen_tenant *t, char *buf, size_t 
 	return "";
 }
 
+/*
+ * What is on the device already goes on: that a request waits for it is seen by no gate, since its commands were let through. So who else has run
+ * on its devices in the last second is named, and the longest single command of that one, which is the most that such a wait can be.
+ */
+static const struct pen_place *longest_neighbour(const struct pen_tenant *t, uint64_t *ret_ns)
+{
+	const struct pen_place *found = NULL;
+	*ret_ns = 0;
+	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++)
+		for (unsigned k = 0; t->place[i] && k < PEN_TENANT_SLOTS; k++) {
+			const struct pen_place *p = t->place[i]->device->slot[k];
+			struct pen_totals totals;
+			if (!p || p->tenant == t || !p->share_ppm_1s)
+				continue;
+			pen_place_totals(p, &totals);
+			if (totals.max_command_ns > *ret_ns) {
+				*ret_ns = totals.max_command_ns;
+				found = p;
+			}
+		}
+	return found;
+}
+
+/* Of one that nobody holds: "" if nobody else runs on its devices either. */
+static const char *suggest_neighbour(const struct pen_place *p, uint64_t ns, char *buf, size_t n)
+{
+	char span[32];
+	if (!p)
+		return "";
+	snprintf(buf, n, N_("a request waits for the command of %s that runs on %s when it begins, up to its longest one of %s (a bound, not a measurement); shorter commands there shorten the wait"),
+		 p->tenant->name, p->device->key, pen_format_duration(span, sizeof(span), ns));
+	return buf;
+}
+
 int pen_api_why(struct pen_api_call *call)
 {
 	json_t *holds = json_array();
@@ -299,11 +333,20 @@ int pen_api_why(struct pen_api_call *call)
 	}
 	if (call->tenant->state == PEN_TENANT_WAITING)
 		add_waiting(call, holds);
-	const char *s = reason == PEN_HOLD_MAX_ ? suggest_memory(call->tenant, text, sizeof(text)) : suggest(call->tenant, reason, by, text, sizeof(text));
+	uint64_t longest_ns;
+	const struct pen_place *beside = longest_neighbour(call->tenant, &longest_ns);
+	const char *s = reason == PEN_HOLD_MAX_ ? suggest_memory(call->tenant, text, sizeof(text)) : "";
+	if (!*s && (reason == PEN_HOLD_MAX_ || reason == PEN_HOLD_WINDOW))
+		s = suggest_neighbour(beside, longest_ns, text, sizeof(text));
+	if (!*s && reason != PEN_HOLD_MAX_)
+		s = suggest(call->tenant, reason, by, text, sizeof(text));
 	json_t *reasons = json_object();
 	for (size_t i = 0; i < PEN_ARRAY_LEN(hold_name); i++)
 		json_object_set_new(reasons, hold_name[i], json_string(hold_text[i]));
-	return pen_api_answer(call, 200, json_pack("{s:o, s:s, s:o}", "holds", holds, "suggestion", s, "reasons", reasons));
+	json_t *o = json_pack("{s:o, s:s, s:o}", "holds", holds, "suggestion", s, "reasons", reasons);
+	json_object_set_new(o, "beside", beside ? json_pack("{s:s, s:s, s:o}", "tenant", beside->tenant->name, "device", beside->device->key,
+							    "max_command_ns", pen_json_u64(longest_ns)) : json_null());
+	return pen_api_answer(call, 200, o);
 }
 
 int pen_api_container(struct pen_api_call *call)

@@ -422,6 +422,31 @@ def test_stream_and_metrics():
             assert d.request('GET', f'/v1/tenants/a/usage?minutes={minutes}')[0] == status, minutes
 
 
+def test_why_names_the_neighbour():
+    """A command that runs is not interrupted, and no gate sees the wait for it: who runs beside, and how long one can last, is said."""
+    with with_devices() as d:
+        a = Client(d.create('a', **{'class': 'latency'})[1]['dir']).attach('test:p/one#0')
+        b = Client(d.create('b', **{'class': 'besteffort'})[1]['dir']).attach('test:p/one#0')
+        elsewhere = Client(d.create('c')[1]['dir']).attach('test:p/two#0')
+        at = fake.CLIENT_AT + fake.CLIENT_BYTES * a.client
+
+        def why(held_by, *busy):
+            a.ledger.put32(at + 176, held_by)
+            for c, longest_ms in busy:
+                its = fake.CLIENT_AT + fake.CLIENT_BYTES * c.client
+                c.ledger.put64(its + 48, c.ledger.u64(its + 48) + 10**7)       # device_ns
+                c.ledger.put64(its + 192, longest_ms * 10**6)                  # max_command_ns
+            return d.get('/v1/tenants/a/why')
+        for held_by in (0, 1):                                                 # by nobody; by its own window
+            said = wait_for(lambda h=held_by: (w := why(h, (b, 5), (elsewhere, 9)))['beside'] and w, 'a second of work')
+            assert said['beside'] == {'tenant': 'b', 'device': 'test:p/one#0', 'max_command_ns': 5 * 10**6}, said
+            for word in ('b that runs on test:p/one#0', '5ms', 'a bound, not a measurement'):
+                assert word in said['suggestion'], said
+        said = wait_for(lambda: not (w := why(1, (elsewhere, 9)))['beside'] and w, 'a second without work')
+        assert said['suggestion'] == 'its own commands keep the device busy, and nobody else runs on it', said
+        assert why(2)['suggestion'].startswith('it shares the device'), said   # what it is held by comes first
+
+
 def test_stale():
     """Says busy and does nothing: flagged in the terms, told, and nobody waits on it."""
     with Daemon() as d:
