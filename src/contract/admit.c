@@ -115,6 +115,13 @@ static void name_holders(const struct held *h, const struct resource *r, const s
 	}
 }
 
+/* By the name that was typed: a duty is guaranteed as compute is. */
+static const char *field_of(const struct resource *r, const struct pen_contract *c)
+{
+	bool duty = r->claim == claim_compute && c->cls == PEN_CLASS_LATENCY && c->duty_ppm > c->compute.guaranteed;
+	return duty ? "duty" : r->field;
+}
+
 static int admit_resource(const struct held *h, const struct resource *r, const struct pen_capacity *cap, uint64_t total,
 			  const struct pen_contract *new, struct pen_err *err)
 {
@@ -126,7 +133,7 @@ static int admit_resource(const struct held *h, const struct resource *r, const 
 	r->format(want_text, sizeof(want_text), want, true);
 	r->format(total_text, sizeof(total_text), total, false);
 	if (want > total)
-		return pen_err_x(err, -ERANGE, _("%s: %s cannot be guaranteed: the device has %s to promise"), r->field,
+		return pen_err_x(err, -ERANGE, _("%s: %s cannot be guaranteed: the device has %s to promise"), field_of(r, new),
 				 want_text, total_text);
 	for (size_t i = 0; i < h->n; i++)
 		if (__builtin_add_overflow(sum, claim_of(h, i, r, cap), &sum))
@@ -135,7 +142,7 @@ static int admit_resource(const struct held *h, const struct resource *r, const 
 		return 0;
 	r->format(left_text, sizeof(left_text), sum < total ? total - sum : 0, false);
 	name_holders(h, r, cap, holders, sizeof(holders));
-	return pen_err_x(err, -EAGAIN, _("%s: %s cannot be guaranteed: %s of %s left; held: %s"), r->field, want_text,
+	return pen_err_x(err, -EAGAIN, _("%s: %s cannot be guaranteed: %s of %s left; held: %s"), field_of(r, new), want_text,
 			 left_text, total_text, holders);
 }
 

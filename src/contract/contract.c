@@ -48,6 +48,41 @@ char *pen_printable(char *buf, size_t n, const char *s)
 	return buf;
 }
 
+static bool is_fraction(const char *s, const char *end)
+{
+	return end - s > 2 && s[0] == '0' && s[1] == '.';
+}
+
+/* "0.3" or "0.1..0.3" as per cent, where each number is below 1. */
+static bool as_percent(const char *value, const char *dots, char *buf, size_t n)
+{
+	const char *low_end = dots ? dots : value + strlen(value);
+	bool low = low_end > value, high = dots && dots[2];
+	if ((low && !is_fraction(value, low_end)) || (high && !is_fraction(dots + 2, value + strlen(value))))
+		return false;
+	int len = low ? snprintf(buf, n, "%g%s", strtod(value, NULL) * 100, high ? "" : "%") : 0;
+	if (dots)
+		len += snprintf(buf + len, n - (size_t)len, "..");
+	if (high)
+		snprintf(buf + len, n - (size_t)len, "%g%%", strtod(dots + 2, NULL) * 100);
+	return low || high;
+}
+
+/* "1GB" is written 1G here, which is what a memory of that name has. */
+static bool without_bytes(const char *value, char *buf, size_t n)
+{
+	size_t len = 0;
+	bool found = false;
+	for (const char *s = value; *s && len + 1 < n; s++) {
+		bool unit = s > value && strchr("kKmMgGtT", s[-1]) && (*s == 'b' || *s == 'B') && (!s[1] || s[1] == '.');
+		found |= unit;
+		if (!unit)
+			buf[len++] = *s;
+	}
+	buf[len] = 0;
+	return found;
+}
+
 /* A number to which only its unit is missing: with the unit that is most likely meant. NULL: it is wrong otherwise. */
 static const char *guess(const struct pen_key *k, const char *value, char *buf, size_t n)
 {
@@ -55,8 +90,12 @@ static const char *guess(const struct pen_key *k, const char *value, char *buf, 
 	const char *units[] = { "%", strtod(last, NULL) < 256 ? "G" : "M", "ms" };
 	uint64_t scratch[512] = { 0 };   /* any value of a key, a path too */
 	const char *why;
+	if (strlen(value) < n && without_bytes(value, buf, n))
+		return k->parse(scratch, buf, &why) == 0 ? buf : NULL;
 	if (!*value || value[strspn(value, "0123456789.")])
 		return NULL;
+	if (strlen(value) < n / 4 && as_percent(value, dots, buf, n) && k->parse(scratch, buf, &why) == 0)
+		return buf;
 	for (size_t i = 0; i < PEN_ARRAY_LEN(units); i++) {
 		size_t len = strlen(value) - (dots && !dots[2] ? 2 : 0);
 		snprintf(buf, n, "%.*s%s%s", (int)len, value, units[i], value + len);

@@ -237,9 +237,16 @@ def test_end():
 def test_a_number_without_its_unit():
     with Daemon() as node:
         for option, value, meant in (('compute', '30', '30%'), ('compute', '10..30', '10..30%'), ('duty', '40', '40%'), ('memory', '4', '4G'),
-                                     ('memory', '..4', '..4G'), ('memory', '8192', '8192M'), ('memory', '2..', '2G..'), ('sla', '20', '20ms')):
+                                     ('memory', '..4', '..4G'), ('memory', '8192', '8192M'), ('memory', '2..', '2G..'), ('sla', '20', '20ms'),
+                                     ('memory', '1GB', '1G'), ('memory', '512mb..1GB', '512m..1G'), ('compute', '0.3', '30%'), ('duty', '0.5', '50%'),
+                                     ('compute', '0.1..0.25', '10..25%'), ('compute', '..0.3', '..30%'), ('compute', '0.3..', '30%..')):
             r = cli(node, 'run', f'--{option}', value, '--', 'true')
             assert r.returncode == 125 and f"is '{meant}' meant?" in r.stderr, (value, r)
+        Client(node.create('half', compute='50%')[1]['dir']).attach()
+        r = cli(node, 'run', '--class', 'latency', '--duty', '60%', '--', 'true')
+        assert r.returncode == 125 and 'duty: 60% cannot' in r.stderr, r       # the field that was typed
+        r = cli(node, 'run', '--class', 'latency', '--duty', '20%', '--compute', '60%', '--', 'true')
+        assert r.returncode == 125 and 'compute: 60% cannot' in r.stderr, r
         r = cli(node, 'run', '--compute', '30x', '--', 'true')
         assert r.returncode == 125 and 'meant' not in r.stderr, r
         for value in ('8192B', '1048576'):
