@@ -290,7 +290,7 @@ int pen_tenant_create(struct pen_daemon *d, const struct pen_tenant_new *n, stru
 	if (!c.name[0] && make_up_name(d, &c) < 0)
 		return pen_err_x(err, -EBUSY, N_("no name is free"));
 	if (pen_tenant_find(d, c.name))
-		return pen_err_x(err, -EEXIST, N_("name: '%s' exists already"), c.name);
+		return pen_err_x(err, -EEXIST, N_("name: '%s' exists already; 'penstock end %s' ends it, another --name makes a second one"), c.name, c.name);
 	if (HASH_COUNT(d->tenants) >= TENANTS_MAX)
 		return pen_err_x(err, -ENOSPC, N_("there are %d tenants, which is the most"), TENANTS_MAX);
 	uint64_t covers = 0;

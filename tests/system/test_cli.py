@@ -277,6 +277,9 @@ def test_limits_before_a_process():
 
 def test_alloc_of_nothing():
     with Daemon() as node:
+        assert cli(node, 'alloc', '--format', 'cdi', '--name', 'again', '--memory', '1G').returncode == 0
+        r = cli(node, 'alloc', '--format', 'cdi', '--name', 'again', '--memory', '1G')
+        assert r.returncode == 4 and "'again' exists already" in r.stderr and "'penstock end again' ends it" in r.stderr, r
         for args, says in ((('--name', 'a'), True), (('--name', 'b', '--memory', '..1G'), False), (('-q', '--name', 'c'), False)):
             r = cli(node, 'alloc', '--format', 'cdi', *args)
             assert r.returncode == 0 and ('limits and guarantees nothing' in r.stderr) == says, r
