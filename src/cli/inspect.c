@@ -88,7 +88,8 @@ static void print_device(const json_t *dev)
 		 json_is_integer(limit) ? pen_format_bytes(b, sizeof(b), (uint64_t)json_integer_value(limit)) : _("unlimited"),
 		 _("peak"), pen_format_bytes((char[32]){ 0 }, 32, (uint64_t)pen_json_int(dev, "mem_peak_bytes")),
 		 pen_json_int(dev, "denials"), _("refused"));
-	line(_("memory"), text);
+	line(_("memory"), json_is_true(json_object_get(dev, "mem_used_assumed")) ?
+		     _("not known yet: the daemon was started anew, and its processes are coming back") : text);
 	print_audit(dev);
 	if (pen_json_int(dev, "denials_lent")) {
 		snprintf(text, sizeof(text), _("%lld refused for what others are promised or use"), pen_json_int(dev, "denials_lent"));

@@ -35,6 +35,7 @@ static const char *cap_of(const char *range)
 static void add_row(struct pen_table *t, const json_t *tenant, const json_t *dev, bool wide)
 {
 	const json_t *contract = json_object_get(tenant, "contract");
+	bool returns = json_is_true(json_object_get(dev, "mem_used_assumed"));   /* after a restart of the daemon; nothing of it is known yet */
 	char mem[CELL] = "", overhead[CELL] = "", limit[CELL] = "", share[CELL] = "", p99[CELL] = "", pids[CELL] = "";
 	if (dev) {
 		const json_t *recent = json_object_get(json_object_get(dev, "response"), "recent");
@@ -42,7 +43,8 @@ static void add_row(struct pen_table *t, const json_t *tenant, const json_t *dev
 		uint64_t p99_ns = (uint64_t)pen_json_int(recent, "p99_ns");
 		uint64_t beside = (uint64_t)pen_json_int(dev, "mem_overhead_bytes");
 		/* What counts against the limit, so that the column says the same where there is no room for the next one. */
-		pen_format_bytes(mem, sizeof(mem), (uint64_t)pen_json_int(dev, "mem_used_bytes") + beside);
+		if (!returns)
+			pen_format_bytes(mem, sizeof(mem), (uint64_t)pen_json_int(dev, "mem_used_bytes") + beside);
 		if (beside)
 			pen_format_bytes(overhead, sizeof(overhead), beside);
 		if (cap && json_is_integer(json_object_get(dev, "mem_limit_bytes")))
@@ -50,7 +52,8 @@ static void add_row(struct pen_table *t, const json_t *tenant, const json_t *dev
 		pen_format_share(share, sizeof(share), (uint32_t)pen_json_int(dev, "share_ppm_1s"));
 		if (p99_ns)
 			pen_format_duration(p99, sizeof(p99), p99_ns);
-		snprintf(pids, sizeof(pids), "%zu", json_array_size(json_object_get(dev, "clients")));
+		if (!returns)
+			snprintf(pids, sizeof(pids), "%zu", json_array_size(json_object_get(dev, "clients")));
 	}
 	/* Before a process has attached: what the contract says, on the device that it holds. */
 	const json_t *held_on = json_object_get(tenant, "held_on");
@@ -59,7 +62,7 @@ static void add_row(struct pen_table *t, const json_t *tenant, const json_t *dev
 		snprintf(limit, sizeof(limit), "%s", cap_of(pen_json_str(contract, "memory")));
 	const char *sla = pen_json_str(contract, "sla");
 	const char *key = dev ? pen_json_str(dev, "key") : held ? held : "";
-	const char *state = json_is_true(json_object_get(tenant, "lapsed")) ? "lapsed" : pen_json_str(tenant, "state");
+	const char *state = json_is_true(json_object_get(tenant, "lapsed")) ? "lapsed" : returns ? "returning" : pen_json_str(tenant, "state");
 	char pod[600];
 	name_pod(tenant, pod, sizeof(pod));
 	const char *cells[] = { pen_json_str(tenant, "name"), pen_json_str(contract, "class"), state, mem, overhead, limit, share,

@@ -169,12 +169,14 @@ static void draw_memory(const struct row *r, const int *width)
 	uint64_t room = (uint64_t)pen_json_int(r->dev, "mem_limit_bytes");
 	if (room)
 		pen_format_bytes(limit, sizeof(limit), room);
+	if (json_is_true(json_object_get(r->dev, "mem_used_assumed")))   /* all that it may have, until its processes are back */
+		mem = 0;
 	bar(width, room ? (double)(mem + overhead) / (double)room : 0);
 	if (overhead && width[C_CLASS])   /* apart where there is room for it */
 		snprintf(text, sizeof(text), "%s+%s/%s", pen_format_bytes(used, sizeof(used), mem), pen_format_bytes(beside, sizeof(beside), overhead), limit);
 	else
 		snprintf(text, sizeof(text), "%s/%s", pen_format_bytes(used, sizeof(used), mem + overhead), limit);
-	cell(width, C_MEMORY, text);
+	cell(width, C_MEMORY, json_is_true(json_object_get(r->dev, "mem_used_assumed")) ? _("coming back") : text);
 }
 
 static void draw_p99(const struct row *r, const int *width, const char *sla)

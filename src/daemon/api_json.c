@@ -105,6 +105,7 @@ static json_t *place_json(struct pen_daemon *d, const struct pen_place *p)
 	pen_place_totals(p, &totals);
 	add_totals(o, &totals);
 	set_u64(o, "mem_used_bytes", pen_place_mem_used(p));
+	json_object_set_new(o, "mem_used_assumed", json_boolean(!p->ledger && pen_place_waits(p)));
 	set_u64(o, "mem_peak_bytes",
 		p->ledger ? atomic_load_explicit(&p->ledger->mem_peak_bytes, memory_order_relaxed) : 0);
 	if (p->ledger) {

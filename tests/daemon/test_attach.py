@@ -7,6 +7,7 @@ import resource
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import time
 
@@ -205,6 +206,15 @@ def reconnect(where):
     wait_for(lambda: os.path.exists(where + '/attach.sock'), 'the socket')
 
 
+def shown(d, name):
+    """Of `penstock ps`: state, memory, limit and number of processes, as far as they are said."""
+    r = subprocess.run([os.environ['PENSTOCK'], '--socket', d.sock, 'ps', name], capture_output=True, text=True, check=True)
+    head, row = r.stdout.splitlines()
+    at = {word: head.index(word) for word in head.split()}
+    cells = [row[at[word]:].split('  ')[0].strip() for word in ('STATE', 'MEMORY', 'LIMIT', 'PIDS')]
+    return [c for c in cells if c and c != '-']
+
+
 def test_restart():
     with Daemon() as d:
         where = directory(d, 'a', memory='64M..512M')
@@ -223,13 +233,15 @@ def test_restart():
         assert t['contract']['memory'] == '64M..512M'
         p = t['devices'][0]
         assert p['waits_for_clients'] and p['mem_used_bytes'] == 512 << 20      # until it is back: all it may have
+        assert p['mem_used_assumed'] and shown(d, 'a') == ['returning', '512M'], (p, shown(d, 'a'))     # which people are not told as its use
         # somebody new of the same tenant waits for the old one's ledger
         new_pid, out = child(hold_seat, where, 1 << 20)
         back = adopt(where, c)
         assert back.adopted == 1 and (back.seat, back.generation, back.slot) == (c.seat, c.generation, c.slot)
         out.readline()
         p = d.place('a')
-        assert p['mem_used_bytes'] == 4 << 20 and len(p['clients']) == 2, p
+        assert p['mem_used_bytes'] == 4 << 20 and len(p['clients']) == 2 and not p['mem_used_assumed'], p
+        assert shown(d, 'a') == ['active', '4M', '512M', '2'], shown(d, 'a')
         assert back.seat_generation(back.seat) == back.generation
         assert back.lease() > time.clock_gettime_ns(time.CLOCK_MONOTONIC) or wait_for(
             lambda: back.lease() > time.clock_gettime_ns(time.CLOCK_MONOTONIC), 'a lease')
