@@ -279,7 +279,7 @@ static void print_checks(const struct doctor *d)
 		pen_put_padded(stdout, _(status), 8);
 		printf("%s%s\n", use_colour ? "\033[0m" : "", pen_json_str(c, "text"));
 		if (*mend)
-			printf("        %s: %s\n", _("to mend it"), mend);
+			printf(_("        to mend it: %s\n"), mend);
 	}
 	puts(_("\nHow promises are kept on this machine:"));
 	pen_promises_print(stdout, d->devices, NULL);

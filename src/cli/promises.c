@@ -137,8 +137,8 @@ void pen_promises_print(FILE *out, const json_t *devices, const json_t *only)
 			if (!holds(p, &l.v[i]))
 				continue;
 			fprintf(out, "  %-10s %s\n", p->field, _(p->mechanism));
-			fprintf(out, "  %-10s %s: %s; %s\n", "", _("how exact"), _(kind_name[p->kind]), _(p->exactness));
-			fprintf(out, "  %-10s %s: %s\n", "", _("shown by"), _(p->evidence));
+			fprintf(out, _("  %-10s how exact: %s; %s\n"), "", _(kind_name[p->kind]), _(p->exactness));
+			fprintf(out, _("  %-10s shown by: %s\n"), "", _(p->evidence));
 		}
 	}
 }

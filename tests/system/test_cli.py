@@ -462,6 +462,16 @@ def test_refusals_in_the_readers_language():
             assert all(is_chinese(line) for line in r.stdout.splitlines()) and 'penstock set a --compute' in r.stdout, r
 
 
+def test_signs_of_the_readers_language():
+    """A Chinese sentence has Chinese colons."""
+    with Daemon() as node:
+        node.create('a')
+        for args in (('doctor',), ('inspect', 'a')):
+            text = cli(node, *args, PENSTOCK_LANG='zh_CN', XDG_RUNTIME_DIR='/nowhere').stdout
+            assert '依据' in text and ('修复方法：' in text or args[0] != 'doctor'), text
+            assert not re.search('[\u4e00-\u9fff]: ', text), text
+
+
 def test_a_private_daemon_that_ends_with_its_contract():
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         env = {**os.environ, 'LC_ALL': 'C', 'PENSTOCK_SOCKET': folder + '/p/penstock.sock'}
