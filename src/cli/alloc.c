@@ -9,6 +9,7 @@
 #include "base/auto.h"
 #include "cli/cli.h"
 #include "cli/inject.h"
+#include "cli/target.h"
 #include "contract/contract.h"
 
 #include <errno.h>
@@ -259,6 +260,8 @@ static int allocate(struct alloc *a)
 			code = a->format == FORMAT_ENV ? put_env(tenant) : put_engine(a->cli, tenant);
 		if (!a->cli->quiet && !(a->contract.set_mask & ~NO_PROMISES))
 			fprintf(stderr, _("penstock: contract %s limits and guarantees nothing; --memory and --compute do\n"), pen_json_str(tenant, "name"));
+		if (!a->cli->quiet)
+			pen_target_doubt(&a->contract, pen_json_str(tenant, "name"));
 		if (!a->cli->quiet)
 			fprintf(stderr, _("penstock: contract %s stands; 'penstock end %s' ends it\n"), pen_json_str(tenant, "name"),
 				pen_json_str(tenant, "name"));

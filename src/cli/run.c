@@ -12,6 +12,7 @@
 #include "cli/cli.h"
 #include "cli/inject.h"
 #include "cli/run.h"
+#include "cli/target.h"
 #include "contract/contract.h"
 
 #include <ctype.h>
@@ -434,9 +435,8 @@ int pen_cmd_run(struct pen_cli *cli, int argc, char **argv)
 		tell_doubt(run.argv[0]);
 	if (!cli->quiet && run.exclusive)
 		fprintf(stderr, _("penstock: %s has its device for itself, for %s at most\n"), run.contract.name, run.exclusive);
-	if (!cli->quiet && run.contract.sla_ns && run.contract.cls != PEN_CLASS_LATENCY)
-		fprintf(stderr, _("penstock: with class %s a target decides only among equals; --class latency lets %s go before others\n"),
-			pen_class_name(run.contract.cls), run.contract.name);
+	if (!cli->quiet)
+		pen_target_doubt(&run.contract, run.contract.name);
 	run.started_ns = pen_mono_ns();
 	run.code = start_program(&run);
 	run.ran = run.code == 0;

@@ -14,6 +14,13 @@ char *pen_target_text(char *buf, size_t n, uint64_t p99_ns)
 	return pen_format_duration(buf, n, target - (target > 10 * PEN_US ? target % (10 * PEN_US) : 0));
 }
 
+void pen_target_doubt(const struct pen_contract *c, const char *name)
+{
+	if (c->sla_ns && c->cls != PEN_CLASS_LATENCY)
+		fprintf(stderr, _("penstock: with class %s a target decides only among equals; --class latency lets %s go before others\n"),
+			pen_class_name(c->cls), name);
+}
+
 /* A tenth of its time, or more, went by while others had the device or its contract held it back. Its own window is its own work. */
 static bool was_held(const json_t *dev, uint64_t busy_ns)
 {

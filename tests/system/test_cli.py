@@ -372,6 +372,8 @@ def test_target_without_its_class():
         for args, says in ((('--sla', '20ms'), True), (('--sla', '20ms', '--class', 'latency', '--duty', '30%'), False), (('--class', 'normal'), False)):
             r = cli(node, 'run', *args, '--', 'true')
             assert r.returncode == 0 and ('--class latency lets' in r.stderr) == says, r
+            r = cli(node, 'alloc', '--format', 'cdi', *args)
+            assert r.returncode == 0 and ('--class latency lets' in r.stderr) == says, r
 
 
 def test_who_may_change_things():
