@@ -90,15 +90,24 @@ static int prepare(struct pen_db *db, struct pen_err *err)
 	return r;
 }
 
-/* @alone: nobody else may look into the file, and its log needs no index in a file, which a full disk has no room for. */
-static int open_once(struct pen_db *db, bool alone, struct pen_err *err)
+static int open_handle(struct pen_db *db, struct pen_err *err)
 {
 	int rc = sqlite3_open_v2(db->path, &db->sql, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
 	if (rc != SQLITE_OK)
 		return sql_error(db, rc, err, db->path);
 	sqlite3_busy_timeout(db->sql, BUSY_MS);
+	db->read_only = sqlite3_db_readonly(db->sql, "main") == 1;   /* SQLite is content with less than it was asked for */
 	chmod(db->path, 0600);   /* tokens lie in it */
-	int r = alone ? run(db, "PRAGMA locking_mode=EXCLUSIVE", err) : 0;
+	return 0;
+}
+
+/* @alone: nobody else may look into the file, and its log needs no index in a file, which a full disk has no room for. */
+static int open_once(struct pen_db *db, bool alone, struct pen_err *err)
+{
+	int r = open_handle(db, err);
+	if (r < 0)
+		return r;
+	r = alone ? run(db, "PRAGMA locking_mode=EXCLUSIVE", err) : 0;
 	if (r == 0)
 		r = prepare(db, err);
 	if (r == 0 && !is_whole(db))
@@ -106,10 +115,33 @@ static int open_once(struct pen_db *db, bool alone, struct pen_err *err)
 	return r;
 }
 
-/* Return: 0 also on a disk that is full. */
+/*
+ * Without its log and that one's index, which a clean end removes, a database in this mode cannot be opened where they cannot be made; told that
+ * nobody changes the file SQLite does without.
+ */
+static int open_read_only(struct pen_db *db, struct pen_err *err)
+{
+	char uri[3 * sizeof(db->path) + 32] = "file:";
+	size_t n = strlen(uri);
+	for (const char *p = db->path; *p; p++)
+		n += (size_t)snprintf(uri + n, sizeof(uri) - n, strchr("?#%", *p) ? "%%%02X" : "%c", (unsigned)(unsigned char)*p);
+	snprintf(uri + n, sizeof(uri) - n, "?immutable=1");
+	int rc = sqlite3_open_v2(uri, &db->sql, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_URI, NULL);
+	if (rc != SQLITE_OK)
+		return sql_error(db, rc, err, db->path);
+	db->read_only = true;
+	return is_whole(db) ? 0 : pen_err_x(err, -EACCES, "%s: cannot be read", db->path);
+}
+
+/* Return: 0 also on a disk that is full, or read-only. */
 static int open_file(struct pen_db *db, struct pen_err *err)
 {
 	int r = open_once(db, false, err);
+	if (r == -EACCES && access(db->path, R_OK) == 0 && access(db->path, W_OK) < 0 && errno == EROFS) {
+		pen_db_close(db);
+		pen_log(PEN_LOG_WARN, "store: %s: on a read-only file system", db->path);
+		return open_read_only(db, err);
+	}
 	if (r != -ENOSPC)
 		return r;
 	pen_db_close(db);
@@ -124,7 +156,7 @@ void pen_db_close(struct pen_db *db)
 {
 	sqlite3_close(db->sql);
 	db->sql = NULL;
-	db->prepared = false;
+	db->prepared = db->read_only = false;
 }
 
 static void put_aside(struct pen_db *db, char *aside, size_t n)
@@ -331,7 +363,18 @@ int pen_db_write(struct pen_db *db, const struct pen_store_op *batch, struct pen
 	bool durable = false;
 	for (const struct pen_store_op *op = batch; op; op = op->next)
 		durable |= op->kind == PEN_OP_TENANT || op->kind == PEN_OP_GONE || op->kind == PEN_OP_DRAIN;
-	int r = db->prepared ? 0 : prepare(db, err);
+	int r = 0;
+	if (db->read_only || !db->sql) {   /* it may be writable now */
+		pen_db_close(db);
+		r = open_handle(db, err);
+		if (r == 0 && db->read_only)
+			r = pen_err_x(err, -EROFS, "%s: it is read-only", db->path);
+		if (r < 0) {
+			pen_db_close(db);
+			return r;
+		}
+	}
+	r = db->prepared ? 0 : prepare(db, err);
 	if (r == 0)
 		r = run(db, durable ? "PRAGMA synchronous=FULL" : "PRAGMA synchronous=NORMAL", err);
 	if (r == 0)
@@ -350,6 +393,8 @@ int pen_db_write(struct pen_db *db, const struct pen_store_op *batch, struct pen
 void pen_db_trim(struct pen_db *db, uint32_t retention_days, uint64_t max_bytes)
 {
 	struct pen_err err = PEN_ERR_INIT;
+	if (!db->sql || db->read_only)
+		return;
 	int64_t oldest = (int64_t)time(NULL) - (int64_t)retention_days * 86400;
 	int r = exec_bound(db, &err, "DELETE FROM event WHERE time<?", "d", (double)oldest);
 	if (r == 0)

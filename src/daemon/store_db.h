@@ -13,6 +13,7 @@ struct pen_db {
 	struct sqlite3 *sql;
 	uint8_t boot[16];   /* processes of another boot are no processes */
 	bool prepared;      /* its tables are there; false: the disk was full when it was opened */
+	bool read_only;     /* on a read-only file system: what it holds can be read; each write tries to open it anew */
 	char path[PEN_CONFIG_PATH_MAX + 32];
 };
 
@@ -61,8 +62,8 @@ struct pen_store_op {
 };
 
 /*
- * A file that was damaged is put aside, as @ret_aside ("" if none was). On a full disk it is opened all the same, what it holds is there,
- * and writes are tried again by whoever writes. Return: 0; negative errno.
+ * A file that was damaged is put aside, as @ret_aside ("" if none was). On a disk that is full or read-only it is opened all the same, what it
+ * holds is there, and writes are tried again by whoever writes. Return: 0; negative errno.
  */
 int pen_db_open(struct pen_db *db, const char *path, char *ret_aside, size_t n, struct pen_err *err);
 void pen_db_close(struct pen_db *db);

@@ -314,13 +314,22 @@ def test_read_only():
         with Daemon(directory=where) as d:
             Client(d.create('before', memory='64M')[1]['dir']).attach()
             settled(d)
-            d.kill()
-            subprocess.run(['mount', '-o', 'remount,ro', d.state], check=True)
-            d.start()
-            assert d.tenant('before'), d.log()
-            a = d.create('new')[1]
-            assert a['stored'] is False, a
-            told_unwritable(d, a['not_stored_because'])
+            for end in (d.kill, d.stop):                        # with a log of the database, and without
+                end()
+                subprocess.run(['mount', '-o', 'remount,ro', d.state], check=True)
+                d.start()
+                assert d.tenant('before'), d.log()
+                a = d.create('new')[1]
+                assert a['stored'] is False, a
+                told_unwritable(d, a['not_stored_because'])
+                subprocess.run(['mount', '-o', 'remount,rw', d.state], check=True)
+                settled(d)                                      # and then it is written
+                assert d.create('later')[1]['stored'] is True, d.log()
+                d.kill()
+                d.start()
+                assert {'before', 'new', 'later'} <= {t['name'] for t in d.get('/v1/tenants')['tenants']}, d.log()
+                for name in ('new', 'later', 'by-command'):
+                    d.request('DELETE', '/v1/tenants/' + name)
     finally:
         subprocess.run(['umount', '-l', f'{where}/s'], check=False, capture_output=True)
         shutil.rmtree(where, ignore_errors=True)

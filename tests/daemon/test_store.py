@@ -180,6 +180,33 @@ def test_stalled_disk():
         os.unlink(switch)
 
 
+def test_callers_of_a_stalled_disk():
+    """An answer that waits for the disk: its caller is told after a while, or has hung up, or the daemon ends before."""
+    switch = ''
+    asan = os.environ.get('ASAN_OPTIONS', '') + ':verify_asan_link_order=0'
+    with Daemon(env={'LD_PRELOAD': os.environ['SLOW_FSYNC'], 'ASAN_OPTIONS': asan}) as d:
+        switch = d.dir + '/slow'
+        assert d.create('a')[1]['stored'] is True
+        assert d.stop() == 0
+        d.env['PENSTOCK_SLOW_FSYNC'] = switch
+        d.start()
+        settled(d)
+
+        def ask(name):
+            c = fake.Unix(d.sock)
+            c.request('POST', '/v1/tenants', json.dumps({'contract': {'name': name}}))
+            wait_for(lambda: d.tenant(name), 'the contract, before its answer')
+            return c
+        with open(switch, 'w', encoding='ascii'):
+            pass
+        waits, gone = ask('b'), ask('c')
+        gone.close()
+        told = json.loads(waits.getresponse().read())
+        assert told['stored'] is False and told['not_stored_because'] == 'the disk does not answer', told
+        ask('d')                                                 # the end does not wait for its caller
+    # which is a clean one
+
+
 def test_size_and_retention():
     with Daemon(config='retention:\n  days: 1\n  max_size: 1M\n') as d:
         settled(d)
