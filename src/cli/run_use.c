@@ -137,7 +137,6 @@ static void print_device_use(const struct pen_run *run, const json_t *dev, const
 	if (missed)
 		fputs(_("penstock: it was too short for the memory of its contexts to be seen, which a limit must hold too; a run of some seconds "
 			"shows the --memory that it needs\n"), stderr);
-	pen_target_tell(stderr, "penstock", dev, run->contract.sla_ns);
 }
 
 static const json_t *device_named(const json_t *devices, const char *key)
@@ -208,5 +207,6 @@ void pen_run_print_use(const struct pen_run *run, const json_t *tenant)
 		print_unused(run, tenant, json_object_get(node, "devices"));
 	json_array_foreach(used, i, dev)
 		print_device_use(run, dev, device_named(json_object_get(node, "devices"), pen_json_str(dev, "key")), wall);
+	pen_target_tell(run->cli, stderr, "penstock", tenant);
 	json_decref(node);
 }

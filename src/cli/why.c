@@ -181,7 +181,7 @@ static bool is_used(const json_t *tenant)
 	return json_is_true(json_object_get(tenant, "waits_for_clients"));
 }
 
-static void print_sums(const struct why *w, const json_t *sums)
+static void print_sums(struct pen_cli *cli, const struct why *w, const json_t *sums)
 {
 	size_t i;
 	json_t *s;
@@ -206,11 +206,7 @@ static void print_sums(const struct why *w, const json_t *sums)
 	}
 	if (!printed)
 		printf(_("%s: nothing was held for %s\n"), w->name, span);
-	json_t *dev;
-	uint64_t target = 0;
-	if (pen_parse_duration(pen_json_str(json_object_get(w->after, "contract"), "sla"), &target) == 0)
-		json_array_foreach(json_object_get(w->after, "devices"), i, dev)
-			pen_target_tell(stdout, w->name, dev, target);
+	pen_target_tell(cli, stdout, w->name, w->after);
 }
 
 static void print_now(const struct why *w)
@@ -250,7 +246,7 @@ static int why_once(struct pen_cli *cli, void *arg)
 	json_object_set(w->last, "suggestion", json_object_get(tells, "suggestion"));
 	if (!pen_cli_print_json(cli, w->last)) {
 		if (w->for_ns && !waits(w))
-			print_sums(w, sums);
+			print_sums(cli, w, sums);
 		else
 			print_now(w);
 		const char *suggestion = pen_json_str(w->last, "suggestion");

@@ -192,14 +192,25 @@ def test_target_below_what_it_needs():
         for _ in range(5):
             p.say('spin 1 2000', 0)
         text = n.penstock('why', '--for', '50ms', 'p')
-        assert 'the program alone takes longer' in text and '--sla ' in text, text
+        assert 'it could have --sla ' in text, text
         assert p.end() == 0
         could = re.search(r'than its target of 1us.*could have --sla (\S+)', p.stderr())
         assert could, p.stderr()
         p = n.run('p', '--class', 'latency', '--duty', '30%', '--sla', '1h')
         p.say('open', 0)
         p.say('spin 1 2000', 0)
-        assert p.end() == 0 and 'alone takes longer' not in p.stderr(), p.stderr()
+        assert p.end() == 0 and 'it could have --sla' not in p.stderr(), p.stderr()
+        train = n.run('train', '--class', 'besteffort')
+        train.say('open', 0)
+        train.say('load 5000', 0)
+        p = n.run('p', '--class', 'latency', '--duty', '30%', '--sla', '1ms')
+        p.say('open', 0)
+        for _ in range(15):
+            p.say('spin 1 50', 0)
+        text = n.penstock('why', '--for', '50ms', 'p')      # late behind another's kernels, which are no hold
+        train.end()                                         # nor is that forgotten
+        wait_for(lambda: n.daemon.tenant('train') is None, 'its end')
+        assert p.end() == 0 and 'it could have --sla' not in text + p.stderr(), text + p.stderr()
 
 
 def test_unmanaged():
