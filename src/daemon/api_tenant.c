@@ -293,7 +293,7 @@ static const struct pen_place *longest_neighbour(const struct pen_tenant *t, uin
 {
 	const struct pen_place *found = NULL;
 	*ret_ns = 0;
-	for (unsigned i = 0; i < PEN_DAEMON_DEVICES; i++)
+	for (unsigned i = 0; t->clients && i < PEN_DAEMON_DEVICES; i++)
 		for (unsigned k = 0; t->place[i] && k < PEN_TENANT_SLOTS; k++) {
 			const struct pen_place *p = t->place[i]->device->slot[k];
 			struct pen_totals totals;

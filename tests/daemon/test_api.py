@@ -445,6 +445,9 @@ def test_why_names_the_neighbour():
         said = wait_for(lambda: not (w := why(1, (elsewhere, 9)))['beside'] and w, 'a second without work')
         assert said['suggestion'] == 'its own commands keep the device busy, and nobody else runs on it', said
         assert why(2)['suggestion'].startswith('it shares the device'), said   # what it is held by comes first
+        a.close()                                                              # it asks for nothing now
+        said = wait_for(lambda: not (w := why(0, (b, 5)))['beside'] and w, 'its end')
+        assert not said['suggestion'], said
 
 
 def test_stale():
