@@ -75,7 +75,8 @@ static double percent(int32_t v)
 
 /* name, type, help, expression of p (place), t (its totals), v (the verdict). One list: what is printed is what is described. */
 #define PLACE_METRICS(X)                                                                                                \
-	X("memory_used_bytes", "gauge", "device memory charged to the tenant", (double)pen_place_mem_used(p))          \
+	X("memory_used_bytes", "gauge", "device memory charged to the tenant; of processes that are not back after a restart, what the database has", \
+	  (double)pen_place_mem_held(p))                                                                                \
 	X("memory_overhead_bytes", "gauge", "device memory of its processes beside that: contexts, modules, decode surfaces",      \
 	  (double)p->overhead_bytes)                                                                                    \
 	X("decoder_ratio", "gauge", "use of the device's decoder by its processes, as its library says; it is not gated",    \

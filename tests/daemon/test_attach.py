@@ -3,6 +3,7 @@
 import mmap
 import os
 import random
+import re
 import resource
 import signal
 import socket
@@ -234,6 +235,8 @@ def test_restart():
         p = t['devices'][0]
         assert p['waits_for_clients'] and p['mem_used_bytes'] == 512 << 20      # until it is back: all it may have
         assert p['mem_used_assumed'] and shown(d, 'a') == ['returning', '512M'], (p, shown(d, 'a'))     # which people are not told as its use
+        used = re.search(r'^penstock_memory_used_bytes\{tenant="a",[^}]*\} (\d+)$', d.get('/metrics'), re.M)
+        assert 3 << 20 <= int(used[1]) < 64 << 20, used                         # nor is an alert raised for it
         # somebody new of the same tenant waits for the old one's ledger
         new_pid, out = child(hold_seat, where, 1 << 20)
         back = adopt(where, c)
