@@ -340,7 +340,7 @@ def test_commands():
         c.charge(100 * MB)
         probe.say((os.getpid(), 290, {'dec_util': 30}), (stranger, 96))
         wait_for(lambda: overhead(d, 'a') == 192 and a.audit()['unknown'], 'the audit')
-        assert re.search(r'^a +normal +active +100M +192M +600M ', cli(d, 'ps'), re.M), cli(d, 'ps')
+        assert re.search(r'^a +normal +active +292M +192M +600M ', cli(d, 'ps'), re.M), cli(d, 'ps')
         text = cli(d, 'inspect', 'a')
         assert '192M for contexts' in text and '290M in all' in text and 'decoder 30%' in text and 'not gated' in text, text
         text = cli(d, 'device', 'ls')
