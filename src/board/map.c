@@ -233,3 +233,15 @@ size_t pen_map_take_some(struct pen_map *m, bool (*match)(const void *value, voi
 	pen_forklock_give(&m->lock);
 	return n;
 }
+
+void pen_map_free_all(struct pen_map *m, bool (*match)(const void *value, void *arg), void *arg)
+{
+	enum { SOME = 32 };
+	void *some[SOME];
+	size_t n;
+	do {
+		n = pen_map_take_some(m, match, arg, some, SOME);
+		for (size_t i = 0; i < n; i++)
+			free(some[i]);
+	} while (n == SOME);
+}

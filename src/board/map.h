@@ -30,6 +30,8 @@ void *pen_map_take(struct pen_map *m, const void *key);
  * @match must not use the map. Return: their number; less than @room: there are no more.
  */
 size_t pen_map_take_some(struct pen_map *m, bool (*match)(const void *value, void *arg), void *arg, void **v, size_t room);
+/* All of which @match says so are removed, likewise, and free()d. */
+void pen_map_free_all(struct pen_map *m, bool (*match)(const void *value, void *arg), void *arg);
 /*
  * For who finds a record without holding a reference of the application's: it stays until he leaves. A few microseconds, no
  * call that waits. May be nested. Return: for pen_map_leave().

@@ -130,14 +130,7 @@ static bool is_of(const void *event, void *ctx)
 /* Who ends a context need not destroy its events. */
 void pen_cu_events_gone(struct pen_cu_context *c)
 {
-	enum { SOME = 32 };
-	void *some[SOME];
-	size_t n;
-	do {
-		n = pen_map_take_some(&events, is_of, c, some, SOME);
-		for (size_t i = 0; i < n; i++)
-			free(some[i]);
-	} while (n == SOME);
+	pen_map_free_all(&events, is_of, c);
 }
 
 /* ---- waiting ---------------------------------------------------------------------------------------------------- */

@@ -448,14 +448,7 @@ static bool call_is_of(const void *call, void *ctx)
 
 void pen_cu_host_gone(struct pen_cu_context *c)
 {
-	enum { SOME = 32 };
-	void *some[SOME];
-	size_t n;
-	do {
-		n = pen_map_take_some(&calls, call_is_of, c, some, SOME);
-		for (size_t i = 0; i < n; i++)
-			free(some[i]);
-	} while (n == SOME);
+	pen_map_free_all(&calls, call_is_of, c);
 }
 
 static void call_fn(void *p)
