@@ -14,8 +14,8 @@ import sys
 import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'daemon'))
-from fake import Daemon, run, wait_for                                    # noqa: E402  pylint: disable=wrong-import-position
-from test_docker import unpacked                                          # noqa: E402  pylint: disable=wrong-import-position
+from fake import Daemon, wait_for                                    # noqa: E402  pylint: disable=wrong-import-position
+from test_docker import main, unpacked, why_not                                          # noqa: E402  pylint: disable=wrong-import-position
 from test_podman import LOOK                                              # noqa: E402  pylint: disable=wrong-import-position
 
 PENSTOCK, LOAD = os.environ['PENSTOCK'], os.environ['CLLOAD']
@@ -147,12 +147,10 @@ def test_failing_closed():
 
 
 def start():
-    """None, or why these tests cannot be run here."""
     global ENGINE                                      # pylint: disable=global-statement
-    if os.geteuid() != 0:
-        return 'not root: a containerd of one\'s own needs it'
-    if not os.path.exists('/etc/OpenCL/vendors/pocl.icd'):
-        return 'PoCL is not installed'
+    reason = why_not('a containerd')
+    if reason:
+        return reason
     if not all(shutil.which(p) for p in ('containerd', 'ctr', 'runc')):
         path = unpacked(os.environ['BUILD'])
         if not path:
@@ -163,12 +161,4 @@ def start():
 
 
 if __name__ == '__main__':
-    try:
-        reason = start()
-        if reason:
-            print('skipped:', reason)
-            sys.exit(77)
-        run(sys.modules[__name__])
-    finally:
-        if ENGINE:
-            ENGINE.close()
+    main(sys.modules[__name__], start, lambda: ENGINE)

@@ -209,13 +209,33 @@ def unpacked(build):
     return own if all(shutil.which(p, path=own) for p in NEEDED) else None
 
 
-def start():
-    """None, or why these tests cannot be run here."""
-    global DOCKER                                      # pylint: disable=global-statement
+def why_not(what):
+    """What an engine of one's own and its containers need, and is not here; None: nothing."""
     if os.geteuid() != 0:
-        return 'not root: a docker daemon of one\'s own needs it'
+        return f'not root: {what} of one\'s own needs it'
     if not os.path.exists('/etc/OpenCL/vendors/pocl.icd'):
         return 'PoCL is not installed'
+    return None
+
+
+def main(module, start, engine):
+    """start(): None, or why these tests cannot be run here; engine(): what it has started by then, or None."""
+    try:
+        reason = start()
+        if reason:
+            print('skipped:', reason)
+            sys.exit(77)
+        run(module)
+    finally:
+        if engine():
+            engine().close()
+
+
+def start():
+    global DOCKER                                      # pylint: disable=global-statement
+    reason = why_not('a docker daemon')
+    if reason:
+        return reason
     path = unpacked(os.environ['BUILD'])
     if not path:
         return 'no docker daemon is installed, and Debian\'s is not to be had'
@@ -224,12 +244,4 @@ def start():
 
 
 if __name__ == '__main__':
-    try:
-        reason = start()
-        if reason:
-            print('skipped:', reason)
-            sys.exit(77)
-        run(sys.modules[__name__])
-    finally:
-        if DOCKER:
-            DOCKER.close()
+    main(sys.modules[__name__], start, lambda: DOCKER)
