@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/driverfile.h"
 #include "base/auto.h"
+#include "base/mounts.h"
 
 #include <dirent.h>
 #include <elf.h>
@@ -35,7 +36,7 @@ static const char *const folders[] = {
 	"/lib64",
 	"/usr/lib",
 	"/usr/lib/wsl/lib",
-	"/usr/local/nvidia/lib64",
+	PEN_NVIDIA_MOUNT,
 	"/usr/lib/" MULTIARCH "/nvidia/current",
 	"/usr/lib/" MULTIARCH "/nvidia",
 	"/usr/lib/" MULTIARCH "/tegra",
@@ -166,4 +167,15 @@ bool pen_driverfile_each(const char *soname, const char *list, bool (*take)(void
 	bool taken = everywhere(&s, list, plain_in) || everywhere(&s, list, full_in);
 	errno = saved;
 	return taken;
+}
+
+static bool take_first(void *arg, const char *path)
+{
+	snprintf(arg, PATH_MAX, "%s", path);
+	return true;
+}
+
+bool pen_driverfile_first(const char *soname, const char *list, char *buf)
+{
+	return pen_driverfile_each(soname, list, take_first, buf);
 }

@@ -20,6 +20,8 @@
  * @list: LD_LIBRARY_PATH, or NULL. Return: whether one was taken.
  */
 bool pen_driverfile_each(const char *soname, const char *list, bool (*take)(void *arg, const char *path), void *arg);
+/* The first of them, into @buf of PATH_MAX bytes, which is as it was if there is none. Return: whether there is one. */
+bool pen_driverfile_first(const char *soname, const char *list, char *buf);
 /* A library of this architecture, and none of us? */
 bool pen_driverfile_may_be(const char *path);
 /* Has it our note? False also for what is no library. */

@@ -27,6 +27,8 @@
  */
 #include "base/devkey.h"
 
+#include "base/mounts.h"
+
 #include <stdint.h>
 
 #define PEN_PROTO_MAGIC UINT32_C(0x414e4550)   /* "PENA" */
@@ -36,8 +38,7 @@
 #define PEN_PROTO_FDS 3                        /* descriptors of any packet at most */
 #define PEN_TOKEN_BYTES 32
 
-/* Where a container finds its tenant directory; takes precedence over PENSTOCK_TENANT. */
-#define PEN_TENANT_MOUNT "/run/penstock/tenant"
+/* PEN_TENANT_MOUNT, in a container, takes precedence over this variable. */
 #define PEN_TENANT_ENV "PENSTOCK_TENANT"
 #define PEN_ATTACH_SOCK "attach.sock"
 #define PEN_TOKEN_FILE "token"

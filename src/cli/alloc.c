@@ -7,6 +7,7 @@
  * libraries and the device nodes. The image needs nothing.
  */
 #include "base/auto.h"
+#include "base/mounts.h"
 #include "cli/cli.h"
 #include "cli/inject.h"
 #include "cli/target.h"
@@ -19,10 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MOUNT_TENANT "/run/penstock/tenant"   /* board/proto.h: PEN_TENANT_MOUNT */
-#define MOUNT_SHIMS "/run/penstock/lib"
 #define NO_PROMISES (1u << PEN_FIELD_name | 1u << PEN_FIELD_device)
-#define NVIDIA_LIBRARIES "/usr/local/nvidia/lib:/usr/local/nvidia/lib64"   /* where images of NVIDIA look, and the daemon mounts the driver */
 #define WAIT_STEP_NS (100 * 1000 * 1000)
 
 #define PEN_FORMATS(X) X(PODMAN, "podman") X(DOCKER, "docker") X(CDI, "cdi") X(ENV, "env")
@@ -157,34 +155,34 @@ static int put_own_shims(void)
 	static const char *const where[] = { "../lib/penstock/libpenstock-opencl.so", "../shim/opencl/libpenstock-opencl.so", NULL };
 	if (pen_install_path(where, shims, sizeof(shims)) < 0)
 		return pen_cli_fail(PEN_EXIT_FAILURE, "alloc", _("the OpenCL layer was not found beside penstock"));
-	put_mount(shims, MOUNT_SHIMS "/libpenstock-opencl.so");
-	put_option("-e", "OPENCL_LAYERS=" MOUNT_SHIMS "/libpenstock-opencl.so");
+	put_mount(shims, PEN_SHIMS_MOUNT "/libpenstock-opencl.so");
+	put_option("-e", "OPENCL_LAYERS=" PEN_SHIMS_MOUNT "/libpenstock-opencl.so");
 	struct pen_cuda_paths cuda;
 	pen_cuda_find(&cuda);
 	if (*cuda.driver && *cuda.shim) {
-		put_mount(cuda.shim, MOUNT_SHIMS "/cuda/libcuda.so.1");
+		put_mount(cuda.shim, PEN_SHIMS_MOUNT "/cuda/libcuda.so.1");
 		if (*cuda.view)
-			put_mount(cuda.view, MOUNT_SHIMS "/cuda/libnvidia-ml.so.1");
-		put_option("-e", "LD_LIBRARY_PATH=" MOUNT_SHIMS "/cuda:" NVIDIA_LIBRARIES);
+			put_mount(cuda.view, PEN_SHIMS_MOUNT "/cuda/libnvidia-ml.so.1");
+		put_option("-e", "LD_LIBRARY_PATH=" PEN_SHIMS_MOUNT "/cuda:" PEN_NVIDIA_LIBRARIES);
 	}
 	return PEN_EXIT_OK;
 }
 
 /* @o: what the daemon's CDI file has of it as well. */
-static void put_list(const json_t *o, bool shims_too)
+static void put_list(const json_t *o)
 {
 	size_t i;
 	json_t *v;
 	const char *name;
 	json_array_foreach(json_object_get(o, "mounts"), i, v)
-		if (strcmp(pen_json_str(v, "container"), MOUNT_TENANT))
+		if (strcmp(pen_json_str(v, "container"), PEN_TENANT_MOUNT))
 			put_mount(pen_json_str(v, "host"), pen_json_str(v, "container"));
 	json_array_foreach(json_object_get(o, "nodes"), i, v)
 		if (json_is_string(v))
 			put_option("--device", json_string_value(v));
 	json_object_foreach(json_object_get(o, "env"), name, v) {
 		char value[2 * PATH_MAX];
-		if (!json_is_string(v) || (!shims_too && (!strcmp(name, "OPENCL_LAYERS") || !strcmp(name, "LD_LIBRARY_PATH"))))
+		if (!json_is_string(v))
 			continue;
 		snprintf(value, sizeof(value), "%s=%s", name, json_string_value(v));
 		put_option("-e", value);
@@ -219,11 +217,10 @@ static int put_engine(const struct pen_cli *cli, const json_t *tenant)
 		json_decref(o);
 		return pen_cli_fail(PEN_EXIT_FAILURE, "alloc", "%s", _("the daemon named no tenant directory"));
 	}
-	put_mount(dir, MOUNT_TENANT);
-	bool shims = has_mount(o, MOUNT_SHIMS);
-	int code = shims ? PEN_EXIT_OK : put_own_shims();
+	put_mount(dir, PEN_TENANT_MOUNT);
+	int code = has_mount(o, PEN_SHIMS_MOUNT) ? PEN_EXIT_OK : put_own_shims();
 	if (code == PEN_EXIT_OK) {
-		put_list(o, shims);
+		put_list(o);
 		putchar('\n');
 	}
 	json_decref(o);

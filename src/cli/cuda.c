@@ -37,12 +37,6 @@ const char *pen_untrimmed_text(enum pen_untrimmed why)
 	return *untrimmed_text[why] ? _(untrimmed_text[why]) : "";
 }
 
-static bool take_first(void *arg, const char *path)
-{
-	snprintf(arg, PATH_MAX, "%s", path);
-	return true;
-}
-
 static void find_ours(const char *const *where, char *buf)
 {
 	if (pen_install_path(where, buf, PATH_MAX) < 0)
@@ -194,7 +188,7 @@ void pen_cuda_find(struct pen_cuda_paths *ret)
 	static const char *const shim[] = { "../lib/penstock/cuda/" DRIVER, "../shim/cuda/" DRIVER, NULL };
 	static const char *const view[] = { "../lib/penstock/cuda/" VIEW, "../shim/nvml/" VIEW, NULL };
 	memset(ret, 0, sizeof(*ret));
-	if (!pen_driverfile_each(DRIVER, getenv("LD_LIBRARY_PATH"), take_first, ret->driver))
+	if (!pen_driverfile_first(DRIVER, getenv("LD_LIBRARY_PATH"), ret->driver))
 		return;
 	find_ours(shim, ret->shim);
 	find_ours(view, ret->view);

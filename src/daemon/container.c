@@ -7,6 +7,7 @@
  */
 #include "base/auto.h"
 #include "base/clock.h"
+#include "base/mounts.h"
 #include "board/proto.h"
 #include "daemon/driver_files.h"
 #include "daemon/service_internal.h"
@@ -17,11 +18,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define SHIMS_MOUNT "/run/penstock/lib"
 #define OPENCL_LAYER "libpenstock-opencl.so"
-/* Where images of NVIDIA look; behind ours, since setting the variable takes the image's own value away. */
-#define NVIDIA_MOUNT "/usr/local/nvidia/lib64"
-#define NVIDIA_LIBRARIES "/usr/local/nvidia/lib:" NVIDIA_MOUNT
 #define NVIDIA_ICD "/etc/OpenCL/vendors/nvidia.icd"
 #define NVIDIA_SMI "/usr/bin/nvidia-smi"
 
@@ -139,10 +136,10 @@ static void put_shims(struct pen_daemon *d, const struct pen_device *dev, struct
 	const char *dir = shims_of(d);
 	if (!dir)
 		return;
-	put(e, PEN_EDIT_MOUNT, SHIMS_MOUNT, dir);
-	put(e, PEN_EDIT_ENV, "OPENCL_LAYERS", SHIMS_MOUNT "/" OPENCL_LAYER);
+	put(e, PEN_EDIT_MOUNT, PEN_SHIMS_MOUNT, dir);
+	put(e, PEN_EDIT_ENV, "OPENCL_LAYERS", PEN_SHIMS_MOUNT "/" OPENCL_LAYER);
 	if (dev && has_api(dev, "cuda"))
-		put(e, PEN_EDIT_ENV, "LD_LIBRARY_PATH", SHIMS_MOUNT "/cuda:" NVIDIA_LIBRARIES);
+		put(e, PEN_EDIT_ENV, "LD_LIBRARY_PATH", PEN_SHIMS_MOUNT "/cuda:" PEN_NVIDIA_LIBRARIES);
 }
 
 /* "Device Minor: 0" of the driver's page on the card. Return: the number; -1: no such page. */
@@ -208,7 +205,7 @@ static void put_driver(struct pen_daemon *d, struct edits *e)
 	const struct pen_driver_file *f = driver_of(d, &n);
 	char inside[sizeof(e->v->inside)], host[sizeof(e->v->host)];
 	for (size_t i = 0; i < PEN_ARRAY_LEN(ours) && n && dir; i++) {
-		snprintf(inside, sizeof(inside), NVIDIA_MOUNT "/%s", ours[i]);
+		snprintf(inside, sizeof(inside), PEN_NVIDIA_MOUNT "/%s", ours[i]);
 		snprintf(host, sizeof(host), "%s/cuda/%s", dir, ours[i]);
 		put_file(e, inside, host);
 	}
@@ -220,7 +217,7 @@ static void put_driver(struct pen_daemon *d, struct edits *e)
 		bool bare = taken && !strcmp(strrchr(f[i].path, '/') + 1, f[i].name);
 		if (taken && !bare)
 			continue;
-		snprintf(inside, sizeof(inside), NVIDIA_MOUNT "/%s%s", f[i].name, bare ? ".0" : "");
+		snprintf(inside, sizeof(inside), PEN_NVIDIA_MOUNT "/%s%s", f[i].name, bare ? ".0" : "");
 		put_file(e, inside, f[i].path);
 	}
 	if (!n)

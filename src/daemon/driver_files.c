@@ -66,12 +66,6 @@ static void look_in(struct found *f, const char *folder)
 		closedir(dir);
 }
 
-static bool take_first(void *arg, const char *path)
-{
-	snprintf(arg, PATH_MAX, "%s", path);
-	return true;
-}
-
 static void cut_to_folder(char *path)
 {
 	char *slash = strrchr(path, '/');
@@ -88,7 +82,7 @@ size_t pen_driver_files(const char *list, struct pen_driver_file *ret, size_t ma
 {
 	struct found f = { .v = ret, .max = max };
 	char folder[PATH_MAX], real[PATH_MAX];
-	if (!pen_driverfile_each("libcuda.so.1", list, take_first, folder) || !realpath(folder, real))
+	if (!pen_driverfile_first("libcuda.so.1", list, folder) || !realpath(folder, real))
 		return 0;
 	const char *so = strstr(strrchr(real, '/'), ".so.");
 	if (so && strchr(so + 4, '.'))
